@@ -1,14 +1,14 @@
-//! `cargo bench --bench embedding [-- HOST …]`: what each event loop costs that the engine may be
-//! embedded in, beside the engine's own `run`.
+//! `cargo bench --bench embedding [-- HOST …]`: the cost of each event loop that the engine can be
+//! embedded in, compared with the engine's own `run`.
 //!
-//! Each program of `examples/embed` gets the same small answer over and over, in two ways: one at a
-//! time from a server that takes a millisecond, so that the host goes to sleep before each answer;
-//! and fifty at once from one that is as quick as can be, so that many come in a turn. Two lengths
-//! of the same run are counted, and the difference is what a request costs: instructions in user
-//! space by callgrind, system calls by strace. Nothing here is a time, so that neither the machine
-//! nor its mood matters; of three counts the least is taken, since a response may come in an
-//! unfortunate moment. Needs valgrind and strace, and the hosts' own libraries for those that are
-//! written in C; what cannot be built is said.
+//! Each program of `examples/embed` gets the same small answer repeatedly, in two ways: one at a
+//! time from a server that takes a millisecond, so that the host sleeps before each answer; and
+//! fifty at once from a server that is as fast as possible, so that many arrive in a turn. Two runs
+//! of different lengths are counted, and the difference is the cost of a request: instructions in
+//! user space by callgrind, system calls by strace. Nothing here is a time, so neither the machine
+//! nor its load matters. Of three counts the least is used, since a response may arrive at an
+//! unfortunate moment. This needs valgrind and strace, and the libraries of the hosts that are
+//! written in C; hosts that cannot be built are reported.
 
 #[path = "../examples/support/server.rs"]
 mod server;
@@ -30,7 +30,8 @@ enum Program {
     Example(&'static str, &'static [&'static str]),
     /// A package of this workspace, and its program.
     Package(&'static str, &'static str),
-    /// A file of `examples/embed/c`, and what it is linked with beside the C interface.
+    /// A file of `examples/embed/c`, and the library that it is linked with besides the C
+    /// interface.
     C(&'static str, &'static str),
 }
 
@@ -50,7 +51,7 @@ const HOSTS: &[(&str, Program)] = &[
     ("C, libuv", Program::C("uv", "libuv")),
 ];
 
-/// How requests come.
+/// How requests are made.
 struct Load {
     url: String,
     at_once: u64,
@@ -58,7 +59,7 @@ struct Load {
     many: u64,
 }
 
-/// What a request costs.
+/// The cost of a request.
 #[derive(Clone, Copy)]
 struct Cost {
     instructions: f64,
@@ -90,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| name.contains(asked));
-    // What the others are compared with is always counted.
+    // The reference is always counted.
     let is_first = |name: &str| name == HOSTS[0].0;
     for (name, program) in HOSTS {
         if !is_first(name) && !is_asked(name) {
@@ -115,13 +116,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let [one, many] = cells
             .collect::<Vec<_>>()
             .try_into()
-            .unwrap_or_else(|_| unreachable!("there are two"));
+            .unwrap_or_else(|_| unreachable!("there are two costs"));
         println!("| {name} | {one} | {many} |");
     }
     Ok(())
 }
 
-/// A cost beside that of the engine's own loop, as three cells of a table.
+/// A cost next to that of the engine's own loop, as three cells of a table.
 struct Cells(Cost, Cost);
 
 impl fmt::Display for Cells {
@@ -148,14 +149,14 @@ impl Program {
     }
 }
 
-/// Has cargo build an executable, and answers where it is.
+/// Builds an executable with cargo, and returns its path.
 fn built(args: &[&str], name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let messages = cargo_build(args)?;
     let executable = messages
         .iter()
         .filter(|message| message["target"]["name"] == *name)
         .find_map(|message| message["executable"].as_str())
-        .ok_or("cargo has built no such program")?;
+        .ok_or("cargo did not build the program")?;
     Ok(executable.into())
 }
 
@@ -168,7 +169,7 @@ fn compiled(name: &str, library: &str) -> Result<PathBuf, Box<dyn Error>> {
         .flatten()
         .filter_map(Value::as_str)
         .find(|file| file.ends_with(".a"))
-        .ok_or("cargo has built no library for C")?;
+        .ok_or("cargo did not build the C library")?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = Path::new(archive).with_file_name(format!("embed_{name}"));
     let mut flags = Vec::new();
@@ -206,13 +207,13 @@ fn cargo_build(args: &[&str]) -> Result<Vec<Value>, Box<dyn Error>> {
         .collect::<Result<_, _>>()?)
 }
 
-/// Counts something of a program that sends so many requests.
+/// Counts something in a program that sends this many requests.
 type Count = fn(&Path, &Load, u64) -> Result<u64, Box<dyn Error>>;
 
-/// What a request costs the program.
+/// Returns the cost of a request in the program.
 fn cost(program: &Path, load: &Load) -> Result<Cost, Box<dyn Error>> {
-    // Of each length by itself: an unfortunate moment in the shorter one alone would make a request
-    // look cheap.
+    // The least of each length is used: if only the shorter run were disturbed, a request would
+    // seem cheap.
     let least = |count: Count, n| {
         let counts: Result<Vec<_>, _> = (0..3).map(|_| count(program, load, n)).collect();
         counts.map(|counts| counts.into_iter().min().unwrap_or(u64::MAX) as f64)
@@ -235,7 +236,7 @@ fn instructions(program: &Path, load: &Load, n: u64) -> Result<u64, Box<dyn Erro
     let collected = said
         .lines()
         .find_map(|line| line.split_once("Collected : "))
-        .ok_or("callgrind counts nothing")?;
+        .ok_or("no count from callgrind")?;
     Ok(collected.1.trim().parse()?)
 }
 
@@ -243,13 +244,13 @@ fn system_calls(program: &Path, load: &Load, n: u64) -> Result<u64, Box<dyn Erro
     let mut strace = Command::new("strace");
     let said = output(fetch(strace.args(["-f", "-c"]).arg(program), load, n))?;
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
-    // The sum at the end of the table: percent, seconds, microseconds a call, calls, perhaps
+    // The total at the end of the table: percent, seconds, microseconds per call, calls, perhaps
     // errors.
     let total = said
         .lines()
         .rfind(|line| line.trim_end().ends_with("total"))
         .and_then(|line| line.split_whitespace().nth(3))
-        .ok_or("strace counts nothing")?;
+        .ok_or("no total from strace")?;
     Ok(total.parse()?)
 }
 
@@ -266,7 +267,7 @@ fn serve_slowly() -> io::Result<SocketAddr> {
     let addr = listener.local_addr()?;
     std::thread::spawn(move || {
         for peer in listener.incoming().flatten() {
-            // It ends with its connection.
+            // The thread ends with its connection.
             std::thread::spawn(move || answer_slowly(peer));
         }
     });

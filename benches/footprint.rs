@@ -1,13 +1,13 @@
-//! What taking this crate costs those who build it: foreign crates, and the time of a clean release
-//! build.
+//! The cost of building this crate as a dependency: the foreign crates, and the time of a clean
+//! release build.
 //!
 //! ```sh
 //! cargo bench --bench footprint
 //! ```
 //!
 //! Builds the library alone, as a dependency is built, in a directory of its own that is removed
-//! afterwards; the sources have to be on this machine already. Time on the wall depends on the
-//! cores; the processors' time (user and system, all processes together) hardly does.
+//! afterwards; the sources must have been downloaded before. Wall-clock time depends on the number
+//! of cores; processor time (user and system, all processes together) hardly does.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -51,8 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The crates that are compiled for this platform, ours apart, those that only build others
-/// included.
+/// Returns the crates that are compiled for this platform, including build dependencies but not our
+/// own crate.
 fn foreign_crates(features: &[&str]) -> Result<usize, Box<dyn Error>> {
     let output = cargo("tree")
         .args([
@@ -98,10 +98,10 @@ fn cargo(what: &str) -> Command {
     command
 }
 
-/// The time that the processes computed which were started here and have ended.
+/// Returns the processor time of the child processes that have ended.
 fn children_computed() -> Result<Duration, Box<dyn Error>> {
-    // proc_pid_stat(5): fields 16 and 17 are theirs, in hundredths of a second; the name before
-    // them may hold spaces.
+    // proc_pid_stat(5): fields 16 and 17 are the children's, in hundredths of a second; the name
+    // before them may contain spaces.
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
     let ticks = fields
@@ -113,7 +113,7 @@ fn children_computed() -> Result<Duration, Box<dyn Error>> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// A directory that goes with its owner.
+/// A directory that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {

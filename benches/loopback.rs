@@ -1,8 +1,9 @@
-//! `cargo bench --bench loopback`: what the engine adds to a request on loopback, as a ratio.
+//! `cargo bench --bench loopback`: the engine's overhead for a request on loopback, as a ratio.
 //!
-//! The measure is a blocking socket that writes the same bytes and reads until the answer is there,
-//! in turns with the engine so that both meet the same weather. Counts, which no weather moves, are
-//! in `checks/tests/counts.rs`; parts of a request by themselves in `checks/benches/micro.rs`.
+//! The reference is a blocking socket that writes the same bytes and reads until the answer is
+//! complete. It alternates with the engine, so both run under the same conditions. Counts, which do
+//! not depend on conditions, are in `checks/tests/counts.rs`; parts of a request are measured
+//! separately in `checks/benches/micro.rs`.
 
 #[path = "../examples/support/server.rs"]
 mod server;
@@ -46,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A turn-by-turn chain of [`REQUESTS`]; the state is how many are left.
+/// Runs a chain of [`REQUESTS`] requests, one after another. The state is the number left.
 fn by_engine(addr: SocketAddr, path: &str) -> Result<Duration, httpstream::Error> {
     fn again(left: &mut usize, reply: Reply<'_>, _: &mut Context<'_, usize>) -> Next<usize> {
         black_box(reply.expect("an answer").body());
@@ -79,7 +80,7 @@ fn by_socket(addr: SocketAddr, path: &str, length: usize) -> std::io::Result<Dur
     Ok(begin.elapsed())
 }
 
-/// Bytes of one whole answer: what comes until nothing more does.
+/// Returns the number of bytes in an answer, by reading until nothing more arrives.
 fn answer_length(addr: SocketAddr, path: &str) -> std::io::Result<usize> {
     let mut socket = TcpStream::connect(addr)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;

@@ -1,4 +1,5 @@
-//! What a request and a wait cost in allocations: the same on every machine, however busy it is.
+//! The number of allocations for a request and for a wait. It is the same on every machine, however
+//! busy.
 
 mod counting;
 #[path = "../examples/support/server.rs"]
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response};
 
-/// Starts a server on another thread, whose allocations are its own.
+/// Starts a server on another thread, whose allocations are counted separately.
 fn start_server() -> SocketAddr {
     let listener = server::listen().expect("a port on loopback");
     let addr = listener.local_addr().expect("it listens");
@@ -32,7 +33,7 @@ impl Answered {
     }
 }
 
-/// As `Answered::on_reply`, each body piece by piece.
+/// Like `Answered::on_reply`, with each body in pieces.
 struct Streaming;
 
 impl Readback<Answered> for Streaming {
@@ -65,9 +66,9 @@ impl Readback<Answered> for Streaming {
     }
 }
 
-/// The fewest allocations among ten runs of `requests` each. The first ones make the buffers that
-/// are kept, as many as there are ever responses incomplete at once; what every request costs,
-/// every run shows.
+/// Returns the fewest allocations among ten runs of `requests` each. The first runs allocate the
+/// buffers that are kept, as many as there are ever incomplete responses at once. The cost of every
+/// request shows in every run.
 fn least_allocations(path: &str, connections: usize, requests: usize, body_bytes: usize) -> u64 {
     let url = format!("http://{}{path}", start_server());
     least_allocations_at(&url, Config::default(), connections, requests, body_bytes)
@@ -126,9 +127,9 @@ fn a_body_of_a_megabyte_allocates_nothing_collected_or_streamed() {
         }
         counting::calls() - before
     });
-    // The first ones make the buffers that are kept.
+    // The first responses allocate the buffers that are kept.
     assert_eq!(least.skip(1).min(), Some(0), "streamed");
-    // The next one is under way.
+    // The next request is under way.
     assert_eq!(answered.body_bytes / MEGABYTE, answered.requests);
 }
 
@@ -173,7 +174,7 @@ fn a_connection_per_request_allocates_nothing() {
     }
 }
 
-/// A table whose answers may be kept.
+/// A table whose answers may be cached.
 #[derive(Clone, Debug)]
 struct KeptTable(Table);
 

@@ -1,6 +1,6 @@
-//! After ten thousand engines that came and went, some with a request under way, everything is as
-//! it was: descriptors, the host's poll, heap. Apart, since it counts the descriptors of its
-//! process.
+//! After ten thousand engines were made and dropped, some with a request under way, everything is
+//! as before: descriptors, the host's poll, heap. The test has a program of its own, since it
+//! counts the descriptors of its process.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -22,7 +22,7 @@ use mio::{Events, Poll, Token, Waker};
 /// Engines of each kind; there are ten kinds.
 const TIMES: usize = 1000;
 
-/// How far an engine comes.
+/// How far an engine gets before it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
     Made,
@@ -41,7 +41,7 @@ impl Until {
         Self::Answered,
     ];
 
-    /// Submits what leads there.
+    /// Submits a request that leads to this state.
     fn submit<M: Mode>(self, engine: &mut Engine<Log, M>, server: &Server) {
         match self {
             Self::Made => {}
@@ -74,7 +74,7 @@ impl Until {
     }
 }
 
-/// Asks a server that never answers.
+/// A resolver that queries a server that never answers.
 #[cfg(feature = "hickory")]
 fn resolver(mute: &UdpSocket) -> ResolverFactory {
     let mut names = httpstream::resolver::HickoryConfig::default();
@@ -82,7 +82,7 @@ fn resolver(mute: &UdpSocket) -> ResolverFactory {
     Arc::new(move || Box::new(httpstream::resolver::Hickory::with_config(names.clone())))
 }
 
-/// Never answers.
+/// A resolver that never answers.
 #[cfg(not(feature = "hickory"))]
 fn resolver(_: &UdpSocket) -> ResolverFactory {
     #[derive(Debug)]
@@ -102,10 +102,10 @@ fn resolver(_: &UdpSocket) -> ResolverFactory {
     Arc::new(|| Box::new(Mute))
 }
 
-/// Who is asked.
+/// The servers.
 struct World {
     server: Server,
-    /// Requests that it has read and does not answer.
+    /// The number of requests that the server has read and does not answer.
     asked: Arc<AtomicUsize>,
     mute: UdpSocket,
 }
@@ -114,8 +114,8 @@ impl World {
     fn new() -> Self {
         let asked = Arc::new(AtomicUsize::new(0));
         let in_vain = Arc::clone(&asked);
-        // It tells this thread of nothing that was allocated on its own: freed here, it would make
-        // up for what is not.
+        // Nothing allocated on the server's threads is passed to this one: freeing it here would
+        // hide a leak.
         let server = Server::start(move |peer| {
             while let Some(head) = peer.head() {
                 if head.starts_with("GET /silent ") {
@@ -155,12 +155,12 @@ impl World {
             }
             drop(engine);
             let late = submitter.submit(self.server.get("/"), note);
-            assert!(late.is_err(), "{until:?}: it is gone");
+            assert!(late.is_err(), "{until:?}: the engine is gone");
             assert_eq!(log.replies.len(), usize::from(until == Until::Answered));
         }
     }
 
-    /// Engines on one poll of their host's, one after the other.
+    /// Engines on their host's poll, one after another.
     fn shared(&self, until: Until, times: usize) {
         let mut poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
@@ -183,12 +183,12 @@ impl World {
                 engine.turn(&mut log).unwrap();
             }
             drop(engine);
-            assert_eq!(in_poll(&poll), 1, "{until:?}: nothing but the waker");
+            assert_eq!(in_poll(&poll), 1, "{until:?}: only the waker is left");
         }
     }
 }
 
-/// Descriptors that a poll watches (proc_pid_fdinfo(5)).
+/// Returns the number of descriptors in a poll (proc_pid_fdinfo(5)).
 fn in_poll(poll: &Poll) -> usize {
     let path = format!("/proc/self/fdinfo/{}", poll.as_raw_fd());
     let info = std::fs::read_to_string(path).unwrap();
@@ -202,7 +202,7 @@ fn descriptors() -> usize {
 #[test]
 fn nothing_is_left_of_ten_thousand_engines() {
     let world = World::new();
-    // Once each for what a process keeps.
+    // One of each first, for what a process keeps.
     let run = |times| {
         for until in Until::ALL {
             world.own(until, times);
@@ -215,7 +215,7 @@ fn nothing_is_left_of_ten_thousand_engines() {
     let grown = counting::live_bytes() - heap;
     assert!(grown.abs() < 1024, "{grown} bytes are left");
     let end = Instant::now() + PATIENCE;
-    // The server's ends of connections are in this process too, and close in their own time.
+    // The server's ends of connections are in this process, too, and take some time to close.
     while descriptors() > files {
         let now = descriptors();
         assert!(Instant::now() < end, "{now} descriptors, {files} before");

@@ -1,5 +1,5 @@
-//! What an error says: which request failed, how often it was sent, what is wrong and why; and
-//! nothing that may be a secret.
+//! The contents of errors: which request failed, how often it was sent, what is wrong and why, and
+//! nothing that may be secret.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{Bench, Server, ok};
 use httpstream::resolver::Table;
 use httpstream::{Error, ErrorKind, Phase, Reply, Request, RequestBuilder, Sent};
 
-/// A request that is known by its path, which is as secret as its query.
+/// A request that is identified by its path, which is as secret as its query.
 fn secretive(base: &str) -> Request {
     let url = format!("{base}/s3cret-path?key=s3cret-query");
     Request::get(&url).build().unwrap()
@@ -23,7 +23,7 @@ fn bench() -> Bench {
     })
 }
 
-/// It has the request, and shows method and origin of it only.
+/// Checks that the error contains the request, but shows only its method and origin.
 fn assert_tells(why: &str, error: &Error, base: &str) {
     let request = error
         .request()
@@ -96,7 +96,7 @@ fn it_has_the_request_that_failed_in_whichever_phase() {
         assert_eq!(error.attempts(), 1, "{why}");
         assert!(
             !format!("{error:#}").contains("(sent"),
-            "{why}: once is not worth a word"
+            "{why}: the text mentions a single attempt"
         );
         assert_tells(why, &error, base);
     }
@@ -112,7 +112,7 @@ fn it_has_the_request_where_none_was_sent() {
     let mut bench = bench();
     let held = bench.submit(server.get("/held"));
     bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
-    // In the queue, cancelled and out of time; delayed; waiting to go on after a request.
+    // In the queue, canceled and timed out; delayed; waiting to continue after a request.
     let queued = bench.submit(secretive(&base));
     let short = Request::get(&format!("{base}/s3cret-path?key=s3cret-query"));
     bench.submit(short.timeout(Duration::from_millis(5)).build().unwrap());
@@ -138,7 +138,7 @@ fn it_has_the_request_where_none_was_sent() {
     }
     bench.engine.cancel(held);
     bench.replies(1);
-    // A chain that had sent something is cancelled while it waits to send it again.
+    // A chain that has sent a request is canceled while it waits to send it again.
     let mut bench = self::bench();
     let answered = Server::answering(ok("a"));
     let base = answered.url("");
@@ -153,7 +153,11 @@ fn it_has_the_request_where_none_was_sent() {
     bench.replies(2);
     let error = bench.log.replies.pop().unwrap().unwrap_err();
     assert_tells("again", &error, &base);
-    assert_eq!(error.attempts(), 0, "those of the next one");
+    assert_eq!(
+        error.attempts(),
+        0,
+        "the attempts of the next request count"
+    );
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn of_what_is_no_exchange_there_is_no_request() {
     );
 }
 
-/// Answers the first request of a connection, and ends it at the second one.
+/// Answers the first request of a connection, and closes it at the second one.
 fn fickle() -> Server {
     Server::start(|peer| {
         peer.answer(&ok("a"));
@@ -183,7 +187,7 @@ fn fickle() -> Server {
 
 #[test]
 fn it_says_how_often_the_request_was_sent() {
-    // The second connection is ended at its first request.
+    // The second connection is closed at its first request.
     let server = Server::start(|peer| {
         if peer.number == 0 {
             peer.answer(&ok("a"));
@@ -200,7 +204,7 @@ fn it_says_how_often_the_request_was_sent() {
         assert!(text.ends_with(" (sent 2 times)"), "{text}");
     }
 
-    // The second time it may not be connected any more: it was sent once.
+    // The filter refuses the connection for the second attempt, so the request was sent once.
     let server = fickle();
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let mut bench = Bench::with(|c| {
@@ -213,9 +217,9 @@ fn it_says_how_often_the_request_was_sent() {
     assert_eq!(
         (error.kind(), error.attempts(), error.request_sent()),
         (ErrorKind::Connect, 2, Sent::Maybe),
-        "the first time"
+        "the first attempt may have been received"
     );
-    assert!(error.resend_is_safe(), "it is a GET");
+    assert!(error.resend_is_safe(), "a GET may be sent again");
     let text = format!("{error:#}");
     assert!(text.ends_with(" (sent once before)"), "{text}");
 }
@@ -241,15 +245,15 @@ fn what_cannot_be_built_says_why_at_once() {
             text.starts_with("request cannot be sent: ") && text.contains(why),
             "{text}"
         );
-        assert_eq!(format!("{error:#}"), text, "nothing twice");
+        assert_eq!(format!("{error:#}"), text, "the text repeats itself");
         assert!(!format!("{text}{error:?}").contains("s3cret"));
     }
 }
 
 #[test]
 fn a_port_of_another_protocol_is_guessed() {
-    // A fatal alert, unexpected_message, as a TLS server answers what is no handshake (RFC 8446
-    // §6.2).
+    // A fatal alert, unexpected_message, with which a TLS server answers bytes that are not a
+    // handshake (RFC 8446 §6.2).
     let server = Server::once(b"\x15\x03\x03\x00\x02\x02\x0a");
     let error = Bench::new().fetch_err(server.get("/"));
     assert_eq!(error.kind(), ErrorKind::Malformed);
@@ -261,7 +265,7 @@ fn a_port_of_another_protocol_is_guessed() {
     assert!(!format!("{error:#}").contains('?'), "{error:#}");
     if cfg!(feature = "tls") {
         let server = Server::start(|peer| {
-            // What stands first on the wire is no request.
+            // The first bytes on the wire are not a request.
             while peer.unread().is_empty() {
                 std::thread::sleep(Duration::from_millis(1));
             }

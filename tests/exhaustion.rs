@@ -1,5 +1,5 @@
-//! A process without file descriptors to spare: idle connections are shed, requests wait, all are
-//! answered.
+//! A process that runs out of file descriptors: idle connections are closed, requests wait, and all
+//! of them are answered.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Bench, Server, ok};
 use httpstream::resolver::System;
 use httpstream::{ErrorKind, Phase, Request, Sent};
 
-/// Set in the child, to the URLs it is to ask.
+/// Set in the child, to the URLs that it requests.
 const CHILD: &str = "HTTPSTREAM_TEST_URLS";
 const REQUESTS: usize = 1000;
 
@@ -46,8 +46,9 @@ fn child() {
         c.max_connections = 1000;
         c.max_connections_per_origin = 1000;
         c.max_idle_per_origin = 1000;
-        // What stands in the file is asked of the system here, by the resolver that has most to
-        // lose: `getaddrinfo` does not say what it lacks.
+        // Names in the hosts file are resolved by the system here, through the resolver with the
+        // least information about shortages: `getaddrinfo` does not report that descriptors ran
+        // out.
         c.hosts_file = None;
         c.resolver = Some(Arc::new(|| Box::new(System::new())));
         if !resolve_to.is_empty() {
@@ -99,7 +100,7 @@ fn a_thousand_requests_to_localhost_complete_on_64_descriptors() {
 #[test]
 fn a_thousand_requests_by_a_name_of_the_system_complete_on_64_descriptors() {
     let Some((name, ip)) = common::hosts_name() else {
-        println!("skipped: no name for an address of this machine beside localhost");
+        println!("skipped: this machine has no name except localhost");
         return;
     };
     for origins in [1, 100] {
@@ -116,7 +117,7 @@ fn a_thousand_requests_to_a_hundred_overridden_names_complete_on_64_descriptors(
     in_a_child(&urls, Some(&servers[0].addr.to_string()));
 }
 
-/// Holds every descriptor that this process may still open.
+/// Opens all remaining descriptors of this process.
 fn hold_all() -> Vec<std::fs::File> {
     let mut held = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -127,7 +128,7 @@ fn hold_all() -> Vec<std::fs::File> {
 
 #[test]
 fn without_any_descriptor_a_request_waits_and_goes_on_when_some_are_free() {
-    // Alone in its process: others would starve too.
+    // In a process of its own, since other tests would lack descriptors as well.
     if std::env::var("HTTPSTREAM_TEST_STARVE").is_err() {
         let server = Server::answering(ok("a"));
         let child = Command::new("sh")
@@ -158,7 +159,7 @@ fn without_any_descriptor_a_request_waits_and_goes_on_when_some_are_free() {
     assert_eq!(bench.stats().queued, 2);
     assert!(
         bench.engine.next_timeout().unwrap() <= Duration::from_millis(101),
-        "tried again soon"
+        "it is tried again soon"
     );
     bench.engine.cancel(id);
     bench.replies(1);

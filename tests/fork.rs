@@ -1,6 +1,5 @@
-//! A process that is forked off does not harm its parent's engine by dropping it, and may have
-//! engines of its own. A file of its own, since a process with other tests in it is no place to
-//! fork.
+//! A forked process does not harm its parent's engine by dropping it, and may have engines of its
+//! own. This is a program of its own, since forking a process that runs other tests is unsafe.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork")]
 
@@ -22,8 +21,8 @@ use common::{Bench, Gate, Log, Server, ok};
 use httpstream::mio::{Events, Poll};
 use httpstream::{Config, Engine, Shared};
 
-/// Has names looked up at a server that answers when it may. What is given back tells whether it
-/// was asked.
+/// Has names looked up at a server that answers when `may` allows it. The returned function says
+/// whether the server was queried.
 #[cfg(feature = "hickory")]
 fn look_up(config: &mut Config, may: &Gate) -> Box<dyn Fn() -> bool> {
     use httpstream::resolver::{Hickory, HickoryConfig};
@@ -41,7 +40,7 @@ fn look_up(config: &mut Config, may: &Gate) -> Box<dyn Fn() -> bool> {
     config.resolver = Some(Arc::new(move || {
         Box::new(Hickory::with_config(names.clone()))
     }));
-    // It reads the second question when it has answered the first.
+    // It reads the second question only after it has answered the first.
     Box::new(move || !server.seen().is_empty())
 }
 
@@ -77,7 +76,7 @@ impl Host {
         let end = Instant::now() + common::PATIENCE;
         let mut events = Events::with_capacity(16);
         while !is_done(&self.engine) {
-            assert!(Instant::now() < end, "not in time: {what}");
+            assert!(Instant::now() < end, "gave up waiting for: {what}");
             let pause = Some(Duration::from_millis(100));
             let timeout = self.engine.next_timeout().into_iter().chain(pause).min();
             self.poll.poll(&mut events, timeout).unwrap();
@@ -89,7 +88,7 @@ impl Host {
     }
 }
 
-/// What the child did, by its exit status.
+/// The child's exit status.
 const FINE: i32 = 0;
 const NO_ANSWER: i32 = 1;
 
@@ -114,7 +113,7 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
         bench.submit(server.get("/held"));
     }
     bench.until("all are held", |engine, _| engine.stats().in_flight == 10);
-    // A look-up under way, which has sockets in the poll too.
+    // A lookup under way, which has sockets in the poll, too.
     let url = format!("http://name.test:{}/named", server.addr.port());
     bench.submit(httpstream::Request::get(&url).build().unwrap());
     bench.until("it is looked up", |_, _| is_asked());
@@ -125,9 +124,9 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     host.until("all are held", |engine| engine.stats().in_flight == 5);
     let of_the_child = server.get("/child");
 
-    // SAFETY: the child does nothing but drop the engine, run one of its own and leave by _exit:
-    // what it needs of the allocator and of thread-locals is its own, and no lock of another
-    // thread's is asked for.
+    // SAFETY: the child only drops the engine, runs one of its own and leaves by _exit. The
+    // allocator and the thread-locals that it uses are its own, and it takes no lock of another
+    // thread.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", std::io::Error::last_os_error());
     if child == 0 {
@@ -140,7 +139,7 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
             true => FINE,
             false => NO_ANSWER,
         };
-        // SAFETY: ends this process without running what belongs to the parent.
+        // SAFETY: ends this process without running anything that belongs to the parent.
         unsafe { libc::_exit(code) };
     }
     let mut status = 0;
@@ -153,13 +152,13 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     gate.open(15);
     host.until("the host's own", |engine| engine.pending() == 0);
     assert_eq!(host.log.texts(), ["/held"; 5]);
-    // Of both families. What is asked once more gets no answer, so that an event that was lost is
-    // not made up for.
+    // For both address families. A repeated question gets no answer, so a lost event would not be
+    // made up for.
     may.open(2);
     bench.replies(11);
     let texts = bench.log.texts();
     let count = |path| texts.iter().filter(|text| *text == path).count();
     let counts = (count("/held"), count("/named"));
-    assert_eq!(counts, (10, 1), "nothing was taken from the parent");
+    assert_eq!(counts, (10, 1), "the child takes nothing from the parent");
     assert_eq!(bench.fetch_ok(server.get("/after")).text(), "/after");
 }

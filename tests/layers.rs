@@ -1,16 +1,16 @@
-//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it; and
-//! the methods of the engine call down the list in `engine/mod.rs`.
+//! Each module at the top of `src`, be it a file or a folder, imports only modules of the layers
+//! below it, and the methods of the engine call only down the list in `engine/mod.rs`.
 //!
-//! The sources are read as text, without comments, strings and test modules. What counts is each
-//! path that begins with `crate::`, nested braces included, or leads to the root by `super::`.
-//! `lib.rs` stands above all rooms: only the names that it re-exports are taken from it.
+//! The sources are read as text, without comments, strings and test modules. An import is any path
+//! that begins with `crate::`, nested braces included, or that reaches the root through `super::`.
+//! `lib.rs` is above all modules: it may only be used for the names that it re-exports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms from the bottom up. A room may import those of the layers below its own, and none of
-/// the same layer. Rooms that do not exist yet have their place already.
+/// The modules from the bottom up. A module may import those of the layers below its own, and none
+/// of its own layer. Modules that do not exist yet already have their place.
 const LAYERS: &[&[&str]] = &[
     &[
         "generation",
@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["embed", "session"],
 ];
 
-/// Rooms that stand below another, but that it must not know.
+/// Modules that are below another one, but that it must not import.
 const APART: &[(&str, &[&str])] = &[("net", &["builder", "request"])];
 
 #[test]
@@ -55,7 +55,7 @@ fn rooms_import_downwards_only() {
     }
     assert!(
         seen > 200,
-        "only {seen} imports found: is the reader broken?"
+        "only {seen} imports found: is the parser broken?"
     );
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
@@ -94,15 +94,15 @@ mod more_tests { use crate::engine::Engine; }
     assert_eq!(
         found,
         [
-            "src/net/poll.rs:6: net imports engine, which does not stand below it",
-            "src/net/poll.rs:11: net imports embed, which does not stand below it",
-            "src/net/poll.rs:13: net imports request, which it must not know",
-            "src/net/poll.rs:13: net imports engine, which does not stand below it",
+            "src/net/poll.rs:6: net imports engine, which is not below it",
+            "src/net/poll.rs:11: net imports embed, which is not below it",
+            "src/net/poll.rs:13: net imports request, which it must not use",
+            "src/net/poll.rs:13: net imports engine, which is not below it",
             "src/net/poll.rs:24: net imports unheard, which is in no layer",
             "src/net/poll.rs:24: net imports Unknown, which is in no layer",
         ]
     );
-    // Where `super` is the root, what follows it is a room.
+    // If `super` is the root, a module follows it.
     for root in ["net.rs", "net/mod.rs"] {
         let found = violations(&File::new(root, sample), &names).join("\n");
         assert!(found.contains(":13: net imports sim,"), "{found}");
@@ -112,7 +112,7 @@ mod more_tests { use crate::engine::Engine; }
     let found = violations(&File::new("new_room.rs", ""), &names);
     assert_eq!(found, ["src/new_room.rs: new_room is in no layer"]);
     let found = violations(&File::new("route.rs", "use crate::resolver::Wake;"), &names);
-    assert_eq!(found.len(), 1, "of one layer: {found:?}");
+    assert_eq!(found.len(), 1, "an import within a layer: {found:?}");
     let found = violations(
         &File::new("engine/mod.rs", "use crate::{engine::a, sim::b};"),
         &names,
@@ -134,7 +134,7 @@ fn the_engine_calls_down_its_list_only() {
     let (calls, wrong) = calls_upwards(&list, &files);
     assert!(
         calls > 150,
-        "only {calls} calls found: is the reader broken?"
+        "only {calls} calls found: is the parser broken?"
     );
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 
@@ -146,7 +146,10 @@ fn the_engine_calls_down_its_list_only() {
         .lines()
         .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
     let untold: Vec<_> = modules.filter(|module| !is_told(module)).collect();
-    assert!(untold.is_empty(), "not on the map: {untold:?}");
+    assert!(
+        untold.is_empty(),
+        "not on the list in engine/mod.rs: {untold:?}"
+    );
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn a_call_upwards_is_found_with_its_line() {
     ];
     let files: Vec<_> = twice.iter().map(|text| tokens(text)).collect();
     let (_, wrong) = calls_upwards(&["a", "b"], &files);
-    assert_eq!(wrong, ["Core::a stands in two files"]);
+    assert_eq!(wrong, ["Core::a is in two files"]);
     assert_eq!(listed("//! - `turn`: one"), Some("turn"));
     assert_eq!(listed("//! The `parts`: none"), None);
 }
@@ -186,25 +189,24 @@ fn a_call_upwards_is_found_with_its_line() {
 fn each_room_has_one_place() {
     let mut seen = BTreeSet::new();
     for room in LAYERS.iter().copied().flatten() {
-        assert!(seen.insert(room), "{room} stands twice");
+        assert!(seen.insert(room), "{room} is listed twice");
     }
 }
 
-/// The file that a line of the engine's map puts on the list.
+/// Returns the file that a line of the engine's map puts on the list.
 fn listed(line: &str) -> Option<&str> {
     Some(line.strip_prefix("//! - `")?.split_once('`')?.0)
 }
 
-/// Looks at the calls of methods of `Core` and `Engine` on themselves, and at what the files of the
-/// list import of each other. Answers how many there are, and those that go from a file to one
-/// above it.
+/// Finds the calls of methods of `Core` and `Engine` on themselves, and the imports among the files
+/// of the list. Returns their number, and those that go from a file to one above it.
 fn calls_upwards(list: &[&str], files: &[Vec<Token<'_>>]) -> (usize, Vec<String>) {
     let mut places = BTreeMap::new();
     let mut wrong = Vec::new();
     for (place, tokens) in files.iter().enumerate() {
         for (of, name) in methods(tokens) {
             if places.insert((of, name), place).is_some() {
-                wrong.push(format!("{of}::{name} stands in two files"));
+                wrong.push(format!("{of}::{name} is in two files"));
             }
         }
     }
@@ -252,7 +254,7 @@ fn calls_upwards(list: &[&str], files: &[Vec<Token<'_>>]) -> (usize, Vec<String>
     (calls, wrong)
 }
 
-/// For each token, whose methods it stands among: those of `Core`, of `Engine`, or of neither.
+/// Returns, for each token, whether it is among the methods of `Core`, of `Engine`, or of neither.
 fn owners(tokens: &[Token<'_>]) -> Vec<Option<&'static str>> {
     let mut owners = Vec::new();
     let (mut depth, mut owner) = (0, None);
@@ -275,7 +277,7 @@ fn owners(tokens: &[Token<'_>]) -> Vec<Option<&'static str>> {
     owners
 }
 
-/// The methods that a file adds to `Core` or `Engine`, and to which of them.
+/// Returns the methods that a file adds to `Core` or `Engine`, and to which of them.
 fn methods<'a>(tokens: &[Token<'a>]) -> Vec<(&'static str, &'a str)> {
     let mut found = Vec::new();
     let mut depth = 0;
@@ -290,12 +292,12 @@ fn methods<'a>(tokens: &[Token<'a>]) -> Vec<(&'static str, &'a str)> {
     found
 }
 
-/// A file of a room, without what is no code, and without its test modules.
+/// A file of a module, reduced to code, and without its test modules.
 struct File<'a> {
-    /// Below `src`.
+    /// Relative to `src`.
     path: &'a str,
     room: &'a str,
-    /// How many modules it is in, itself included.
+    /// How many modules it is in, including itself.
     depth: usize,
     tokens: Vec<Token<'a>>,
 }
@@ -313,14 +315,14 @@ impl<'a> File<'a> {
     }
 }
 
-/// A word, `::`, or one character of anything else.
+/// A word, `::`, or any other single character.
 #[derive(Clone, Copy, Debug)]
 struct Token<'a> {
     text: &'a str,
     line: usize,
 }
 
-/// Something at the crate's root that a file names.
+/// An item of the crate's root that a file names.
 struct Import<'a> {
     name: &'a str,
     line: usize,
@@ -341,9 +343,9 @@ fn violations(file: &File<'_>, re_exports: &BTreeMap<&str, &str>) -> Vec<String>
         let why = match layer_of(other) {
             _ if *other == room => return None,
             None => "which is in no layer",
-            Some(layer) if layer >= own => "which does not stand below it",
+            Some(layer) if layer >= own => "which is not below it",
             Some(_) if apart.iter().any(|(_, rooms)| rooms.contains(other)) => {
-                "which it must not know"
+                "which it must not use"
             }
             Some(_) => return None,
         };
@@ -353,7 +355,7 @@ fn violations(file: &File<'_>, re_exports: &BTreeMap<&str, &str>) -> Vec<String>
     imports(file).into_iter().filter_map(judge).collect()
 }
 
-/// What `lib.rs` shows under the crate's own name, and the room that it is from.
+/// Returns the names that `lib.rs` re-exports, and the module that each comes from.
 fn re_exports(lib: &str) -> BTreeMap<&str, &str> {
     let tokens = without_tests(tokens(lib));
     let mut names = BTreeMap::new();
@@ -375,7 +377,7 @@ fn imports<'a>(file: &File<'a>) -> Vec<Import<'a>> {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
     let mut found = Vec::new();
     let mut braces = 0;
-    // The braces around each inline module that is open.
+    // The brace depth of each open inline module.
     let mut inline = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -409,7 +411,7 @@ fn imports<'a>(file: &File<'a>) -> Vec<Import<'a>> {
     found
 }
 
-/// Notes the first word of a path, or of each in braces. Answers where what follows begins.
+/// Records the first word of a path, or of each path in braces. Returns the position after it.
 fn branches<'a>(tokens: &[Token<'a>], start: usize, found: &mut Vec<Import<'a>>) -> usize {
     let mut at = start;
     let mut depth = 0;
@@ -437,7 +439,7 @@ fn is_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Takes out the modules that are compiled for tests only.
+/// Removes the modules that are compiled for tests only.
 fn without_tests(tokens: Vec<Token<'_>>) -> Vec<Token<'_>> {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
     let mut kept = Vec::new();
@@ -461,7 +463,8 @@ fn without_tests(tokens: Vec<Token<'_>>) -> Vec<Token<'_>> {
     kept
 }
 
-/// Behind the inline module whose attributes begin at `start`; `start` where there is none.
+/// Returns the end of the inline module whose attributes begin at `start`, or `start` if there is
+/// none.
 fn end_of_module(tokens: &[Token<'_>], start: usize) -> usize {
     let mut depth = 0;
     let mut is_module = false;
@@ -481,7 +484,7 @@ fn end_of_module(tokens: &[Token<'_>], start: usize) -> usize {
     start
 }
 
-/// Leaves out white space, comments, literals and lifetimes.
+/// Splits code into tokens, without white space, comments, literals and lifetimes.
 fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let (mut at, mut line) = (0, 1);
@@ -536,7 +539,7 @@ fn block_comment(rest: &str) -> usize {
     }
 }
 
-/// How long the string, the character or the lifetime is that `rest` begins with.
+/// Returns the length of the string, character or lifetime that `rest` begins with.
 fn literal(rest: &str) -> Option<usize> {
     let prefix = rest.find(|c| !matches!(c, 'b' | 'c' | 'r'))?;
     let (letters, body) = rest.split_at(prefix);
@@ -562,7 +565,7 @@ fn literal(rest: &str) -> Option<usize> {
     })
 }
 
-/// Behind the `end` that no backslash stands before.
+/// Returns the position after the first `end` without a backslash in front of it.
 fn quoted(inside: &str, end: char) -> Option<usize> {
     let mut is_escaped = false;
     for (at, c) in inside.char_indices() {
@@ -576,7 +579,7 @@ fn quoted(inside: &str, end: char) -> Option<usize> {
     None
 }
 
-/// All source files of the rooms that hold more than tests.
+/// Returns all source files that contain more than tests.
 fn sources(src: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![src.to_owned()];

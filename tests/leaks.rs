@@ -1,4 +1,4 @@
-//! After ten thousand failures of every kind, in every phase, everything is as it was: descriptors,
+//! After ten thousand failures of every kind, in every phase, everything is as before: descriptors,
 //! links, chains, timers.
 
 mod common;
@@ -14,10 +14,10 @@ use httpstream::{ErrorKind, Flow, Phase, Request, RequestBuilder, Timeouts};
 
 /// How often each row is run; there are 30 rows and more.
 const TIMES: usize = 340;
-/// How many at a time.
+/// How many run at a time.
 const CROWD: usize = 20;
 
-/// Knows no answer but that some names do not exist.
+/// A resolver that only answers that some names do not exist.
 #[derive(Clone, Debug, Default)]
 struct Partial(Vec<LookupId>);
 
@@ -75,7 +75,8 @@ fn server(unread: Arc<AtomicUsize>) -> Server {
                 return;
             }
             if path == "/unread" {
-                // Its end is not the client's: what was sent and not read keeps the connection up.
+                // The client's close does not end this connection: bytes that the server has not
+                // read keep it open.
                 let crowd = unread.load(Ordering::Relaxed);
                 while unread.load(Ordering::Relaxed) == crowd {
                     std::thread::sleep(Duration::from_millis(1));
@@ -90,7 +91,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// What is done to an exchange that would otherwise go on.
+/// What is done to an exchange that would otherwise continue.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
     Wait,
@@ -99,12 +100,12 @@ enum Then {
     CancelAtOnce,
 }
 
-/// What each readback of a row is told at last.
+/// What the readbacks of a row get in the end.
 #[derive(Clone, Copy)]
 enum Expected {
     Answered,
     Fails(ErrorKind, Phase),
-    /// It has panicked before.
+    /// Nothing, because it has panicked.
     Nothing,
 }
 
@@ -118,7 +119,7 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
         listener.local_addr().unwrap()
     };
     std::panic::set_hook(Box::new(|info| {
-        if !info.to_string().contains("as told") {
+        if !info.to_string().contains("on purpose") {
             eprintln!("{info}");
         }
     }));
@@ -231,7 +232,7 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
             Fails(Kind::Timeout, Phase::FirstByte),
         ),
         (
-            "first byte deadline behind an interim response",
+            "first byte deadline after an interim response",
             at("/interim").timeouts(soon(|t| &mut t.first_byte)),
             buffer,
             Then::Wait,
@@ -259,63 +260,63 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
             Fails(Kind::Timeout, Phase::Body),
         ),
         (
-            "cancelled new",
+            "canceled new",
             at("/silent"),
             buffer,
             Then::CancelAtOnce,
             Fails(Kind::Cancelled, Phase::Queue),
         ),
         (
-            "cancelled resolving",
+            "canceled resolving",
             Request::get("http://mute.test/"),
             buffer,
             Then::Cancel,
             Fails(Kind::Cancelled, Phase::Resolve),
         ),
         (
-            "cancelled connecting",
+            "canceled connecting",
             url(mute),
             buffer,
             Then::Cancel,
             Fails(Kind::Cancelled, Phase::Connect),
         ),
         (
-            "cancelled writing",
+            "canceled writing",
             upload(),
             buffer,
             Then::Cancel,
             Fails(Kind::Cancelled, Phase::Write),
         ),
         (
-            "cancelled waiting",
+            "canceled waiting",
             at("/silent"),
             buffer,
             Then::Cancel,
             Fails(Kind::Cancelled, Phase::FirstByte),
         ),
         (
-            "cancelled in the body",
+            "canceled in the body",
             at("/large"),
             stream,
             Then::CancelInBody,
             Fails(Kind::Cancelled, Phase::Body),
         ),
         (
-            "cancelled paused",
+            "canceled paused",
             at("/ok"),
             pause,
             Then::CancelInBody,
             Fails(Kind::Cancelled, Phase::Body),
         ),
         (
-            "cancelled by its head",
+            "canceled by its head",
             at("/ok"),
             cancel_in_head,
             Then::Wait,
             Fails(Kind::Cancelled, Phase::Body),
         ),
         (
-            "cancelled by its data",
+            "canceled by its data",
             at("/ok"),
             cancel_in_data,
             Then::Wait,
@@ -419,7 +420,7 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
                 Expected::Nothing => 0,
                 _ => CROWD,
             };
-            assert_eq!(replies.len(), told, "{why}: each is told once");
+            assert_eq!(replies.len(), told, "{why}: each gets one reply");
             for reply in replies {
                 match expected {
                     Expected::Answered => assert_eq!(reply.unwrap().status, 200, "{why}"),
@@ -451,7 +452,7 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
     }
 }
 
-/// The server's ends of connections are in this process too, and close in their own time.
+/// The server's ends of connections are in this process, too, and take some time to close.
 fn descriptors_come_back_to(before: usize, why: &str, unread: &AtomicUsize) {
     let end = Instant::now() + common::PATIENCE;
     while descriptors() > before {

@@ -1,4 +1,4 @@
-//! What goes to the `log` facade: a line for each step, and nothing that may be a secret.
+//! What the crate passes to the `log` facade: a line for each step, and nothing that may be secret.
 
 mod common;
 
@@ -15,7 +15,7 @@ use httpstream::{
 use log::Level;
 
 thread_local! {
-    /// What the engine of this thread has logged, `trace` left out.
+    /// What this thread's engine has logged, without `trace`.
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -58,7 +58,7 @@ fn bench() -> Bench {
     })
 }
 
-/// A request full of secrets to this place.
+/// A request full of secrets to `base`.
 fn secretive(base: &str) -> RequestBuilder {
     Request::post(&format!("{base}/s3cret-path?key=s3cret-query"))
         .header("X-Key", "s3cret-header")
@@ -138,7 +138,8 @@ fn a_failure_is_a_line_without_what_may_be_secret() {
         format!("http://{}", listener.local_addr().unwrap())
     };
     use ErrorKind as Kind;
-    // What the server does, where it is, and the failure; none: it is answered, with a warning.
+    // What the server does, its base URL, and the failure, or `None` if the request is answered and
+    // a warning is logged.
     let rows = [
         ("refused", &refused, Some(Kind::Connect)),
         (
@@ -273,7 +274,7 @@ fn what_a_chain_returns_that_has_cancelled_itself_is_dropped_with_a_warning() {
         );
         bench.replies(2 * (i + 1));
         let lines = lines();
-        assert_nothing_told(&lines, "a chain that cancelled itself");
+        assert_nothing_told(&lines, "a chain that canceled itself");
         let told: Vec<_> = lines
             .iter()
             .filter(|(level, _)| *level == Level::Warn)
@@ -321,8 +322,8 @@ fn a_stale_answer_is_a_warning_once_for_each_time_that_servers_are_left_alone() 
     }
 }
 
-/// What waits for a limit of the configuration says so while it waits, and again when it has waited
-/// in vain.
+/// A request that waits for a limit of the configuration is logged while it waits, and its error
+/// names the limit.
 #[test]
 fn a_long_wait_for_a_connection_is_told_with_the_limit() {
     capture();
@@ -351,8 +352,8 @@ fn a_long_wait_for_a_connection_is_told_with_the_limit() {
     assert!(warnings[0].ends_with(limit), "{warnings:?}");
 }
 
-/// A server that speaks out of turn on every connection is worth a few lines, and a response that
-/// is cut short none.
+/// An origin that sends unsolicited responses on every connection is logged a few times only, and a
+/// truncated response is not logged as a warning.
 #[test]
 fn warnings_of_one_kind_are_few_and_a_stream_that_ends_is_none() {
     capture();

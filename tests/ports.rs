@@ -1,5 +1,5 @@
-//! An origin to which no port is left does not keep others waiting. In a network namespace of its
-//! own, where there are twenty ports.
+//! An origin for which no port is left does not delay others. This runs in a network namespace of
+//! its own, with twenty ports.
 
 #![cfg(target_os = "linux")]
 
@@ -16,7 +16,7 @@ use httpstream::{ErrorKind, Request};
 const INSIDE: &str = "HTTPSTREAM_TEST_NAMESPACE";
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Runs the test of that name once more, in a namespace.
+/// Runs the test of that name again, in a namespace.
 fn inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -29,7 +29,7 @@ fn inside(test: &str) -> bool {
         .output()
         .is_ok_and(|done| done.status.success());
     if !is_possible {
-        println!("skipped: no network namespace is to be had");
+        println!("skipped: no privilege to create network namespaces");
         return false;
     }
     let done = Command::new("unshare")
@@ -71,7 +71,7 @@ fn an_origin_without_ports_keeps_no_other_waiting() {
         }
     });
     let mut bench = Bench::new();
-    // An idle connection elsewhere stays.
+    // An idle connection to the other origin stays.
     bench.fetch_ok(b.get("/idle"));
     for i in 0..40 {
         bench.submit(a.get(&format!("/a{i}")));
@@ -82,12 +82,16 @@ fn an_origin_without_ports_keeps_no_other_waiting() {
     bench.quiet();
     let stats = bench.stats();
     assert!(stats.queued >= 15, "{stats:?}");
-    // One by one, and all at once.
+    // One at a time, then all at once.
     for i in 0..28 {
         assert_eq!(bench.fetch_ok(b.get("/b")).text(), "/b", "{i}");
     }
-    assert_eq!(bench.stats().opened, stats.opened, "the idle one serves");
-    // Not only on the connection that is there.
+    assert_eq!(
+        bench.stats().opened,
+        stats.opened,
+        "the idle connection is used"
+    );
+    // This also opens new connections.
     let opened = bench.stats().opened;
     for _ in 0..12 {
         bench.submit(b.get("/b"));
@@ -95,7 +99,11 @@ fn an_origin_without_ports_keeps_no_other_waiting() {
     bench.replies(12);
     assert_eq!(bench.log.texts(), ["/b"; 12]);
     assert!(bench.stats().opened > opened + 5, "{:?}", bench.stats());
-    assert_eq!(bench.stats().queued, stats.queued, "the others wait still");
+    assert_eq!(
+        bench.stats().queued,
+        stats.queued,
+        "the other requests still wait"
+    );
     bench.log.replies.clear();
     gate.open(40);
     bench.replies(40);

@@ -1,9 +1,9 @@
-//! A send on a connection that the peer has reset must not end a process whose SIGPIPE is at its
-//! default, as a C host's is.
+//! A send on a connection that the peer has reset must not kill a process that leaves SIGPIPE at
+//! its default, as C hosts do.
 //!
-//! Rust's runtime ignores SIGPIPE before `main`, and restoring it takes an unsafe call, which this
-//! package forbids. So the child runs under strace, which makes the one `rt_sigaction` that would
-//! ignore the signal do nothing.
+//! Rust's runtime ignores SIGPIPE before `main`, and restoring the default takes an unsafe call,
+//! which this package forbids. The child therefore runs under strace, which turns the one
+//! `rt_sigaction` that would ignore the signal into a no-op.
 
 mod common;
 
@@ -29,10 +29,10 @@ fn strace(args: &[&str], part: &str) -> Output {
 #[test]
 fn a_reset_connection_does_not_kill_a_process_that_leaves_sigpipe_at_its_default() {
     if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: no strace");
+        println!("skipped: strace is not installed");
         return;
     }
-    // Which of the runtime's calls it is.
+    // Find the runtime's call.
     let calls = strace(&["-e", "trace=rt_sigaction"], "nothing");
     let calls = String::from_utf8_lossy(&calls.stderr).into_owned();
     let mut actions = calls
@@ -40,7 +40,8 @@ fn a_reset_connection_does_not_kill_a_process_that_leaves_sigpipe_at_its_default
         .filter(|line| line.starts_with("rt_sigaction("));
     let number =
         actions.position(|line| line.starts_with("rt_sigaction(SIGPIPE, {sa_handler=SIG_IGN"));
-    let number = number.unwrap_or_else(|| panic!("the runtime ignores SIGPIPE: {calls}")) + 1;
+    let number =
+        number.unwrap_or_else(|| panic!("the runtime does not ignore SIGPIPE: {calls}")) + 1;
     let inject = format!("inject=rt_sigaction:retval=0:when={number}");
     let args = ["-e", "trace=rt_sigaction", "-e", &inject];
 
@@ -48,7 +49,7 @@ fn a_reset_connection_does_not_kill_a_process_that_leaves_sigpipe_at_its_default
     assert_eq!(
         killed.status.signal(),
         Some(SIGPIPE),
-        "the signal is at its default: {killed:?}"
+        "the signal is not at its default: {killed:?}"
     );
 
     let survived = strace(&args, "send");
@@ -82,7 +83,7 @@ fn sends_on_broken_connections() {
     let broken = gate.clone();
     let server = Server::start(move |peer| {
         peer.answer(&ok("a"));
-        // The end of file first: a reset after it has the next send fail with EPIPE, not
+        // The end of file first: if a reset follows it, the next send fails with EPIPE, not
         // ECONNRESET.
         peer.half_close();
         peer.reset();
@@ -91,7 +92,8 @@ fn sends_on_broken_connections() {
     let mut bench = Bench::new();
     bench.fetch_ok(server.get("/"));
     for _ in 0..20 {
-        // The engine has not turned since: it takes the pooled connection for good, and writes.
+        // The engine has not turned since, so it considers the pooled connection usable, and
+        // writes.
         gate.pass();
         let got = bench.fetch_ok(server.post("/", vec![b'x'; 100_000]));
         assert_eq!(got.text(), "a");
@@ -99,7 +101,7 @@ fn sends_on_broken_connections() {
     let retried = bench.stats().retried;
     println!("{retried} retried");
 
-    // And in the middle of an upload.
+    // The same during an upload.
     let server = Server::start(|peer| {
         peer.head();
         peer.half_close();

@@ -1,11 +1,11 @@
-//! https in the simulation: no TLS, but the ledger knows.
+//! https in the simulation: there is no TLS, but the ledger records the scheme.
 
 use std::time::Duration;
 
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Engine, Next, Request, Sim};
 
-/// `bot.test`, whose ports 80, 443 and 8443 answer with what they have seen.
+/// `bot.test`, whose ports 80, 443 and 8443 answer with the details of the request.
 fn network() -> Network {
     let network = Network::new(1);
     network.host("bot.test", [[10, 0, 0, 1]]);
@@ -54,7 +54,7 @@ fn https_connects_without_a_handshake_and_the_ledger_says_that_it_was_https() {
         "80 false bot.test",
         "8443 true bot.test:8443",
         "443 true 10.0.0.1",
-        // Who forgets the s is found out.
+        // A URL without the s is detected.
         "443 false bot.test:443",
     ];
     assert_eq!(texts, expected);
@@ -64,7 +64,11 @@ fn https_connects_without_a_handshake_and_the_ledger_says_that_it_was_https() {
     assert!(ledger.connections().map(|served| served.https).eq(https));
     assert!(ledger.requests().map(|request| request.https).eq(https));
     assert!(network.misuses().is_empty());
-    assert_eq!(network.ledger().attempts().len(), 5, "none is retried");
+    assert_eq!(
+        network.ledger().attempts().len(),
+        5,
+        "no request is retried"
+    );
 }
 
 #[test]
@@ -124,6 +128,6 @@ fn the_real_network_refuses_https_without_the_feature() {
         texts[0].contains("built without the feature `tls`"),
         "{texts:?}"
     );
-    // Nobody was asked.
+    // No connection was made.
     assert!(listener.accept().is_err());
 }

@@ -1,4 +1,5 @@
-//! A timer in the engine's poll: hosts that watch the file descriptor, and ask for no deadline.
+//! A timer in the engine's poll, for hosts that watch the file descriptor and do not query the
+//! deadline.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -22,16 +23,16 @@ use httpstream::{Context, Engine, ErrorKind, Flow, Next, Reply, Request, Turn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-/// A time in which nothing is to happen.
+/// A time in which nothing should happen.
 const A_WHILE: Duration = Duration::from_millis(100);
 
-/// Whether the descriptor is readable within this time. A poll made for one question sees levels,
-/// not edges.
+/// Whether the descriptor is readable within this time. A poll that is made for one call sees
+/// levels, not edges.
 fn is_readable<S>(engine: &Engine<S>, within: Duration) -> bool {
     !Watcher::new(engine).told(within).is_empty()
 }
 
-/// Another poll that watches engines. It is told of edges, as mio's polls are.
+/// A poll that watches engines. It gets edges, as mio's polls do.
 struct Watcher {
     poll: Poll,
     events: Events,
@@ -56,14 +57,14 @@ impl Watcher {
         Self { poll, events }
     }
 
-    /// The engines it is told of within this time.
+    /// Returns the engines with an event within this time.
     fn told(&mut self, within: Duration) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(within)).unwrap();
         self.events.iter().map(|event| event.token().0).collect()
     }
 }
 
-/// One turn that does not wait. `None`: a readback panicked.
+/// Turns once, without waiting. Returns `None` if a readback panicked.
 fn turn(bench: &mut Bench) -> Option<Turn> {
     let Bench { engine, log } = bench;
     catch_unwind(AssertUnwindSafe(|| {
@@ -72,16 +73,16 @@ fn turn(bench: &mut Bench) -> Option<Turn> {
     .ok()
 }
 
-/// How a host is told that the descriptor is readable.
+/// How a host learns that the descriptor is readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    /// As long as it is; it makes one turn each time.
+    /// For as long as it is; the host turns once each time.
     Level,
-    /// Once; it then turns until nothing was told and nothing is left.
+    /// Once; the host then turns until there was no event and nothing is left.
     Edge,
 }
 
-/// A host that knows nothing but the descriptor. Answers how often it was told.
+/// A host that only watches the descriptor. Returns how often it was readable.
 fn run(
     bench: &mut Bench,
     told: Told,
@@ -99,7 +100,7 @@ fn run(
         let is_told = !watcher.told(left).is_empty();
         assert!(
             is_told,
-            "not within {PATIENCE:?}: {what} {:?}",
+            "gave up after {PATIENCE:?}, waiting for: {what} {:?}",
             bench.stats()
         );
         times += 1;
@@ -164,8 +165,8 @@ fn a_host_that_knows_only_the_descriptor_runs_a_conversation() {
             let why = format!("{told:?} {turn_events}");
             let times = run(&mut bench, told, &why, |_, log| log.replies.len() == 107);
             assert_eq!(bench.log.kinds(), [ErrorKind::Timeout; 16], "{why}");
-            assert!(times < 100_000, "{why}: not readable for nothing: {times}");
-            // The connections' time in the pool is a deadline too.
+            assert!(times < 100_000, "{why}: readable too often: {times}");
+            // The time limit of pooled connections is a deadline, too.
             assert!(bench.stats().links_idle > 0);
             bench.assert_empty();
         }
@@ -200,7 +201,7 @@ fn names_are_looked_up_for_a_host_that_knows_only_the_descriptor() {
     let http = Server::answering(ok("a"));
     for told in [Told::Level, Told::Edge] {
         let mut config = HickoryConfig::default();
-        // The first one's time is one of the resolver's own deadlines.
+        // The timeout of the first server is one of the resolver's own deadlines.
         config.servers = vec![mute.addr, answers.addr];
         config.timeout = Duration::from_millis(60);
         config.attempts = 1;
@@ -226,7 +227,7 @@ fn what_is_asked_for_between_turns_makes_the_descriptor_readable() {
     let server = server();
     let mut bench = Bench::new();
     let is_told = |bench: &Bench| is_readable(&bench.engine, PATIENCE);
-    assert!(!is_readable(&bench.engine, A_WHILE), "nothing is asked for");
+    assert!(!is_readable(&bench.engine, A_WHILE), "nothing is due");
     bench.submit(server.get("/"));
     assert!(is_told(&bench), "submit");
     run(&mut bench, Told::Level, "a", |_, log| {
@@ -291,7 +292,8 @@ fn what_is_asked_for_between_turns_makes_the_descriptor_readable() {
 fn a_deadline_makes_the_descriptor_readable_and_never_early() {
     let server = server();
     for ms in [1, 2, 5, 20, 50, 120] {
-        // A new one each time: the timer would go off for the deadlines of the last request too.
+        // A new engine each time: the timer would also fire for the deadlines of the previous
+        // request.
         let mut bench = Bench::new();
         let delay = Duration::from_millis(ms);
         let asked = Instant::now();
@@ -302,7 +304,7 @@ fn a_deadline_makes_the_descriptor_readable_and_never_early() {
                 .after(delay)
                 .read_by(note),
         );
-        // It is due at once, to be taken note of.
+        // It is due at once, to take the command in.
         assert!(is_readable(&bench.engine, PATIENCE));
         turn(&mut bench);
         let deadline = bench.engine.next_deadline().unwrap();
@@ -325,7 +327,7 @@ fn an_engine_that_waits_is_quiet() {
         let held = Request::get(&server.url("/silent")).long_poll(Duration::from_secs(60));
         bench.submit(held.build().unwrap());
     }
-    // Further off than the clock will run.
+    // Later than the clock can count.
     let far = Duration::from_secs(1 << 40);
     bench
         .engine
@@ -367,7 +369,7 @@ fn after_a_panic_the_descriptor_is_readable_for_the_rest() {
                 let get = Request::get(&server.url(path)).timeout(Duration::from_millis(500));
                 let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
                     let next = note(log, reply, cx);
-                    assert!(i % 2 == 0, "as told");
+                    assert!(i % 2 == 0, "on purpose");
                     next
                 };
                 bench.engine.submit(get.build().unwrap(), readback);
@@ -379,8 +381,8 @@ fn after_a_panic_the_descriptor_is_readable_for_the_rest() {
     }
 }
 
-/// Where one event is all that a turn takes, the timer's own may be it; what stands behind it must
-/// not be left there.
+/// If a turn takes only one event, that may be the timer's. The events after it must not be left in
+/// the poll.
 #[test]
 fn a_timer_that_goes_off_for_nothing_takes_no_events_place() {
     let gate = Gate::new();
@@ -401,7 +403,7 @@ fn a_timer_that_goes_off_for_nothing_takes_no_events_place() {
     };
     let mut bench = Bench::with(|c| c.turn_events = 1);
     bench.submit(server.get("/held"));
-    // A deadline that it does not come to: the timer stays set to it.
+    // A deadline that is not reached: the timer stays set to it.
     let soon = Request::get(&server.url("/")).timeout(Duration::from_secs(1));
     bench.submit(soon.build().unwrap());
     let mut watcher = Watcher::new(&bench.engine);
@@ -409,16 +411,19 @@ fn a_timer_that_goes_off_for_nothing_takes_no_events_place() {
         assert!(!watcher.told(PATIENCE).is_empty());
         while turn(&mut bench).is_some_and(|turn| turn.events > 0 || turn.more) {}
     }
-    assert!(bench.log.kinds().is_empty(), "in less than a second");
+    assert!(
+        bench.log.kinds().is_empty(),
+        "both are answered in less than a second"
+    );
     let _both = (server.next(), server.next());
-    // It goes off, and after that there is an answer, and only then does the host look.
+    // The timer fires, then an answer arrives, and only then does the host poll.
     assert!(is_readable(&bench.engine, PATIENCE));
     gate.open(1);
     told.recv_timeout(PATIENCE).unwrap();
     while bench.log.replies.len() < 2 {
-        // Sooner than the server would close the other connection, which would be told too.
+        // Earlier than the server closes the other connection, which would be an event, too.
         let told = watcher.told(PATIENCE / 2);
-        assert!(!told.is_empty(), "of the answer too");
+        assert!(!told.is_empty(), "no event for the answer");
         while turn(&mut bench).is_some_and(|turn| turn.events > 0 || turn.more) {}
     }
     assert_eq!(bench.log.texts(), ["a", "held"]);
@@ -432,13 +437,13 @@ fn without_the_timer_the_deadlines_are_the_hosts() {
     bench.submit(server.get("/"));
     assert!(!is_readable(&bench.engine, A_WHILE));
     assert!(bench.engine.next_timeout().unwrap().is_zero());
-    assert_eq!(watched(&bench.engine), 1, "the waker");
+    assert_eq!(watched(&bench.engine), 1, "only the waker");
     bench.replies(1);
     bench.assert_empty();
-    assert_eq!(watched(&Bench::new().engine), 2, "and the timer");
+    assert_eq!(watched(&Bench::new().engine), 2, "the waker and the timer");
 }
 
-/// How many descriptors are in the engine's poll (proc_pid_fdinfo(5)).
+/// Returns how many descriptors are in the engine's poll (proc_pid_fdinfo(5)).
 fn watched<S>(engine: &Engine<S>) -> usize {
     let fd = engine.as_raw_fd();
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();

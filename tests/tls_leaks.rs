@@ -1,4 +1,4 @@
-//! After two thousand handshakes that failed in every way, everything is as it was: descriptors,
+//! After two thousand handshakes that failed in every way, everything is as before: descriptors,
 //! links, chains, timers, heap.
 #![cfg(unix)]
 
@@ -19,7 +19,7 @@ use certificates::{Authority, for_servers};
 use common::{Bench, PATIENCE, Peer, Server, ok};
 use peer::{Pieces, TlsPeer, VERSIONS};
 
-/// In all, of six kinds.
+/// In total, of six kinds.
 const TIMES: usize = 2000;
 const CROWD: usize = 20;
 
@@ -27,7 +27,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// What a server does to each connection, and what comes of it.
+/// What a server does to each connection, and the resulting error.
 struct Kind {
     name: &'static str,
     server: Server,
@@ -46,8 +46,8 @@ fn kind(
     }
 }
 
-/// Waits for the first bytes of a ClientHello: a connection that ends before them may be none to
-/// the client.
+/// Waits for the first bytes of a ClientHello: if a connection ends before them, it may not count
+/// as connected.
 fn hello(peer: &mut Peer) {
     let _ = peer.stream().read(&mut [0; 1024]);
 }
@@ -70,7 +70,7 @@ fn kinds(authority: &Authority) -> [Kind; 6] {
             hello(peer);
             peer.reset();
         }),
-        kind("a certificate of long ago", ErrorKind::Tls, move |tcp| {
+        kind("an expired certificate", ErrorKind::Tls, move |tcp| {
             TlsPeer::new(tcp, &expired, Pieces::Whole).shake();
         }),
         kind("half a handshake", ErrorKind::Timeout, move |tcp| {
@@ -84,7 +84,7 @@ fn kinds(authority: &Authority) -> [Kind; 6] {
 }
 
 impl Kind {
-    /// A crowd of handshakes that all fail as they should.
+    /// Runs many handshakes at once, which all fail as expected.
     fn fail(&self, bench: &mut Bench, request: &Request) {
         for _ in 0..CROWD {
             bench.submit(request.clone());
@@ -94,7 +94,7 @@ impl Kind {
             let error = reply.unwrap_err();
             assert_eq!(error.kind(), self.expected, "{}: {error:#}", self.name);
         }
-        // An allocation that comes and goes with the number of replies.
+        // Frees an allocation whose size depends on the number of replies.
         bench.log.replies = Vec::new();
     }
 }
@@ -112,8 +112,8 @@ fn nothing_is_left_of_two_thousand_failed_handshakes() {
     });
     let get = |server: &Server| Request::get(&peer::url(server, "/"));
     let kinds = kinds(&authority).map(|kind| {
-        // Where nothing comes, the deadline has to; anything else may take its time on a busy
-        // machine.
+        // If the server sends nothing, the deadline must end the handshake. Other failures may take
+        // their time on a busy machine.
         let tls = match kind.expected {
             ErrorKind::Timeout => Duration::from_millis(200),
             _ => common::PATIENCE,
@@ -122,7 +122,7 @@ fn nothing_is_left_of_two_thousand_failed_handshakes() {
         (kind, request.build().unwrap())
     });
     let good = get(&good).build().unwrap();
-    // Once each for what is kept: buffers, slabs, origins.
+    // One of each first, for what is kept: buffers, slabs, origins.
     for (kind, request) in &kinds {
         kind.fail(&mut bench, request);
     }
@@ -139,10 +139,10 @@ fn nothing_is_left_of_two_thousand_failed_handshakes() {
     bench.assert_empty();
     bench.log.replies = Vec::new();
     let grown = counting::live_bytes() - heap;
-    // Tickets of the good server come and go.
+    // The number of the good server's session tickets varies.
     assert!(grown < 8 << 10, "{grown} bytes are left");
     let end = Instant::now() + PATIENCE;
-    // The servers' ends of connections are in this process too, and close in their own time.
+    // The servers' ends of connections are in this process, too, and take some time to close.
     while descriptors() > files {
         assert!(
             Instant::now() < end,

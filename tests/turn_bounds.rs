@@ -1,8 +1,8 @@
-//! A turn is bounded, however much is asked of the engine at once: in what it takes, and in
-//! processor time of its thread.
+//! A turn is bounded, however much is submitted to the engine at once: in the number of commands,
+//! and in the processor time of its thread.
 //!
-//! What is counted is exact. The time is that of the longest turn, by the clock of the thread, and
-//! its bound far above what it takes: a turn that does all at once takes many times as long.
+//! Counts are exact. The time is that of the longest turn, by the thread's clock, and its bound is
+//! far above what a turn takes: a turn that did everything at once would take many times as long.
 
 mod common;
 
@@ -15,17 +15,18 @@ use httpstream::{ChainId, Config, Context, Engine, Next, Request};
 /// The most that one turn takes or carries out.
 const PIECE: usize = 2048;
 
-/// How much is asked for at once.
+/// How much is submitted at once.
 const MANY: usize = if cfg!(debug_assertions) {
     200_000
 } else {
     1_000_000
 };
 
-/// How long a turn may take. In release: the promise. A debug build takes some ten times as long.
+/// How long a turn may take. The value for release builds is the promised one; a debug build takes
+/// about ten times as long.
 const BOUND: Duration = Duration::from_millis(if cfg!(debug_assertions) { 150 } else { 25 });
 
-/// The processor time that this thread has had.
+/// Returns the processor time of this thread.
 fn cpu() -> Duration {
     #[cfg(unix)]
     {
@@ -56,8 +57,8 @@ fn done(calls: &mut u64, _: &mut Context<'_, u64>) -> Next<u64> {
     Next::done()
 }
 
-/// Turns until nothing is left to do at once; answers how many turns that were, and how long the
-/// longest took. `each` looks at each.
+/// Turns until nothing is due, and returns the number of turns and the time of the longest one.
+/// `each` is called after each turn.
 fn turn_all(
     engine: &mut Engine<u64>,
     state: &mut u64,
@@ -73,11 +74,11 @@ fn turn_all(
         let is_due = engine
             .next_timeout()
             .is_some_and(|timeout| timeout.is_zero());
-        assert!(!turn.more || is_due, "level semantics");
+        assert!(!turn.more || is_due, "more work, but no turn is due");
         if !turn.more && !is_due {
             return (turns, longest);
         }
-        assert!(turns < 100 * MANY / PIECE + 1000, "it ends");
+        assert!(turns < 100 * MANY / PIECE + 1000, "the turns do not end");
     }
 }
 
@@ -87,7 +88,7 @@ fn check(why: &str, turns: usize, longest: Duration) {
         longest <= BOUND,
         "{why}: the longest of {turns} turns took {longest:?}"
     );
-    assert!(turns >= MANY / PIECE, "{why}: in {turns} turns");
+    assert!(turns >= MANY / PIECE, "{why}: only {turns} turns");
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn orders_of_another_thread() {
     let (turns, longest) = turn_all(&mut engine, &mut 0, |engine, _| {
         taken.push(engine.pending());
     });
-    // A piece each turn, in full, until there is nothing left, and one wake-up for all.
+    // A full piece in each turn until nothing is left, and one wake-up for all.
     assert_eq!(
         taken[..MANY / PIECE],
         Vec::from_iter((1..=MANY / PIECE).map(|n| n * PIECE))
@@ -133,9 +134,9 @@ fn cancellations_of_another_thread_come_behind_what_they_cancel() {
     let mut calls = 0;
     let (turns, longest) = turn_all(&mut engine, &mut calls, |_, _| ());
     assert_eq!(engine.pending(), 0);
-    // What was in the inbox whole: first all submissions, then all cancellations.
+    // The inbox was taken as a whole: first all submissions, then all cancellations.
     assert!(calls > 0);
-    check("cancelled orders", turns, longest);
+    check("canceled orders", turns, longest);
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn submissions_of_the_engines_own_thread() {
     let (turns, longest) = turn_all(&mut engine, &mut 0, |engine, _| {
         waiting.push(engine.pending());
     });
-    assert_eq!(engine.pending(), MANY / 2, "what waits for ever");
+    assert_eq!(engine.pending(), MANY / 2, "those that wait forever");
     check("submissions", turns, longest);
 }
 
@@ -186,7 +187,7 @@ fn what_one_call_asks_for() {
         );
         cx.done()
     });
-    // The turn with the call takes as long as the call.
+    // The turn with the call takes as long as the call itself.
     engine.turn(&mut 0, Some(Duration::ZERO)).unwrap();
     let (turns, longest) = turn_all(&mut engine, &mut 0, |_, _| ());
     check("a call's submissions", turns, longest);
@@ -213,7 +214,7 @@ fn delays_that_are_over_at_once() {
         }
         let began = std::time::Instant::now();
         let mut calls = 0;
-        // What is due meanwhile is called.
+        // Delays that expire in the meantime are called.
         let (_, first) = turn_all(&mut engine, &mut calls, |_, _| ());
         std::thread::sleep((delay + Duration::from_millis(10)).saturating_sub(began.elapsed()));
         let (turns, longest) = turn_all(&mut engine, &mut calls, |_, _| ());
@@ -243,7 +244,7 @@ fn tasks_that_are_woken_all_at_once() {
     assert_eq!((engine.pending(), wakers.borrow().len()), (MANY, MANY));
     gate.set(true);
     for waker in wakers.take() {
-        // However often, it is one order.
+        // Several wakes are one order.
         waker.wake_by_ref();
         waker.wake();
     }
@@ -269,9 +270,9 @@ fn draining() {
     let cancelled = engine.drain(&mut 0, Duration::ZERO).unwrap();
     let (turns, took) = (engine.stats().turns - turns, cpu() - before);
     assert_eq!((cancelled, engine.pending()), (MANY, 0));
-    println!("draining: {turns} turns, {took:?} in all");
-    assert!(turns as usize >= MANY / PIECE, "in {turns} turns");
-    // To look through a million chains in each turn anew would take ten times as long.
+    println!("draining: {turns} turns, {took:?} in total");
+    assert!(turns as usize >= MANY / PIECE, "only {turns} turns");
+    // Searching a million chains in each turn would take ten times as long.
     assert!(
         took <= BOUND * turns as u32 / 10,
         "{took:?} for {turns} turns"

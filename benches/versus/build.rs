@@ -1,4 +1,4 @@
-//! Tells the program which compiler has built it and its peers.
+//! Passes the version of the compiler on to the program.
 
 use std::env;
 use std::process::Command;

@@ -1,20 +1,20 @@
-//! `cargo bench -p checks`: the parts of which a request is made, each by itself, at the sizes that
-//! matter.
+//! `cargo bench -p checks`: the parts that handle a request, each measured separately, at the sizes
+//! that matter.
 //!
-//! Heads, chunks and timers are internal to the crate, so their files are taken in here by their
-//! paths, and no name has to be made public for a bench: `proto` knows no socket and no clock,
-//! `wheel` nothing at all, and what is compiled is the very code. Requests are built through the
-//! public API. Allocations are counted beside the times; neither heads, chunks nor timers make any.
+//! Heads, chunks and timers are internal to the crate. Their files are included here by path, so no
+//! name has to be made public for a benchmark: `proto` depends on no socket and no clock, `wheel`
+//! on nothing, and the compiled code is the crate's. Requests are built through the public API.
+//! Allocations are counted in addition to times; heads, chunks and timers make none.
 //!
-//! Bytes or items a second are the throughput of the row that they stand under. `cargo bench -p
-//! checks -- timers` runs a part.
+//! Bytes or items per second are the throughput of the row above them. `cargo bench -p checks --
+//! timers` runs a part.
 
 #[path = "../../src/proto/mod.rs"]
 #[allow(
     dead_code,
     unreachable_pub,
     unused_imports,
-    reason = "a part of the crate, of which this is a part of the users"
+    reason = "a part of the crate, which has other users"
 )]
 mod proto;
 #[path = "../../src/sched/wheel.rs"]
@@ -49,21 +49,21 @@ mod head {
         );
         for i in 5..fields {
             let line = writeln!(wire, "X-Field-{i:02}: some value of a usual length\r");
-            line.expect("a String takes it");
+            line.expect("writing to a String cannot fail");
         }
         wire.push_str("\r\n");
         wire.into_bytes()
     }
 
-    /// One that has been read into before, and so has room for as many fields.
+    /// Returns a head that was used before, and so has room for as many fields.
     fn warm(fields: usize) -> Head {
         let mut head = Head::default();
         let read = head.read(&mut wire(fields), &mut 0, &Limits::default());
-        assert!(read.expect("a head").is_some(), "it is whole");
+        assert!(read.expect("a head").is_some(), "the head is complete");
         head
     }
 
-    /// As it mostly comes.
+    /// As a head usually arrives.
     #[divan::bench(args = FIELDS)]
     fn whole(bencher: Bencher<'_, '_>, fields: usize) {
         let mut wire = wire(fields);
@@ -73,7 +73,7 @@ mod head {
             .bench_local(|| head.read(black_box(&mut wire), &mut 0, &limits));
     }
 
-    /// In so many pieces as there are bytes, where `every` is 1.
+    /// In pieces of `every` bytes.
     fn in_pieces(bencher: Bencher<'_, '_>, fields: usize, every: usize) {
         let mut wire = wire(fields);
         let (mut head, limits) = (warm(fields), Limits::default());
@@ -110,9 +110,8 @@ mod chunks {
     use crate::proto::Limits;
     use crate::proto::chunked::Chunked;
 
-    /// Bytes of a chunk, and how many chunks there are: the worst that a peer can do, what template
-    /// engines flush, and a file. Data is found and not looked at, so it is chunks that are
-    /// counted.
+    /// Bytes in a chunk, and the number of chunks: the worst that a peer can do, what template
+    /// engines flush, and a file. Data is located but not read, so this measures chunks.
     #[divan::bench(args = [(1, 4096), (100, 256), (64 << 10, 16)])]
     fn of_bytes(bencher: Bencher<'_, '_>, (size, count): (usize, usize)) {
         let mut wire = format!("{size:x}\r\n{}\r\n", "x".repeat(size)).repeat(count);
@@ -131,8 +130,8 @@ mod chunks {
         });
     }
 
-    /// The same, moved together as a body that is collected: its bytes are copied. What they are
-    /// copied from is there anew each time.
+    /// The same for a collected body, whose chunks are moved together: its bytes are copied. The
+    /// source is made anew each time.
     #[divan::bench(args = [(1, 4096), (100, 256), (4 << 10, 16)])]
     fn collected_of_bytes(bencher: Bencher<'_, '_>, (size, count): (usize, usize)) {
         let mut wire = format!("{size:x}\r\n{}\r\n", "x".repeat(size)).repeat(count);
@@ -150,7 +149,7 @@ mod chunks {
     }
 }
 
-/// Among so many others, due within an hour.
+/// With this many other timers, due within an hour.
 mod timers {
     use divan::Bencher;
     use divan::counter::ItemsCount;
@@ -158,9 +157,9 @@ mod timers {
     use crate::wheel::{TimerId, Wheel};
 
     const AMONG: [usize; 2] = [1_000, 1_000_000];
-    /// In ticks, which are milliseconds to the engine.
+    /// In ticks, which the engine uses as milliseconds.
     const HOUR: u64 = 3_600_000;
-    /// What one measured step does, so that the clock is no part of it.
+    /// The number of operations in a measured step, so that reading the clock does not count.
     const BATCH: usize = 1_000;
 
     /// splitmix64: the same in every run.
@@ -184,7 +183,7 @@ mod timers {
         (wheel, ids)
     }
 
-    /// For a batch more: its growth is no part of what is measured.
+    /// Makes room for another batch, so that growing is not measured.
     fn make_room(wheel: &mut Wheel<u32>) {
         let ids: Vec<TimerId> = (0..BATCH).map(|_| wheel.arm(HOUR, 0)).collect();
         for id in ids {
@@ -208,7 +207,7 @@ mod timers {
         });
     }
 
-    /// Anywhere in memory: where there are a million, it is memory that is measured.
+    /// At random places in memory: with a million timers, this measures memory.
     #[divan::bench(args = AMONG)]
     fn cancel_any_and_arm(bencher: Bencher<'_, '_>, among: usize) {
         let mut random = Random(1);
@@ -227,8 +226,8 @@ mod timers {
             });
     }
 
-    /// Takes out what is due, a tick after the other, and arms it again: each timer is dealt out
-    /// anew on its way down the levels.
+    /// Takes out what is due, one tick after another, and arms it again: each timer is
+    /// redistributed on its way down the levels.
     #[divan::bench(args = AMONG)]
     fn expire_and_arm(bencher: Bencher<'_, '_>, among: usize) {
         let mut random = Random(1);

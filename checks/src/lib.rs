@@ -1,4 +1,4 @@
-//! Tests of the whole repository that a plain `cargo test` leaves out, since they take long, or
+//! Tests of the whole repository that a plain `cargo test` leaves out, because they take long or
 //! need tools: see `tests/`.
 
 use std::path::Path;
@@ -7,13 +7,14 @@ use std::process::Command;
 #[path = "../../tests/cargo/mod.rs"]
 mod cargo;
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("this package lies in the repository")
+    here.parent()
+        .expect("the package is inside of the repository")
 }
 
-/// The cargo that runs the tests, in [`root`].
+/// Returns the cargo that runs the tests, with [`root`] as its directory.
 pub fn cargo() -> Command {
     let mut cargo = cargo::cargo();
     cargo.current_dir(root());

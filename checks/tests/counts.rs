@@ -1,9 +1,9 @@
-//! What a request and a wait cost, in counts: they are the same on every machine, however busy it
-//! is.
+//! The cost of a request and of a wait, in counts, which are the same on every machine, however
+//! busy.
 //!
-//! Heap, calls and instructions are those of `examples/hold` and `examples/load` in a release
-//! build, which this makes itself, with the server in a process of its own. Allocations are counted
-//! in `tests/allocations.rs` of the crate.
+//! Heap, calls and instructions are those of `examples/hold` and `examples/load` in release builds,
+//! which this test makes itself, with the server in a process of its own. Allocations are counted
+//! in the crate's `tests/allocations.rs`.
 
 #[path = "../../examples/support/server.rs"]
 mod server;
@@ -24,15 +24,15 @@ fn start_server() -> SocketAddr {
     addr
 }
 
-/// The examples as they are measured: built once, by the cargo that runs this, where it builds
-/// everything else.
+/// Returns an example in a release build. The examples are built once, by the cargo that runs this,
+/// in its usual target directory.
 fn release_example(name: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let names = ["embed_run", "embed_shared", "hold", "load", "lookups"];
     &BUILT.get_or_init(|| build(names.iter().flat_map(|name| ["--example", name])))[name]
 }
 
-/// The executables that cargo builds when it is asked for them so, by their names.
+/// Builds with these arguments, and returns the executables by name.
 fn build<'a>(args: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, PathBuf> {
     let output = checks::cargo()
         .args(["build", "--locked", "--release", "--message-format=json"])
@@ -51,7 +51,7 @@ fn build<'a>(args: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, PathBu
         .collect()
 }
 
-/// Whether a tool is there; says so where it is not, which `.ci/run` takes for a failure.
+/// Whether a tool is installed. If not, prints that the test is skipped.
 fn has_tool(name: &str) -> bool {
     let found = Command::new(name).arg("--version").output().is_ok();
     if !found {
@@ -60,8 +60,8 @@ fn has_tool(name: &str) -> bool {
     found
 }
 
-/// `lookups` counts the time that its thread computes, which other programs on the machine hardly
-/// change; where one did all the same, another run shows it.
+/// `lookups` measures the processor time of its thread, which other programs hardly affect. If they
+/// do, another run shows it.
 #[test]
 fn ten_thousand_look_ups_at_once_hold_up_no_turn_and_leave_nothing() {
     let mut tables = String::new();
@@ -111,11 +111,11 @@ fn held_https_polls_take_little_beside_what_rustls_keeps() {
     assert_eq!(table.matches("goal reached").count(), 1, "{table}");
 }
 
-/// The system calls of a program's main thread, which is the engine's. Servers are left out.
+/// The system calls of a program's main thread, which runs the engine. Servers are left out.
 struct Traced {
-    /// What the program prints.
+    /// The program's output.
     summary: String,
-    /// A call a line, as strace prints them.
+    /// One call per line, as strace prints them.
     trace: String,
 }
 
@@ -143,11 +143,11 @@ fn trace_load(strace: &[&str], target: &[&str], requests: u64) -> Traced {
 /// System calls by name, and by [`LOOK`].
 type Calls = BTreeMap<String, u64>;
 
-/// A read that finds nothing: where the program was kept waiting for a millisecond between a
-/// response and the request behind it, it looks at the connection again before it uses it.
+/// A read that finds nothing: if the program had to wait for a millisecond between a response and
+/// the next request, the engine checks the connection before it uses it again.
 const LOOK: &str = "look";
 
-/// What a line of a trace counts as.
+/// Returns the name under which a line of a trace is counted.
 fn name_of<'a>(call: &'a str, rest: &str) -> &'a str {
     match call == "recvfrom" && rest.contains("= -1 EAGAIN") {
         true => LOOK,
@@ -156,7 +156,7 @@ fn name_of<'a>(call: &'a str, rest: &str) -> &'a str {
 }
 
 impl Traced {
-    /// How often each system call was made.
+    /// Returns how often each system call was made.
     fn calls(&self) -> Calls {
         let mut calls = Calls::new();
         for line in self.trace.lines() {
@@ -167,7 +167,7 @@ impl Traced {
         calls
     }
 
-    /// The calls on sockets and on the poll, whatever they are, up to the summary.
+    /// Returns the calls on sockets and on the poll, of all kinds, up to the summary.
     fn on_sockets_and_poll(&self) -> Calls {
         let (mut calls, mut ours) = (Calls::new(), BTreeSet::new());
         for line in self.trace.lines() {
@@ -178,7 +178,7 @@ impl Traced {
             let is_counted = match name {
                 "write" if first == Some("1") => break,
                 "epoll_create1" | "socket" => {
-                    // A failed one ends with the error's name.
+                    // A failed call ends with the name of the error.
                     ours.extend(rest.rsplit(" = ").next());
                     name == "socket"
                 }
@@ -195,7 +195,7 @@ impl Traced {
     }
 }
 
-/// How often `load` makes each system call.
+/// Returns how often `load` makes each system call.
 fn calls_of_load(target: &[&str], requests: u64) -> Calls {
     let traced = trace_load(&[], target, requests);
     let Traced { summary, trace } = &traced;
@@ -203,8 +203,8 @@ fn calls_of_load(target: &[&str], requests: u64) -> Calls {
     traced.calls()
 }
 
-/// A server on a unix socket, as long as the tests run. It closes a connection on which `/close`
-/// was asked for.
+/// A server on a unix socket, which runs as long as the tests. It closes a connection after a
+/// request for `/close`.
 struct UnixServer {
     path: String,
 }
@@ -248,15 +248,15 @@ impl Drop for UnixServer {
     }
 }
 
-/// What `load` sends 200 requests to, how, and what that takes.
+/// A target and manner of 200 requests by `load`, and the system calls that these take.
 struct Row<'a> {
     why: &'a str,
     strace: &'a [&'a str],
     target: &'a [&'a str],
     connections: &'a [&'a str],
     exactly: &'a [(&'a str, u64)],
-    /// What is chance, from so many to so many: requests that met a connection which had just been
-    /// closed, what a signal interrupted.
+    /// Calls whose number varies within these bounds: requests that met a connection that was just
+    /// closed, and calls interrupted by a signal.
     about: &'a [(&'a str, u64, u64)],
 }
 
@@ -265,7 +265,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
     if !has_tool("strace") {
         return;
     }
-    // Where nobody listens any more.
+    // An address without a listener.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     let refuses = format!("http://{}/", listener.local_addr().expect("it listens"));
     drop(listener);
@@ -295,7 +295,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "keep-alive, of which 32 stay",
+            why: "keep-alive, with 32 idle connections at most",
             target: &["--path", "/small"],
             connections: &["50"],
             exactly: &[
@@ -309,7 +309,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "a connection a request",
+            why: "a connection per request",
             exactly: &[
                 ("socket", 200),
                 ("connect", 200),
@@ -325,7 +325,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             target: &["--options", "--path", "/close"],
             exactly: &[
                 ("socket", 200),
-                // To make it non-blocking its flags are read first.
+                // Making a socket non-blocking reads its flags first.
                 ("fcntl", 400),
                 // Two buffers, keepalive with its time, interval and probes, and TCP_NODELAY.
                 ("setsockopt", 7 * 200),
@@ -339,7 +339,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "options, and now and then no port of the source",
+            why: "options, and occasionally no port of the source",
             strace: &["-e", "inject=bind:error=EADDRINUSE:when=7+50"],
             target: &["--options", "--path", "/close"],
             exactly: &[
@@ -356,7 +356,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "options, and a source that is now and then not this machine's",
+            why: "options, and a source that is occasionally not local",
             strace: &["-e", "inject=bind:error=EADDRNOTAVAIL:when=7+10"],
             target: &["--options", "--path", "/close"],
             exactly: &[
@@ -387,7 +387,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "a unix socket, kept alive, of which 32 stay",
+            why: "a unix socket, with 32 idle connections at most",
             target: &["--unix", &unix.path, "--url", NAME],
             connections: &["50"],
             exactly: &[
@@ -402,10 +402,10 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "a unix socket, a connection a request, whose end is a read of its own",
+            why: "a unix socket, a connection per request, with a read for its end",
             target: &["--unix", &unix.path, "--url", &closes],
             exactly: &[("socket", 200), ("fcntl", 400), ("connect", 200)],
-            // The end of the last one may come when all is said.
+            // The end of the last one may arrive after the summary.
             about: &[
                 ("epoll_ctl", 399, 400),
                 ("sendmsg", 200, 300),
@@ -415,7 +415,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "a unix socket whose queue is now and then full",
+            why: "a unix socket whose queue is occasionally full",
             strace: &["-e", "inject=connect:error=EAGAIN:when=7+50"],
             target: &["--unix", &unix.path, "--url", &closes],
             exactly: &[("socket", 204), ("fcntl", 408), ("connect", 204)],
@@ -428,7 +428,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "a unix socket that is not there",
+            why: "a unix socket that does not exist",
             target: &["--unix", "/nowhere/to.sock", "--url", NAME],
             exactly: &[
                 ("socket", 200),
@@ -451,13 +451,13 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "unreachable, as connect says at once",
+            why: "unreachable, which connect reports at once",
             target: &["--url", "http://127.255.255.255/"],
             exactly: &[("socket", 200), ("connect", 200), ("close", 200)],
             ..row
         },
         Row {
-            why: "now and then no descriptor",
+            why: "occasionally no descriptor",
             strace: &["-e", "inject=socket:error=EMFILE:when=7+50"],
             exactly: &[
                 ("socket", 204),
@@ -470,7 +470,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "now and then no port, and a look whether the address can be reached at all",
+            why: "occasionally no port, with a check whether the address is reachable at all",
             strace: &["-e", "inject=connect:error=EADDRNOTAVAIL:when=7+50"],
             exactly: &[
                 ("socket", 210),
@@ -484,7 +484,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "no address to connect from, after a while",
+            why: "no source address after a while",
             strace: &["-e", "inject=connect:error=EADDRNOTAVAIL:when=7+"],
             exactly: &[
                 ("socket", 6 + 2 * 194),
@@ -498,7 +498,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "now and then an address family that the kernel does not know",
+            why: "occasionally an address family that the kernel does not support",
             strace: &["-e", "inject=socket:error=EAFNOSUPPORT:when=7+10"],
             exactly: &[
                 ("socket", 200),
@@ -511,7 +511,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             ..row
         },
         Row {
-            why: "now and then interrupted by a signal",
+            why: "occasionally interrupted by a signal",
             strace: &[
                 "-e",
                 "inject=sendmsg,recvfrom,epoll_wait:error=EINTR:when=7+10",
@@ -527,10 +527,12 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             let target = [row.target, &["--connections", connections]].concat();
             let mut calls = trace_load(row.strace, &target, 200).on_sockets_and_poll();
             println!("{}, C={connections}: {calls:?}", row.why);
-            // How many answers a wait finds is chance, and whether a connection is looked at again.
+            // The number of answers that a wait returns varies, and so does the number of checks of
+            // connections.
             calls.remove("epoll_wait");
             calls.remove(LOOK);
-            // When the poll is made, the waker is registered, and the resolver gets a duplicate.
+            // Not counted: when the poll is made, the waker is registered, and the resolver gets a
+            // duplicate of the poll.
             for name in ["epoll_ctl", "fcntl"] {
                 calls.entry(name.to_owned()).and_modify(|count| *count -= 1);
             }
@@ -547,8 +549,8 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
     }
 }
 
-/// Of a program that sends so many requests, where `calls` tells what it calls. Answers what the
-/// longer of two runs does.
+/// Checks the calls of a program that sends this many requests, where `calls` returns its calls.
+/// Returns those of the longer of two runs.
 fn assert_one_write_and_one_read(
     what: &str,
     [few, many]: [u64; 2],
@@ -558,14 +560,14 @@ fn assert_one_write_and_one_read(
     let requests = many - few;
     let most_looks = requests / 20;
     let (mut before, mut after) = (calls(few), calls(many));
-    // How often the machine keeps a program waiting is chance.
+    // How often the program has to wait varies.
     for _ in 0..2 {
         if count(&after, LOOK) > most_looks {
             (before, after) = (calls(few), calls(many));
         }
     }
     let looks = count(&after, LOOK);
-    assert!(looks <= most_looks, "{looks} looks, {what}");
+    assert!(looks <= most_looks, "{looks} checks, {what}");
     for (name, expected) in [
         ("sendmsg", requests),
         ("recvfrom", requests),
@@ -576,8 +578,8 @@ fn assert_one_write_and_one_read(
         let found = count(&after, name) - count(&before, name);
         assert_eq!(found, expected, "{name}, {what}");
     }
-    // Nothing else is called for each request, but for waiting and, where a wait took longer,
-    // giving up the processor.
+    // No other call is made for each request, except for waiting and, after a longer wait, giving
+    // up the processor.
     for name in after.keys() {
         let expected = matches!(
             &**name,
@@ -594,8 +596,8 @@ fn a_request_is_one_write_and_one_read() {
     if !has_tool("strace") {
         return;
     }
-    // Arguments of `load`, and connections that are asked for their own address: what is connected
-    // for a handshake could be connected to itself.
+    // Arguments of `load`, and the number of connections whose own address is queried: a connection
+    // that needs a handshake might be connected to itself.
     const ROWS: [(&[&str], u64); 4] = [
         (&["--connections", "1"], 0),
         (&["--connections", "50"], 0),
@@ -610,8 +612,8 @@ fn a_request_is_one_write_and_one_read() {
     }
 }
 
-/// System calls a request on sockets and the poll, as strace counts them: the least of some runs,
-/// since in how many pieces a response arrives is chance.
+/// Returns the system calls per request on sockets and the poll, as strace counts them. The least
+/// of some runs counts, since the number of pieces in which a response arrives varies.
 fn least_calls_of_load(args: &[&str], requests: u64, bar: f64) -> f64 {
     let mut least = f64::INFINITY;
     for _ in 0..5 {
@@ -633,20 +635,20 @@ fn large_bodies_pipelines_and_new_connections_take_few_calls() {
         return;
     }
     const ROWS: [(&[&str], u64, f64); 4] = [
-        // A server that is slower than the client has it wait for each piece, which is chance: 13
-        // to 20. What is held here is that no buffer is small.
+        // A server that is slower than the client makes it wait for each piece, which varies
+        // between 13 and 20. This row checks that no buffer is small.
         (&["--path", "/huge"], 500, 28.0),
         (&["--path", "/huge", "--stream"], 500, 28.0),
-        // Beside the wait, which many share: socket, connect, two on the poll, send, receive,
-        // close.
+        // Besides the wait, which many share: socket, connect, two calls on the poll, send,
+        // receive, close.
         (&["--path", "/close", "--connections", "50"], 2000, 7.5),
-        // Sixteen share a wait, a read and a write; four to begin with are less than that.
+        // Sixteen share a wait, a read and a write, after a start with fewer.
         (&["--pipeline", "16"], 3200, 3.25 / 16.0),
     ];
     for (args, requests, bar) in ROWS {
         let each = least_calls_of_load(args, requests, bar);
-        println!("{args:?}: {each:.2} system calls a request, at most {bar}");
-        assert!(each <= bar, "{args:?}: {each}, over {bar}");
+        println!("{args:?}: {each:.2} system calls per request, limit {bar}");
+        assert!(each <= bar, "{args:?}: {each} exceeds {bar}");
     }
 }
 
@@ -668,7 +670,8 @@ fn deadlines_that_are_not_reached_cost_no_system_calls() {
         };
         let what = format!("{at_once} at once");
         let calls = assert_one_write_and_one_read(&what, [1000, 11_000], calls);
-        // The first deadline is set, and each time it goes off, for nothing, the next one.
+        // The first deadline sets the timer. Each time the timer fires, for nothing, it is set to
+        // the next deadline.
         let set = calls["timerfd_settime"];
         assert!((1..=10).contains(&set), "{set} times, {what}");
     }
@@ -693,7 +696,7 @@ fn a_connection_is_registered_once_and_deregistered_once() {
     }
 }
 
-/// User instructions of `load`, its server left out.
+/// Returns the user-space instructions of `load`, without its server.
 fn instructions_of_load(args: &[&str], requests: u64) -> u64 {
     let mut load = Command::new("valgrind");
     load.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -703,7 +706,7 @@ fn instructions_of_load(args: &[&str], requests: u64) -> u64 {
     collected(load)
 }
 
-/// What callgrind has counted.
+/// Returns the number of instructions that callgrind counted.
 fn collected(mut valgrind: Command) -> u64 {
     let output = valgrind.output().expect("valgrind can be started");
     let report = String::from_utf8_lossy(&output.stderr);
@@ -712,16 +715,16 @@ fn collected(mut valgrind: Command) -> u64 {
         .lines()
         .find_map(|line| line.split_once("Collected : "))
         .and_then(|(_, count)| count.trim().parse().ok())
-        .unwrap_or_else(|| panic!("callgrind counts: {report}"))
+        .unwrap_or_else(|| panic!("no count from callgrind: {report}"))
 }
 
-/// What one more request costs where `count` tells what so many cost.
+/// Returns the cost of one more request, where `count` returns the cost of this many.
 fn each(bar: f64, count: impl Fn(u64) -> u64) -> f64 {
     let (few, many) = (1000, 4000);
     let (mut least_few, mut least_many, mut each) = (u64::MAX, u64::MAX, f64::INFINITY);
-    // In how many pieces a response arrives is chance: a row over its bar is counted again. Of each
-    // length the least counts: a bad moment in the shorter one alone would make a request look
-    // cheap.
+    // The number of pieces in which a response arrives varies, so a row over its limit is counted
+    // again. The least count of each length is used: if only the shorter run were disturbed, a
+    // request would seem cheap.
     for _ in 0..3 {
         least_few = least_few.min(count(few));
         least_many = least_many.min(count(many));
@@ -754,7 +757,9 @@ fn an_engine_on_its_hosts_poll_costs_five_percent_more_than_run_at_most() {
         };
         let run = of("embed_run", 0.0);
         let shared = of("embed_shared", run * 1.05);
-        println!("{at_once} at once: {run:.0} instructions a request by run, {shared:.0} shared");
+        println!(
+            "{at_once} at once: {run:.0} instructions per request with run, {shared:.0} shared"
+        );
         assert!(
             shared <= run * 1.05,
             "{at_once} at once: {shared} and {run}"
@@ -767,8 +772,8 @@ fn a_request_takes_few_instructions() {
     if !has_tool("valgrind") {
         return;
     }
-    // The bars of docs/PERFORMANCE.md where that is within a tenth, and else a twentieth over what
-    // it was when this was written.
+    // The limits of docs/PERFORMANCE.md if they are less than a tenth away, otherwise a twentieth
+    // more than the count when this was written.
     const ROWS: [(&[&str], f64); 11] = [
         (&["--path", "/small"], 4500.0),
         (&["--path", "/small", "--connections", "50"], 3720.0),
@@ -777,17 +782,17 @@ fn a_request_takes_few_instructions() {
         (&["--path", "/fields"], 9000.0),
         (&["--path", "/large"], 5000.0),
         (&["--path", "/large", "--connections", "50"], 3800.0),
-        // One turn a request or two: whether the response comes before the news that the connection
-        // can be written is chance.
+        // One turn per request or two, which varies: it depends on whether the response arrives
+        // before the connection is reported writable.
         (&["--path", "/close"], 6500.0),
         (&["--path", "/close", "--connections", "50"], 5320.0),
         (&["--path", "/small", "--pipeline", "16"], 3690.0),
-        // Most of them are rustls' and ring's.
+        // Most of these are rustls' and ring's.
         (&["--path", "/small", "--tls"], 10_400.0),
     ];
     for (args, bar) in ROWS {
         let each = each(bar, |requests| instructions_of_load(args, requests));
-        println!("{args:?}: {each:.0} instructions a request, at most {bar}");
-        assert!(each <= bar, "{args:?}: {each}, over {bar}");
+        println!("{args:?}: {each:.0} instructions per request, limit {bar}");
+        assert!(each <= bar, "{args:?}: {each} exceeds {bar}");
     }
 }

@@ -1,13 +1,13 @@
-//! Whoever takes this crate takes few others along: the direct dependencies, and what these need.
+//! The crate depends on few others: its direct dependencies, and what these need.
 //!
-//! A new name here is a decision (see CONTRIBUTING.md), and no accident of a version bump.
+//! A new name here is a decision (see CONTRIBUTING.md), not an accident of a version update.
 
 use std::collections::BTreeSet;
 
-/// What `Cargo.toml` names, without optional and dev-dependencies.
+/// The dependencies in `Cargo.toml`, without optional and dev-dependencies.
 const DIRECT: &[&str] = &["http", "httparse", "log", "mio", "slab", "socket2"];
 
-/// What these pull in on every platform.
+/// Their dependencies, on every platform.
 const INDIRECT: &[&str] = &["bytes", "itoa"];
 
 /// What the feature `tls` adds on every platform.
@@ -28,7 +28,8 @@ const TLS: &[&str] = &[
 #[cfg(target_os = "linux")]
 const TIMERFD: &[&str] = &["bitflags", "linux-raw-sys", "rustix"];
 
-/// What the feature `calloop` adds: the crate itself, and what a program that uses it has anyway.
+/// What the feature `calloop` adds: the crate itself, and what a program that uses calloop has
+/// anyway.
 const CALLOOP: &[&str] = &[
     "bitflags",
     "calloop",
@@ -44,9 +45,9 @@ const CALLOOP: &[&str] = &[
 /// What the feature `tokio` adds.
 const TOKIO: &[&str] = &["pin-project-lite", "tokio"];
 
-/// What the feature `hickory` adds. It is long for two reasons that lie in hickory and cannot be
-/// chosen otherwise: names that are not ASCII (from `idna` down, some thirty), which a URL's host
-/// never is, and its cache (`moka`), which is switched off.
+/// What the feature `hickory` adds. The list is long because of two parts of hickory that cannot be
+/// left out: names that are not ASCII (from `idna` down, some thirty crates), which the host of a
+/// URL never is, and its cache (`moka`), which is switched off.
 const HICKORY: &[&str] = &[
     "async-trait",
     "cfg-if",
@@ -127,8 +128,8 @@ const HICKORY: &[&str] = &[
     "zerovec-derive",
 ];
 
-/// Where it finds the platform's root certificates, each on some platforms only; and more of how
-/// they reach the operating system.
+/// Crates that find the platform's root certificates, each on some platforms only, and further
+/// bindings to the operating system that they use.
 const TLS_SYSTEM: &[&str] = &[
     "openssl-probe",
     "rustls-native-certs",
@@ -136,14 +137,14 @@ const TLS_SYSTEM: &[&str] = &[
     "security-framework",
 ];
 
-/// How they reach the operating system, each on some platforms only.
+/// Bindings to the operating system, each on some platforms only.
 const SYSTEM: &[&str] = &["libc", "wasi", "windows-link", "windows-sys"];
 
 fn expected() -> BTreeSet<&'static str> {
     [DIRECT, INDIRECT].concat().into_iter().collect()
 }
 
-/// The crates which `cargo tree` lists for this platform, the root apart.
+/// Returns the crates that `cargo tree` lists for this platform, without the root.
 fn tree(args: &[&str]) -> BTreeSet<String> {
     let output = checks::cargo()
         .args(["tree", "--locked", "--edges", "normal"])
@@ -158,7 +159,7 @@ fn tree(args: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The first word of each line that has one.
+/// Returns the first word of each non-empty line.
 fn names(lines: &str) -> impl Iterator<Item = String> {
     lines
         .lines()
@@ -166,7 +167,7 @@ fn names(lines: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-/// What `args` make of the crate depends on the core's crates and on `more`, and on nothing else.
+/// Checks that with `args` the crate depends on the core's crates and `more`, and on nothing else.
 fn check(args: &[&str], more: &[&str]) {
     let mut found = tree(args);
     found.retain(|name| ![SYSTEM, TLS_SYSTEM].concat().contains(&name.as_str()));
@@ -226,7 +227,7 @@ fn the_simulation_depends_on_nothing_more() {
     assert_eq!(with, tree(&["--no-default-features"]));
 }
 
-/// The other platforms' crates are not on this machine, but `Cargo.lock` has them all.
+/// Other platforms' crates are not installed here, but `Cargo.lock` lists all of them.
 #[test]
 fn no_platform_brings_a_runtime_along() {
     let found = locked(DIRECT);
@@ -238,20 +239,20 @@ fn no_platform_brings_a_runtime_along() {
     );
 }
 
-/// hickory has tokio behind most of its features.
+/// In hickory, most features depend on tokio.
 #[test]
 fn no_platform_brings_a_runtime_along_with_hickory() {
     let found = locked(&["hickory-resolver"]);
     assert!(
         found.contains("ipconfig"),
-        "other platforms' are there: {found:?}"
+        "the crates of other platforms are missing: {found:?}"
     );
     for runtime in ["async-std", "smol", "tokio"] {
         assert!(!found.contains(runtime), "{found:?}");
     }
 }
 
-/// What `Cargo.lock` has below `roots`, these included.
+/// Returns the crates that `Cargo.lock` lists below `roots`, including these.
 fn locked(roots: &[&str]) -> BTreeSet<String> {
     let path = checks::root().join("Cargo.lock");
     let lock = std::fs::read_to_string(path).expect("Cargo.lock is part of the repository");
@@ -265,8 +266,8 @@ fn locked(roots: &[&str]) -> BTreeSet<String> {
     seen.iter().flat_map(|package| names(package)).collect()
 }
 
-/// What stands in `dependencies = [..]` of a locked package: names, with their version where there
-/// is more than one.
+/// Returns the contents of a locked package's `dependencies = [..]`: names, with their version if
+/// there are several.
 fn locked_dependencies(lock: &str, package: &str) -> Vec<String> {
     let (name, version) = package.split_once(' ').unwrap_or((package, ""));
     let is_named = |line: &str| line == format!("name = \"{name}\"");

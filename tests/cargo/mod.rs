@@ -1,9 +1,9 @@
-//! The cargo that runs a test, for a test that has it build something. Used by the tests of other
-//! packages of this repository as well.
+//! The cargo that runs a test, for tests that build something. Also used by the tests of other
+//! packages of this repository.
 
 use std::process::Command;
 
-/// What cargo tells a test about its package.
+/// The variables through which cargo describes the test's package.
 const OF_THE_PACKAGE: [&str; 5] = [
     "CARGO_BIN_",
     "CARGO_CRATE_",
@@ -12,10 +12,10 @@ const OF_THE_PACKAGE: [&str; 5] = [
     "CARGO_PRIMARY_",
 ];
 
-/// The cargo that runs this test, without what it has told the test about its package.
+/// Returns the cargo that runs this test, without the variables that describe the test's package.
 ///
-/// ring's build script is run anew whenever that has changed, so passing it on would have ring,
-/// rustls and this crate built again, and once more by the next cargo that is started by hand.
+/// ring's build script is run again whenever these change. Passing them on would rebuild ring,
+/// rustls and this crate, and again in the next cargo that is started by hand.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {

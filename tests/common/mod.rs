@@ -1,5 +1,5 @@
-//! Scripted servers on loopback, each connection in a thread of its own, and a state that notes
-//! what readbacks are told.
+//! Scripted servers on loopback, with a thread for each connection, and a state that records what
+//! readbacks receive.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of every test file")]
 
@@ -17,10 +17,10 @@ use httpstream::{
 };
 use socket2::SockRef;
 
-/// What no test may take: something hangs.
+/// A test that waits longer than this hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Has each engine look names up by a copy of this.
+/// Makes a factory that gives each engine a copy of this resolver.
 pub fn resolver(resolver: impl Resolve + Clone + Send + Sync + 'static) -> ResolverFactory {
     Arc::new(move || Box::new(resolver.clone()))
 }
@@ -31,7 +31,7 @@ pub struct Server {
     seen: Receiver<Seen>,
 }
 
-/// What a server's connections report, in the order in which it happened.
+/// A request that a server's connection has read. Reports come in chronological order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Number of the connection, from 0.
@@ -44,14 +44,15 @@ pub struct Seen {
 }
 
 impl Server {
-    /// Runs `script` for each connection, which comes with its number.
+    /// Starts a server that runs `script` for each connection. [`Peer::number`] counts them.
     pub fn start(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1:0", script)
     }
 
     pub fn on(addr: &str, script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(addr).unwrap();
-        // The default of 128 would have a crowd wait a second for its SYN to be sent again.
+        // With the default backlog of 128, many clients at once would wait a second for their SYN
+        // to be sent again.
         SockRef::from(&listener).listen(4096).unwrap();
         let addr = listener.local_addr().unwrap();
         let (tell, seen) = channel();
@@ -77,12 +78,13 @@ impl Server {
         Self { addr, seen }
     }
 
-    /// A server whose every connection answers every request with the same bytes.
+    /// Starts a server that answers every request with the same bytes.
     pub fn answering(wire: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::start(move |peer| while peer.answer(wire.as_ref()) {})
     }
 
-    /// A server that does what the path says; `/large` is so many bytes, all else is `a`.
+    /// Starts a server that does what the path says. `/large` has this many bytes; other paths are
+    /// answered with `a`.
     pub fn by_path(large: usize) -> Self {
         Self::start(move |peer| {
             while let Some(seen) = peer.request() {
@@ -107,8 +109,7 @@ impl Server {
         })
     }
 
-    /// A server whose n-th connection, or all from the last one on, sends these bytes after a
-    /// request, and closes.
+    /// Starts a server whose connections each answer one request with these bytes, and close.
     pub fn once(wire: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::start(move |peer| {
             peer.request();
@@ -128,12 +129,12 @@ impl Server {
         Request::post(&self.url(path)).body(body).build().unwrap()
     }
 
-    /// The next request that a connection has read.
+    /// Waits for the next request that a connection has read.
     pub fn next(&self) -> Seen {
         self.seen.recv_timeout(PATIENCE).expect("a request")
     }
 
-    /// All requests read so far and not taken yet.
+    /// Returns all requests read so far that were not taken yet.
     pub fn so_far(&self) -> Vec<Seen> {
         self.seen.try_iter().collect()
     }
@@ -148,7 +149,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// What has been read and not taken; waits for nothing.
+    /// Returns what has arrived and was not taken, without waiting.
     pub fn unread(&mut self) -> &[u8] {
         self.stream().set_nonblocking(true).unwrap();
         self.fill();
@@ -160,7 +161,7 @@ impl Peer {
         self.stream.as_ref().unwrap()
     }
 
-    /// Whether this end of the connection is still there.
+    /// Whether this end of the connection is still open.
     pub fn is_open(&self) -> bool {
         self.stream.is_some()
     }
@@ -176,7 +177,7 @@ impl Peer {
         }
     }
 
-    /// Reads a request's head and nothing behind it. `None`: the client has closed.
+    /// Reads a request's head and nothing after it. Returns `None` if the client has closed.
     pub fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -189,14 +190,14 @@ impl Peer {
         }
     }
 
-    /// Reads so many bytes of a body, or fewer where the client closes.
+    /// Reads this many bytes of a body, or fewer if the client closes.
     pub fn body(&mut self, len: usize) -> Vec<u8> {
         while self.unread.len() < len && self.fill() {}
         let len = len.min(self.unread.len());
         self.unread.drain(..len).collect()
     }
 
-    /// Reads a request and tells the test. `None`: the client has closed.
+    /// Reads a request and reports it to the test. Returns `None` if the client has closed.
     pub fn request(&mut self) -> Option<Seen> {
         let head = self.head()?;
         let length = head.lines().find_map(|line| {
@@ -217,12 +218,12 @@ impl Peer {
             head,
             body,
         };
-        // A test that is over does not listen.
+        // A test that has ended does not receive.
         let _ = self.tell.send(seen.clone());
         seen
     }
 
-    /// False: the client has closed.
+    /// Returns false if the client has closed.
     pub fn answer(&mut self, wire: &[u8]) -> bool {
         self.request().is_some() && self.send(wire)
     }
@@ -245,7 +246,7 @@ impl Peer {
         let _ = self.stream().shutdown(Shutdown::Write);
     }
 
-    /// Ends the connection by a reset.
+    /// Ends the connection with a reset.
     pub fn reset(&mut self) {
         if let Some(stream) = self.stream.take() {
             SockRef::from(&stream)
@@ -258,14 +259,14 @@ impl Peer {
         self.stream = None;
     }
 
-    /// Reads on until the client closes; answers what came.
+    /// Reads until the client closes, and returns what arrived.
     pub fn hold(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.unread)
     }
 }
 
-/// A gate between a test and its servers: as many passes as were given.
+/// A gate between a test and its servers. It lets through as many callers as passes were given.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<usize>, std::sync::Condvar)>);
 
@@ -293,13 +294,13 @@ impl Gate {
     }
 }
 
-/// An address at which connections are never made: its listener's queue is full and nobody accepts.
-/// Keep the second part.
+/// Returns an address where connecting never succeeds: its listener's queue is full and nothing
+/// accepts. Keep the second value alive.
 pub fn mute_listener() -> (SocketAddr, impl Sized) {
     mute_listener_on(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
 }
 
-/// The same at this address.
+/// Does the same at this address.
 pub fn mute_listener_on(addr: SocketAddr) -> std::io::Result<(SocketAddr, impl Sized)> {
     let domain = socket2::Domain::for_address(addr);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
@@ -316,8 +317,8 @@ pub fn mute_listener_on(addr: SocketAddr) -> std::io::Result<(SocketAddr, impl S
     }
 }
 
-/// A name of an address of this machine that is not `localhost`, so that the system's resolver is
-/// asked for it.
+/// Returns a name of one of this machine's addresses other than `localhost`, which the system's
+/// resolver has to look up.
 pub fn hosts_name() -> Option<(String, std::net::IpAddr)> {
     use std::net::ToSocketAddrs;
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -346,7 +347,7 @@ pub fn ok(body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What a response was.
+/// A response, as its readback got it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Got {
     pub status: u16,
@@ -375,7 +376,7 @@ impl Got {
     }
 }
 
-/// What readbacks were told.
+/// What readbacks received.
 #[derive(Debug, Default)]
 pub struct Log {
     pub replies: Vec<Result<Got, Error>>,
@@ -383,7 +384,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The texts of all bodies, errors by their kind.
+    /// The texts of all bodies, and the kinds of errors.
     pub fn texts(&self) -> Vec<String> {
         let text = |reply: &Result<Got, Error>| match reply {
             Ok(got) => got.text().to_owned(),
@@ -398,13 +399,13 @@ impl Log {
     }
 }
 
-/// Notes the reply; the chain is over.
+/// Records the reply, and ends the chain.
 pub fn note(log: &mut Log, reply: Reply<'_>, _: &mut Context<'_, Log>) -> Next<Log> {
     log.replies.push(reply.map(Got::of));
     Next::done()
 }
 
-/// Kind, phase and whether the request was sent.
+/// Returns the error's kind and phase, and whether the request was sent.
 pub fn facts(error: &Error) -> (ErrorKind, Phase, Sent) {
     (error.kind(), error.phase(), error.request_sent())
 }
@@ -437,14 +438,14 @@ impl Bench {
         self.engine.stats()
     }
 
-    /// Turns until `is_done`, or panics when that takes too long.
+    /// Turns until `is_done`, or panics if that takes too long.
     pub fn until(&mut self, what: &str, mut is_done: impl FnMut(&Engine<Log>, &Log) -> bool) {
         let end = Instant::now() + PATIENCE;
         while !is_done(&self.engine, &self.log) {
             let left = end.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "not within {PATIENCE:?}: {what}; {:?} {:?}",
+                "gave up after {PATIENCE:?}, waiting for: {what}; {:?} {:?}",
                 self.engine.stats(),
                 self.log
             );
@@ -453,7 +454,7 @@ impl Bench {
         }
     }
 
-    /// Turns until the log has so many replies.
+    /// Turns until the log has this many replies.
     pub fn replies(&mut self, count: usize) {
         self.until("replies", |_, log| log.replies.len() >= count);
         assert_eq!(self.log.replies.len(), count);
@@ -475,7 +476,7 @@ impl Bench {
         self.fetch(request).unwrap_err()
     }
 
-    /// Turns that find nothing to do: what had to come has come.
+    /// Turns a few times, to handle what is already under way.
     pub fn quiet(&mut self) {
         for _ in 0..5 {
             self.engine
@@ -484,7 +485,7 @@ impl Bench {
         }
     }
 
-    /// Nothing is left of what was submitted: no chain, link, timer.
+    /// Checks that no chain, link or timer is left.
     pub fn assert_empty(&mut self) {
         self.engine.close_idle();
         self.quiet();
@@ -498,14 +499,14 @@ impl Bench {
             stats.paused,
         );
         assert_eq!(left, (0, 0, 0, 0, 0), "{stats:?}");
-        assert_eq!(self.engine.next_deadline(), None, "no timer is left");
+        assert_eq!(self.engine.next_deadline(), None, "a timer is left");
     }
 }
 
-/// A readback made of closures, of which each notes what it sees unless told otherwise.
+/// A readback that records its calls, and behaves as its fields say.
 pub struct Script {
     pub head: Flow,
-    /// What `on_data` answers, one after the other, then `Stream`.
+    /// The results of `on_data`, one after another; then `Stream`.
     pub data: VecDeque<Flow>,
     pub cancel_in: Option<&'static str>,
     pub panic_in: Option<&'static str>,
@@ -525,7 +526,7 @@ impl Default for Script {
 impl Script {
     fn act(&self, at: &str, log: &mut Log, cx: &mut Context<'_, Log>) {
         if self.panic_in == Some(at) {
-            panic!("as told, in {at}");
+            panic!("on purpose, in {at}");
         }
         if self.cancel_in == Some(at) {
             let id = cx.id();
@@ -571,7 +572,7 @@ impl Readback<Log> for Script {
     }
 }
 
-/// Whether an error of a socket's end is one that a closed connection may show.
+/// Whether a closed connection may cause this socket error.
 pub fn is_closed(kind: IoKind) -> bool {
     matches!(
         kind,

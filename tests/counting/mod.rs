@@ -1,7 +1,7 @@
-//! An allocator that counts, each thread by itself: what a server on another thread does is not the
-//! engine's.
+//! An allocator that counts for each thread separately, so a server on another thread does not
+//! count for the engine.
 //!
-//! This is the only unsafe code beside the crate, which has none. A file takes it with `#[path]`.
+//! This is the only unsafe code besides the crate, which has none. Files include it with `#[path]`.
 
 #![allow(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 #![allow(dead_code, reason = "not every program wants every count")]
@@ -13,19 +13,19 @@ use std::cell::Cell;
 static COUNTING: Counting = Counting;
 
 thread_local! {
-    // Constants without a destructor: reading them allocates nothing, and they outlive every other
-    // thread local.
+    // Constants without a destructor: reading them allocates nothing, and they outlive all other
+    // thread-locals.
     static CALLS: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
 }
 
-/// How often this thread has asked for memory: fresh, or more or less of what it had.
+/// Returns how often this thread has allocated or reallocated memory.
 pub(crate) fn calls() -> u64 {
     CALLS.get()
 }
 
-/// Bytes that this thread has asked for, less those it has given back. What moves to another thread
-/// is counted where it came from, and freed where it went.
+/// Returns the bytes that this thread has allocated minus those it has freed. Memory that moves to
+/// another thread is counted where it was allocated, and subtracted where it is freed.
 pub(crate) fn live_bytes() -> isize {
     LIVE.get()
 }
@@ -37,14 +37,14 @@ fn note(calls: u64, bytes: isize) {
     LIVE.set(LIVE.get() + bytes);
 }
 
-// SAFETY: every call goes on to `System` with the very arguments it came with, so that what
-// `System` promises holds for it; and `note` touches nothing but two integers, so that it neither
-// allocates nor unwinds (LIVE cannot overflow: no layout is larger than `isize::MAX`, and a machine
-// has not room for two of them).
+// SAFETY: every call is forwarded to `System` with unchanged arguments, so the guarantees of
+// `System` hold. `note` only touches two integers, so it neither allocates nor unwinds (LIVE cannot
+// overflow: no layout is larger than `isize::MAX`, and a machine does not have room for two of
+// them).
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(1, layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc`, which is `System`'s too.
+        // SAFETY: the caller upholds the contract of `alloc`, which is also that of `System`.
         unsafe { System.alloc(layout) }
     }
 
@@ -62,8 +62,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         note(1, new_size as isize - layout.size() as isize);
-        // SAFETY: `block` came from `System` with this layout, and the caller vouches for
-        // `new_size`.
+        // SAFETY: `block` came from `System` with this layout, and the caller guarantees that
+        // `new_size` is valid.
         unsafe { System.realloc(block, layout, new_size) }
     }
 }

@@ -1,9 +1,9 @@
-//! Servers, and configurations, that are less than they should be, beside what glibc makes of them.
+//! Degraded servers and odd configurations, compared with glibc's results.
 //!
-//! Each row has a scripted server of its own on port 53 of an address of its own, in a network
-//! namespace where these are free. glibc is asked by `getent`, with the row's file mounted over
-//! `/etc/resolv.conf`; the engine reads the same file. It has to come to an address that glibc has
-//! found, and to fail where glibc does.
+//! Each row has its own scripted server, on port 53 of its own address, in a network namespace
+//! where these are free. glibc is queried through `getent`, with the row's file mounted over
+//! `/etc/resolv.conf`; the engine reads the same file. The engine must connect to an address that
+//! glibc finds, and fail if glibc does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -18,37 +18,37 @@ use super::server::Transport::{Tcp, Udp};
 use super::server::{A, Back, FORMERR, Message, NXDOMAIN, NameServer, Question, REFUSED, SERVFAIL};
 use super::*;
 
-/// Set where the test is within its namespace.
+/// Set in the child that runs in the namespace.
 const INSIDE: &str = "HTTPSTREAM_TEST_NAMESPACE";
 
-/// The first and the second address that a row's servers give out; an HTTP server is at each.
+/// The first and the second address in the servers' answers; an HTTP server is at each.
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 const NOTIMP: u16 = 4;
 
-/// What a server does with a question: the number is how many have been asked before in this
-/// family, with the same name.
+/// What a server does with a question. The number counts earlier questions for the same name in the
+/// same family.
 type Script = fn(&Question, &Back, usize);
 
-/// A server; `false`: without TCP.
+/// A server; `false` stands for one without TCP.
 type Servers = &'static [(Script, bool)];
 
 struct Row {
     why: &'static str,
-    /// `resolv.conf`, its name servers apart.
+    /// `resolv.conf` without its name servers.
     conf: &'static str,
     host: &'static str,
     servers: Servers,
     finds: Finds,
 }
 
-/// Who finds an address.
+/// Which resolvers find an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finds {
     Both,
     Neither,
-    /// Where more is asked for than glibc does.
+    /// Only the engine, because it tries more than glibc does.
     WeAlone,
 }
 
@@ -86,7 +86,7 @@ fn no_data(q: &Question, back: &Back) {
     back.send(&q.answer().soa("test", 60, 60));
 }
 
-/// Without a question, as of a server that could not read it.
+/// Answers without a question, like a server that could not read it.
 fn bare(q: &Question, back: &Back, code: u16) {
     let answer = q.answer().rcode(code);
     back.send(&Message {
@@ -95,7 +95,7 @@ fn bare(q: &Question, back: &Back, code: u16) {
     });
 }
 
-/// `api.bot.test` as it stands, and what `below` says of it below a suffix.
+/// Answers for `api.bot.test` as it is, and calls `below` for names below a suffix.
 fn as_is(q: &Question, back: &Back, below: impl Fn(&Question, &Back)) {
     match q.name().as_str() {
         "api.bot.test" | "h" => one(q, back),
@@ -103,7 +103,7 @@ fn as_is(q: &Question, back: &Back, below: impl Fn(&Question, &Back)) {
     }
 }
 
-/// `h.b.test`, and what `below` says of it elsewhere.
+/// Answers for `h.b.test`, and calls `below` for all other names.
 fn in_b(q: &Question, back: &Back, below: impl Fn(&Question, &Back)) {
     match q.name().as_str() {
         "h.b.test" => one(q, back),
@@ -111,7 +111,7 @@ fn in_b(q: &Question, back: &Back, below: impl Fn(&Question, &Back)) {
     }
 }
 
-/// Whoever asks without an OPT record has the address.
+/// Answers questions without an OPT record, and calls `otherwise` for the others.
 fn plain(q: &Question, back: &Back, otherwise: impl Fn(&Question, &Back)) {
     match q.edns {
         true => otherwise(q, back),
@@ -119,7 +119,7 @@ fn plain(q: &Question, back: &Back, otherwise: impl Fn(&Question, &Back)) {
     }
 }
 
-/// The answer behind the OPT record, as of a server that writes it behind all of what it was sent.
+/// Puts the answer after the OPT record, like a server that appends it to everything it received.
 fn behind_opt(q: &Question, back: &Back) {
     let mut message = q.answer().bytes();
     message.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
@@ -176,16 +176,16 @@ const ROWS: &[Row] = &[
     row("SERVFAIL before the suffix", "search a.test b.test\noptions timeout:1", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, SERVFAIL)), true)], Both),
     row("NODATA before the suffix", "search a.test b.test", "h", &[(|q, b, _| in_b(q, b, no_data), true)], Both),
     row("NXDOMAIN before the suffix", "search a.test b.test", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Both),
-    row("as it stands first", "search a.test", "h.b.test", &[(|q, b, _| in_b(q, b, two), true)], Both),
-    row("as it stands REFUSED, then the suffix", "search b.test\noptions ndots:0 timeout:1", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, REFUSED)), true)], Both),
-    row("as it stands SERVFAIL, then the suffix", "search b.test\noptions ndots:0 timeout:1", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, SERVFAIL)), true)], Both),
+    row("the plain name first", "search a.test", "h.b.test", &[(|q, b, _| in_b(q, b, two), true)], Both),
+    row("REFUSED for the plain name, then the suffix", "search b.test\noptions ndots:0 timeout:1", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, REFUSED)), true)], Both),
+    row("SERVFAIL for the plain name, then the suffix", "search b.test\noptions ndots:0 timeout:1", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, SERVFAIL)), true)], Both),
     row("a trailing dot ends the search", "search b.test", "h.", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Neither),
     row("the last search line", "search x.test\nsearch a.test b.test", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Both),
-    row("a domain line behind it", "search a.test b.test\ndomain b.test", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Both),
-    row("an empty search line behind it", "search b.test\nsearch", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Both),
+    row("a domain line after a search line", "search a.test b.test\ndomain b.test", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Both),
+    row("an empty search line after another", "search b.test\nsearch", "h", &[(|q, b, _| in_b(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Both),
     row("only the root is searched", "search .", "h", &[(|q, b, _| as_is(q, b, two), true)], Both),
-    row("the root comes first", "search . b.test", "h", &[(|q, b, _| match q.name().as_str() { "h" => one(q, b), _ => two(q, b) }, true)], Both),
-    row("no top level", "search a.test\noptions no-tld-query", "h", &[(|q, b, _| as_is(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Neither),
+    row("the root is searched first", "search . b.test", "h", &[(|q, b, _| match q.name().as_str() { "h" => one(q, b), _ => two(q, b) }, true)], Both),
+    row("names without dots are not queried", "search a.test\noptions no-tld-query", "h", &[(|q, b, _| as_is(q, b, |q, b| code(q, b, NXDOMAIN)), true)], Neither),
     row("one family at one candidate, both at the next", "search a.test", "h", &[(|q, b, _| match q.name().as_str() { "h.a.test" => by_family(q, b, one, no_data), _ => by_family(q, b, two, loopback_v6) }, true)], Both),
     row("one family at one candidate, and SERVFAIL of the other", "search a.test\noptions timeout:1", "h", &[(|q, b, _| match q.name().as_str() { "h.a.test" => by_family(q, b, one, |q, b| code(q, b, SERVFAIL)), _ => by_family(q, b, two, loopback_v6) }, true)], Both),
     // Attempts.
@@ -194,13 +194,13 @@ const ROWS: &[Row] = &[
     row("NOTIMP at first", QUICK, HOST, &[(|q, b, n| if n == 0 { code(q, b, NOTIMP) } else { one(q, b) }, true)], Both),
     row("silence at first", QUICK, HOST, &[(|q, b, n| if n > 0 { one(q, b) }, true)], Both),
     row("SERVFAIL four times", "search .\noptions attempts:5 timeout:1", HOST, &[(|q, b, n| if n < 4 { code(q, b, SERVFAIL) } else { one(q, b) }, true)], Both),
-    row("a lame server, then one that knows", QUICK, HOST, &[(|q, b, _| b.send(&Message { flags: 0x8000, ..q.answer() }), true), (|q, b, _| one(q, b), true)], Both),
+    row("a lame server, then an authoritative one", QUICK, HOST, &[(|q, b, _| b.send(&Message { flags: 0x8000, ..q.answer() }), true), (|q, b, _| one(q, b), true)], Both),
     row("SERVFAIL, then the next server", QUICK, HOST, &[(|q, b, _| code(q, b, SERVFAIL), true), (|q, b, _| one(q, b), true)], Both),
     row("REFUSED, then the next server", QUICK, HOST, &[(|q, b, _| code(q, b, REFUSED), true), (|q, b, _| one(q, b), true)], Both),
     row("silence, then the next server", QUICK, HOST, &[(|_, _, _| {}, true), (|q, b, _| one(q, b), true)], Both),
-    row("SERVFAIL of both, then of the first no longer", QUICK, HOST, &[(|q, b, n| if n == 0 { code(q, b, SERVFAIL) } else { one(q, b) }, true), (|q, b, _| code(q, b, SERVFAIL), true)], Both),
-    row("NXDOMAIN of the first is believed", QUICK, HOST, &[(|q, b, _| code(q, b, NXDOMAIN), true), (|q, b, _| one(q, b), true)], Neither),
-    row("one after the other", "search .\noptions rotate timeout:1", HOST, &[(|q, b, _| code(q, b, SERVFAIL), true), (|q, b, _| one(q, b), true)], Both),
+    row("SERVFAIL of both, then an answer of the first", QUICK, HOST, &[(|q, b, n| if n == 0 { code(q, b, SERVFAIL) } else { one(q, b) }, true), (|q, b, _| code(q, b, SERVFAIL), true)], Both),
+    row("NXDOMAIN of the first is final", QUICK, HOST, &[(|q, b, _| code(q, b, NXDOMAIN), true), (|q, b, _| one(q, b), true)], Neither),
+    row("rotating servers", "search .\noptions rotate timeout:1", HOST, &[(|q, b, _| code(q, b, SERVFAIL), true), (|q, b, _| one(q, b), true)], Both),
     // Families.
     row("IPv4 alone, NODATA of IPv6", QUICK, HOST, &[(|q, b, _| by_family(q, b, one, no_data), true)], Both),
     row("IPv4 alone, NXDOMAIN of IPv6", QUICK, HOST, &[(|q, b, _| by_family(q, b, one, |q, b| code(q, b, NXDOMAIN)), true)], Both),
@@ -209,26 +209,26 @@ const ROWS: &[Row] = &[
     row("IPv4 alone, FORMERR of IPv6", QUICK, HOST, &[(|q, b, _| by_family(q, b, one, |q, b| code(q, b, FORMERR)), true)], Both),
     row("IPv6 alone, NODATA of IPv4", QUICK, HOST, &[(|q, b, _| by_family(q, b, no_data, loopback_v6), true)], Both),
     row("IPv6 alone, SERVFAIL of IPv4", QUICK, HOST, &[(|q, b, _| by_family(q, b, |q, b| code(q, b, SERVFAIL), loopback_v6), true)], Both),
-    row("IPv6 is not asked for", "search .\noptions no-aaaa", HOST, &[(|q, b, _| by_family(q, b, one, loopback_v6), true)], Both),
-    // EDNS, which glibc does not use unless it is told to.
-    row("mute to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |_, _| {}), true)], Both),
-    row("mute to EDNS, one attempt", "search .\noptions attempts:1 timeout:1", HOST, &[(|q, b, _| plain(q, b, |_, _| {}), true)], Both),
+    row("IPv6 is not queried", "search .\noptions no-aaaa", HOST, &[(|q, b, _| by_family(q, b, one, loopback_v6), true)], Both),
+    // EDNS, which glibc uses only if configured.
+    row("no answer to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |_, _| {}), true)], Both),
+    row("no answer to EDNS, one attempt", "search .\noptions attempts:1 timeout:1", HOST, &[(|q, b, _| plain(q, b, |_, _| {}), true)], Both),
     row("SERVFAIL to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| code(q, b, SERVFAIL)), true)], Both),
     row("SERVFAIL to EDNS, one attempt", "search .\noptions attempts:1", HOST, &[(|q, b, _| plain(q, b, |q, b| code(q, b, SERVFAIL)), true)], Both),
     row("REFUSED to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| code(q, b, REFUSED)), true)], Both),
     row("NOTIMP to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| code(q, b, NOTIMP)), true)], Both),
     row("a bare FORMERR to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| bare(q, b, FORMERR)), true)], Both),
     row("noise to EDNS", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| b.send_bytes(&[&q.answer().bytes()[..], &[0xff; 9]].concat()[..12])), true)], Both),
-    row("an answer behind the OPT record", QUICK, HOST, &[(|q, b, _| plain(q, b, behind_opt), true)], Both),
-    row("SERVFAIL to EDNS, and another server that says NXDOMAIN", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| code(q, b, SERVFAIL)), true), (|q, b, _| code(q, b, NXDOMAIN), true)], Both),
-    row("letters are not kept, and no TCP", QUICK, HOST, &[(|q, b, _| { let q = Question { spelled: q.name(), ..q.clone() }; one(&q, b) }, false)], Both),
+    row("an answer after the OPT record", QUICK, HOST, &[(|q, b, _| plain(q, b, behind_opt), true)], Both),
+    row("SERVFAIL to EDNS, and NXDOMAIN of another server", QUICK, HOST, &[(|q, b, _| plain(q, b, |q, b| code(q, b, SERVFAIL)), true), (|q, b, _| code(q, b, NXDOMAIN), true)], Both),
+    row("letter case is not kept, and no TCP", QUICK, HOST, &[(|q, b, _| { let q = Question { spelled: q.name(), ..q.clone() }; one(&q, b) }, false)], Both),
     // TCP.
-    row("UDP is dropped, and TCP wanted", "search .\noptions use-vc timeout:1", HOST, &[(|q, b, _| if q.transport == Tcp { one(q, b) }, true)], Both),
-    row("UDP is dropped, and TCP not wanted", QUICK, HOST, &[(|q, b, _| if q.transport == Tcp { one(q, b) }, true)], Neither),
-    row("TCP is wanted, and refused", "search .\noptions use-vc timeout:1", HOST, &[(|q, b, _| one(q, b), false)], Neither),
+    row("UDP is dropped, and TCP is configured", "search .\noptions use-vc timeout:1", HOST, &[(|q, b, _| if q.transport == Tcp { one(q, b) }, true)], Both),
+    row("UDP is dropped, and TCP is not configured", QUICK, HOST, &[(|q, b, _| if q.transport == Tcp { one(q, b) }, true)], Neither),
+    row("TCP is configured, and refused", "search .\noptions use-vc timeout:1", HOST, &[(|q, b, _| one(q, b), false)], Neither),
     row("truncated, and TCP refused", QUICK, HOST, &[(|q, b, _| truncated(q, b, two), false)], WeAlone),
     row("truncated, and TCP closed", QUICK, HOST, &[(|q, b, _| truncated(q, b, |_, b| b.close()), true)], WeAlone),
-    row("truncated, and TCP mute", QUICK, HOST, &[(|q, b, _| truncated(q, b, |_, _| {}), true)], WeAlone),
+    row("truncated, and TCP unanswered", QUICK, HOST, &[(|q, b, _| truncated(q, b, |_, _| {}), true)], WeAlone),
     row("truncated, and whole over TCP", QUICK, HOST, &[(|q, b, _| truncated(q, b, two), true)], Both),
 ];
 
@@ -239,7 +239,7 @@ fn what_becomes_of_degraded_servers_is_what_becomes_of_them_with_glibc() {
     }
     let possible = Command::new("unshare").args(["-m", "-n", "true"]).output();
     if !possible.is_ok_and(|output| output.status.success()) {
-        println!("skipped: it takes the right to make namespaces");
+        println!("skipped: no privilege to create namespaces");
         return;
     }
     let test = "degraded::what_becomes_of_degraded_servers_is_what_becomes_of_them_with_glibc";
@@ -256,13 +256,13 @@ fn what_becomes_of_degraded_servers_is_what_becomes_of_them_with_glibc() {
     let out = String::from_utf8_lossy(&child.stdout).into_owned()
         + &String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success() && out.contains("completed"), "{out}");
-    // Both results of each row, next to each other.
+    // Print both results of each row next to each other.
     for line in out.lines().filter(|line| line.contains(": glibc [")) {
         println!("{line}");
     }
 }
 
-/// Files of this test, in a directory that goes with it.
+/// Files of this test, in a directory that is removed on drop.
 struct Files(PathBuf);
 
 impl Files {
@@ -317,8 +317,8 @@ fn inside() {
     println!("completed: {} rows", ROWS.len());
 }
 
-/// What glibc connects to, and no request can be built for: some read these hosts as addresses,
-/// others as names.
+/// Hosts that glibc connects to, but for which no request can be built: some programs read them as
+/// addresses, others as names.
 fn hosts_that_are_refused(files: &Files) {
     let addr = Ipv4Addr::new(127, 4, 0, 1);
     let server = NameServer::at((addr, 53).into(), true, |q, back| one(&q, &back));
@@ -337,12 +337,16 @@ fn hosts_that_are_refused(files: &Files) {
             .unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains(advice), "{host}: {error}");
-        assert_eq!(server.seen().len(), before, "{host}: nobody is asked");
+        assert_eq!(
+            server.seen().len(),
+            before,
+            "{host}: no name server is queried"
+        );
         println!("{host}: glibc [{found:?}], ours {error:?}");
     }
 }
 
-/// The program was started before there was a network, and comes to another one later.
+/// The program starts without a network, and then changes from one network to another.
 fn a_file_that_changes(files: &Files) {
     let serve = |addr: Ipv4Addr, answer: fn(&Question, &Back)| {
         NameServer::at((addr, 53).into(), true, move |q, back| answer(&q, &back))
@@ -364,7 +368,7 @@ fn a_file_that_changes(files: &Files) {
     assert_eq!(
         fetch("h.test"),
         None,
-        "there is no file, and nobody at 127.0.0.1"
+        "there is no file, and no server at 127.0.0.1"
     );
     let texts = [
         (
@@ -382,9 +386,9 @@ fn a_file_that_changes(files: &Files) {
             Some(format!("nameserver {first}\n")),
             Some("127.0.0.2"),
         ),
-        ("the file goes", None, None),
+        ("the file disappears", None, None),
         (
-            "and is there again",
+            "the file is back",
             Some(format!("nameserver {second}\n")),
             Some("127.0.0.3"),
         ),
@@ -399,11 +403,11 @@ fn a_file_that_changes(files: &Files) {
             assert_eq!(theirs, Vec::from_iter(expected), "{why}: glibc");
         }
         let end = std::time::Instant::now() + super::common::PATIENCE;
-        // The same name: what was kept of it came from other servers.
+        // The same name: cached answers for it came from other servers.
         while fetch("h.test").as_deref() != expected {
             assert!(
                 std::time::Instant::now() < end,
-                "{why}: noticed within a second"
+                "{why}: not noticed within a second"
             );
             thread::sleep(Duration::from_millis(50));
         }
@@ -411,8 +415,8 @@ fn a_file_that_changes(files: &Files) {
     }
 }
 
-/// The row's servers, at addresses of their own for each of the two that ask, so that each finds
-/// them as they are at first.
+/// Starts the row's servers, at separate addresses for glibc and the engine, so that both find them
+/// in their initial state.
 fn serve(row: &Row, n: usize, who: u8) -> String {
     let mut conf = String::new();
     for (i, (script, tcp)) in row.servers.iter().enumerate() {
@@ -443,17 +447,17 @@ fn compare(row: &Row, n: usize, files: &Files) -> Result<(), String> {
     let is_right = match (row.finds, &ours, theirs.as_slice()) {
         (Both, Ok(addr), found) => found.contains(addr),
         (Neither, Err(_), []) => true,
-        // It waits for an answer over TCP for ever, and is not waited for as long.
+        // glibc waits forever for an answer over TCP, so `getent` is stopped.
         (WeAlone, Ok(_), []) => true,
         _ => false,
     };
     match is_right {
         true => Ok(()),
-        false => Err(format!("glibc finds {theirs:?}, and we {ours:?}")),
+        false => Err(format!("glibc finds {theirs:?}, the engine {ours:?}")),
     }
 }
 
-/// What glibc finds.
+/// Returns the addresses that glibc finds.
 fn glibc(conf: &Path, files: &Files, host: &str) -> Vec<String> {
     let mount = "mount --bind \"$0\" /etc/resolv.conf && mount --bind \"$1/hosts\" /etc/hosts && \
                  mount --bind \"$1/nsswitch.conf\" /etc/nsswitch.conf && exec timeout 8 getent ahosts \"$2\"";
@@ -476,7 +480,7 @@ fn glibc(conf: &Path, files: &Files, host: &str) -> Vec<String> {
     addrs
 }
 
-/// Where the engine comes to.
+/// Returns the address that the engine connects to.
 fn ours(conf: &Path, host: &str) -> Result<String, String> {
     let conf = conf.to_owned();
     let mut bench = Bench::with(|config: &mut Config| {

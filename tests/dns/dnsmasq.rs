@@ -1,5 +1,4 @@
-//! A real server: dnsmasq, on a port of its own, with nothing but what it is told on its command
-//! line.
+//! A real server: dnsmasq, on a port of its own, configured only by its command line.
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
@@ -12,19 +11,20 @@ use httpstream::{ErrorKind, Phase};
 use super::common::PATIENCE;
 use super::*;
 
-/// A running dnsmasq; ends with this.
+/// A running dnsmasq, stopped on drop.
 struct Dnsmasq {
     child: Child,
     addr: SocketAddr,
 }
 
 impl Dnsmasq {
-    /// What is known of `test`, everything else is refused. `None`: it is not installed.
+    /// Starts it with records for `test`; other names are refused. Returns `None` if it is not
+    /// installed.
     fn start(records: &[&str]) -> Option<Self> {
         let program = program()?;
         // Another process may take the port before dnsmasq does.
         let started = (0..5).find_map(|_| Self::start_at(&program, records, free_port()));
-        Some(started.expect("dnsmasq starts on a port that is free"))
+        Some(started.expect("dnsmasq starts on a free port"))
     }
 
     fn start_at(program: &PathBuf, records: &[&str], addr: SocketAddr) -> Option<Self> {
@@ -34,7 +34,8 @@ impl Dnsmasq {
                 "--conf-file=/dev/null",
                 "--pid-file=",
             ])
-            // Nothing of this machine's; and, started by root, no change to another user.
+            // Uses nothing from this machine's configuration. If it is started by root, it stays
+            // root.
             .args([
                 "--no-resolv",
                 "--no-hosts",
@@ -60,10 +61,10 @@ impl Dnsmasq {
                 return Some(dnsmasq);
             }
         }
-        panic!("dnsmasq neither answers nor ends");
+        panic!("dnsmasq neither answers nor exits");
     }
 
-    /// Whether it answers a question for the root's address, with whatever.
+    /// Whether it answers a question for the root's address, with any result.
     fn answers(&self) -> bool {
         let asked = UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
             socket.connect(self.addr)?;
@@ -72,7 +73,7 @@ impl Dnsmasq {
             socket.recv(&mut [0; 512])
         });
         if asked.is_err() {
-            // A closed port says so at once.
+            // A closed port returns an error at once.
             std::thread::sleep(Duration::from_millis(5));
         }
         asked.is_ok()
@@ -86,7 +87,7 @@ impl Drop for Dnsmasq {
     }
 }
 
-/// Where it is, among the places where Debian keeps servers too.
+/// Finds dnsmasq in `PATH`, or in the directories where Debian keeps servers.
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -96,13 +97,13 @@ fn program() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// A port that was free just now, both in UDP and in TCP.
+/// Returns a port that was just free, both in UDP and in TCP.
 fn free_port() -> SocketAddr {
     let both = |_| {
         let addr = UdpSocket::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
         TcpListener::bind(addr).ok()?.local_addr().ok()
     };
-    (0..100).find_map(both).expect("some port is free in both")
+    (0..100).find_map(both).expect("no port is free in both")
 }
 
 fn skip() {
@@ -164,8 +165,8 @@ fn what_dnsmasq_does_not_know_is_said_as_it_is() {
 
 #[test]
 fn dnsmasq_hands_out_over_tcp_what_does_not_fit_into_a_datagram() {
-    // Where the server is comes last, the others have a closed port there: it takes all of them to
-    // get to it.
+    // The server's address is the last; the others have a closed port there. The engine must try
+    // all of them to reach it.
     let records: Vec<_> = (0..100)
         .map(|n| format!("--host-record=many.test,127.0.{}.1", 99 - n))
         .collect();
@@ -212,6 +213,9 @@ fn behind_a_mute_server_dnsmasq_answers() {
     let (http, mute) = (http(), server::NameServer::mute());
     let mut bench = bench(&[mute.addr, dnsmasq.addr], |_| {});
     assert_eq!(bench.fetch_ok(get("h.test", &http)).text(), "a");
-    assert!(!mute.seen().is_empty(), "it was asked first");
+    assert!(
+        !mute.seen().is_empty(),
+        "the unresponsive server was not asked first"
+    );
     bench.assert_empty();
 }

@@ -1,5 +1,5 @@
-//! Datagrams that nobody asked for, as fast as two threads can send them: a turn stays short, a
-//! look-up ends when it should, and the log is not flooded as well.
+//! Unsolicited datagrams, as fast as two threads can send them. A turn stays short, a lookup ends
+//! in time, and the log is not flooded, either.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -12,10 +12,10 @@ use super::common::PATIENCE;
 use super::server::{A, Back, Message, NameServer, Question, Transport};
 use super::*;
 
-/// No turn may compute for longer.
+/// The processor time that a turn may take.
 const LONGEST_TURN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 60 } else { 25 });
 
-/// Lines of the log at `warn` and above, of everybody in this process.
+/// The number of log lines at `warn` and above, in the whole process.
 static LINES: AtomicUsize = AtomicUsize::new(0);
 
 struct Count;
@@ -42,13 +42,13 @@ fn count_lines() {
     });
 }
 
-/// The time that this thread has computed.
+/// Returns the processor time of this thread.
 fn computed() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What is sent instead of an answer.
+/// Makes a datagram to send instead of an answer.
 type Lie = fn(&Question) -> Vec<u8>;
 
 fn lie(question: &Question) -> Message {
@@ -69,7 +69,8 @@ const LIES: &[(&str, Lie)] = &[
     ("nothing", |_| Vec::new()),
 ];
 
-/// A server that lies, on two threads, to each socket that has asked it, until it is told to stop.
+/// A server that sends lies, from two threads, to each socket that has sent a question, until it is
+/// stopped.
 struct Liar {
     server: NameServer,
     stop: Arc<AtomicBool>,
@@ -77,7 +78,7 @@ struct Liar {
 }
 
 impl Liar {
-    /// `truth`: it also answers what it is asked over and over, after so many lies.
+    /// With `truth`, it also sends the true answer repeatedly, after this many lies.
     fn start(lie: Lie, truth: Option<usize>) -> Self {
         let asked: Arc<Mutex<Vec<(Question, Back)>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
@@ -119,12 +120,12 @@ impl Drop for Liar {
     }
 }
 
-/// Turns until there is a reply; the longest turn.
+/// Turns until there is a reply, and returns the longest turn.
 fn longest_turn(bench: &mut Bench) -> Duration {
     let end = Instant::now() + PATIENCE;
     let mut longest = Duration::ZERO;
     while bench.log.replies.is_empty() {
-        assert!(Instant::now() < end, "the flood holds it back");
+        assert!(Instant::now() < end, "the flood delays the reply");
         let before = computed();
         let wait = Some(Duration::from_millis(100));
         bench.engine.turn(&mut bench.log, wait).unwrap();

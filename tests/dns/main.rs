@@ -1,5 +1,4 @@
-//! Names looked up by the engine itself, on its own loop: against dnsmasq, and against a server
-//! that does as a test says.
+//! Names looked up by the engine itself, on its own loop: with dnsmasq, and with a scripted server.
 #![cfg(feature = "hickory")]
 
 #[path = "../common/mod.rs"]
@@ -26,7 +25,7 @@ use httpstream::resolver::{Hickory, HickoryConfig};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// An engine that asks these servers, each once; `change` makes of it what the test wants.
+/// Makes an engine that queries these servers, each once. `change` adapts its configuration.
 fn bench(servers: &[SocketAddr], change: impl FnOnce(&mut HickoryConfig)) -> Bench {
     let mut names = HickoryConfig::default();
     names.servers = servers.to_vec();

@@ -1,5 +1,5 @@
-//! A name server on loopback that answers as a test has it, over UDP and TCP. Messages are put
-//! together by hand (RFC 1035 §4).
+//! A scripted name server on loopback, over UDP and TCP. Messages are assembled by hand (RFC 1035
+//! §4).
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -18,7 +18,7 @@ pub const SERVFAIL: u16 = 2;
 pub const NXDOMAIN: u16 = 3;
 pub const REFUSED: u16 = 5;
 
-/// Flags of a header's second word: a response, with recursion desired and available.
+/// The flags in a header: a response, with recursion desired and available.
 const RESPONSE: u16 = 0x8180;
 const TRUNCATED: u16 = 0x0200;
 
@@ -28,11 +28,11 @@ pub enum Transport {
     Tcp,
 }
 
-/// What a server is asked.
+/// A question to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub id: u16,
-    /// In the spelling of the question, without the last dot.
+    /// In the question's spelling, without the last dot.
     pub spelled: String,
     /// A, AAAA, …
     pub kind: u16,
@@ -41,7 +41,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// Of a message with one question; `None` for anything else.
+    /// Parses a message with one question; returns `None` for anything else.
     fn parse(message: &[u8], transport: Transport) -> Option<Self> {
         let word = |at: usize| {
             let bytes = message.get(at..at + 2)?;
@@ -76,7 +76,7 @@ impl Question {
         self.spelled.to_ascii_lowercase()
     }
 
-    /// An answer to this, without records yet.
+    /// Returns an answer to this question, without records.
     pub fn answer(&self) -> Message {
         Message {
             id: self.id,
@@ -87,7 +87,7 @@ impl Question {
         }
     }
 
-    /// An answer with addresses of the family that was asked for.
+    /// Returns an answer with the addresses of the requested family.
     pub fn addresses(&self, ttl: u32, ips: &[IpAddr]) -> Message {
         let of_kind = ips.iter().filter(|ip| ip.is_ipv4() == (self.kind == A));
         of_kind.fold(self.answer(), |answer, ip| {
@@ -96,7 +96,7 @@ impl Question {
     }
 }
 
-/// A message, to be changed until it is what a test wants.
+/// A message, which a test changes as needed.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: u16,
@@ -130,7 +130,7 @@ impl Message {
         self
     }
 
-    /// The zone's SOA, in the authority section.
+    /// Adds the zone's SOA to the authority section.
     pub fn soa(mut self, zone: &str, ttl: u32, minimum: u32) -> Self {
         let mut data = [wire("ns"), wire("admin")].concat();
         for number in [1, 3600, 600, 86400, minimum] {
@@ -140,7 +140,7 @@ impl Message {
         self
     }
 
-    /// A name server of the zone, in the authority section.
+    /// Adds a name server of the zone to the authority section.
     pub fn ns(mut self, zone: &str, ttl: u32, server: &str) -> Self {
         self.authorities.push(record(zone, 2, ttl, &wire(server)));
         self
@@ -171,7 +171,7 @@ impl Message {
     }
 }
 
-/// A name as it goes over the wire, without compression.
+/// Encodes a name without compression.
 fn wire(name: &str) -> Vec<u8> {
     let labels = name.split('.').filter(|label| !label.is_empty());
     let mut bytes: Vec<u8> = labels
@@ -191,7 +191,7 @@ fn record(name: &str, kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The way back to who asked. Sends from any thread.
+/// The way back to the client. Usable from any thread.
 #[derive(Clone)]
 pub struct Back(Arc<Line>);
 
@@ -205,7 +205,7 @@ impl Back {
         self.send_bytes(&message.bytes());
     }
 
-    /// Who asked may be gone.
+    /// Sends bytes. The client may be gone.
     pub fn send_bytes(&self, bytes: &[u8]) {
         match &*self.0 {
             Line::Udp(socket, peer) => {
@@ -218,14 +218,14 @@ impl Back {
         }
     }
 
-    /// Ends the connection, if this is one.
+    /// Closes the connection, if there is one.
     pub fn close(&self) {
         if let Line::Tcp(stream) = &*self.0 {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// As `send`, from a port that nobody has asked anything of.
+    /// Like `send`, but from a port that the client has not sent anything to.
     pub fn send_from_elsewhere(&self, message: &Message) {
         if let Line::Udp(socket, peer) = &*self.0 {
             let here = socket.local_addr().expect("bound").ip();
@@ -235,14 +235,14 @@ impl Back {
     }
 }
 
-/// A name server whose answers are a test's. Its threads live as long as the process.
+/// A scripted name server. Its threads live as long as the process.
 pub struct NameServer {
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Question>>>,
 }
 
 impl NameServer {
-    /// On UDP and TCP; `script` is called with every question.
+    /// Listens on UDP and TCP; `script` is called with every question.
     pub fn start(script: impl Fn(Question, Back) + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1", script)
     }
@@ -252,7 +252,7 @@ impl NameServer {
         Self::serve(socket, Some(listener), script)
     }
 
-    /// On an address of its own; `tcp`: not in UDP only.
+    /// Listens on this address; on UDP only, unless `tcp`.
     pub fn at(
         addr: SocketAddr,
         tcp: bool,
@@ -284,18 +284,18 @@ impl NameServer {
         server
     }
 
-    /// Refuses TCP.
+    /// Listens on UDP only, so TCP is refused.
     pub fn udp_only(script: impl Fn(Question, Back) + Send + Sync + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         Self::serve_udp(socket, Arc::new(script))
     }
 
-    /// Hears, and never says anything.
+    /// Receives questions, and never answers.
     pub fn mute() -> Self {
         Self::start(|_, _| {})
     }
 
-    /// One port for both; another program may have it in TCP.
+    /// Binds one port for both; another program may be using it in TCP.
     fn bind_both(ip: &str) -> (UdpSocket, TcpListener) {
         for _ in 0..100 {
             let socket = UdpSocket::bind((ip, 0)).expect("a free port");
@@ -315,13 +315,13 @@ impl NameServer {
             addr: socket.local_addr().expect("bound"),
             seen: Arc::default(),
         };
-        // A crowd asks at once.
+        // Many questions may arrive at once.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
         let seen = Arc::clone(&server.seen);
         thread::spawn(move || {
             let mut buf = [0; 4096];
             loop {
-                // A closed port of who asked earlier is told of as an error.
+                // If an earlier client's port is closed, that is reported as an error here.
                 let Ok((n, peer)) = socket.recv_from(&mut buf) else {
                     continue;
                 };
@@ -354,12 +354,12 @@ impl NameServer {
         }
     }
 
-    /// All questions so far, in the order in which they came.
+    /// Returns all questions so far, in order of arrival.
     pub fn seen(&self) -> Vec<Question> {
         self.seen.lock().expect("not poisoned").clone()
     }
 
-    /// The names asked for so far, each question once however often it was repeated.
+    /// Returns the names asked for so far. Repeated questions count once.
     pub fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         for question in self.seen() {

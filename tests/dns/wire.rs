@@ -1,5 +1,5 @@
-//! The whole engine against a name server that does as the test says. What is made of each kind of
-//! answer is tested where the resolver is; here is what becomes of requests.
+//! The whole engine with a scripted name server. Each kind of answer is tested in the resolver's
+//! own tests; this file tests the effect on requests.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use httpstream::{ErrorKind, Phase, Sent};
 use super::server::{A, Back, Message, NXDOMAIN, NameServer, Question, SERVFAIL, Transport};
 use super::*;
 
-/// A server of every name, which is on loopback.
+/// A server that resolves every name to loopback.
 fn honest() -> NameServer {
     NameServer::start(|question, back| back.send(&question.addresses(60, &[LOOPBACK])))
 }
@@ -152,7 +152,7 @@ fn a_family_that_is_never_answered_does_not_hold_up_the_other() {
     let mut bench = bench(&[names.addr], |names| {
         names.timeout = Duration::from_secs(60);
     });
-    // It would be waited for longer than the test may take.
+    // Waiting for it would take longer than the test may.
     assert_eq!(bench.fetch_ok(get("h.test", &http)).text(), "a");
     bench.assert_empty();
 }
@@ -182,7 +182,7 @@ fn answers_over_tcp_lead_as_far() {
 #[test]
 fn a_forged_answer_leads_nowhere() {
     let http = http();
-    // Another server, on the same port: who goes there has believed a lie.
+    // A server on the same port, which only a forged answer leads to.
     let liar = Server::on(&format!("127.0.0.66:{}", http.addr.port()), |peer| {
         while peer.answer(&ok("lie")) {}
     });

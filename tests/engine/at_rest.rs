@@ -1,6 +1,6 @@
-//! What comes for a connection between two exchanges is never taken for the answer to the next one,
-//! and a connection that has ended is not used (RFC 9112 §9.2, §9.3.1), whenever the host looks:
-//! before a turn, inside it, and behind a readback that takes its time.
+//! Bytes that arrive on a connection between two exchanges are never taken for the next response,
+//! and a connection that has ended is not used (RFC 9112 §9.2, §9.3.1), whenever the host polls:
+//! before a turn, during it, or after a slow readback.
 
 use crate::common;
 
@@ -16,7 +16,7 @@ use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Context, Engine, Next, Reply, Request, Shared, Sim};
 use mio::{Events, Poll, Token, Waker};
 
-/// What the server does to a connection whose first request is answered.
+/// What the server does to a connection after it has answered its first request.
 #[derive(Clone, Copy, Debug)]
 struct Act {
     name: &'static str,
@@ -42,7 +42,7 @@ const ACTS: [Act; 9] = [
         ends: false,
     },
     Act {
-        name: "a response to nobody",
+        name: "an unsolicited response",
         bytes: b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
         ends: false,
     },
@@ -73,15 +73,15 @@ const ACTS: [Act; 9] = [
     },
 ];
 
-/// Answers the first request of its first connection, and acts when the gate opens; all else is
-/// answered with its path.
+/// A server that answers the first request of its first connection, and acts when the gate opens.
+/// All other requests are answered with their path.
 struct Rude {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     cue: Cue,
 }
 
-/// Lets the server act, and waits until it has: on the loopback what is written has arrived.
+/// Lets the server act, and waits until it has. On loopback, what was written has then arrived.
 #[derive(Clone)]
 struct Cue {
     gate: Gate,
@@ -96,7 +96,7 @@ impl Cue {
             assert!(Instant::now() < end, "the server did not act");
             thread::sleep(Duration::from_millis(1));
         }
-        // What was found empty within a millisecond is not looked at again.
+        // The engine does not check a connection again within a millisecond.
         thread::sleep(Duration::from_millis(3));
     }
 }
@@ -157,7 +157,7 @@ fn serve(mut peer: TcpStream, act: Option<Act>, cue: Option<Cue>) {
     }
 }
 
-/// The path of a request, which has a body of four bytes if it is a POST.
+/// Reads a request and returns its path. A POST has a body of four bytes.
 fn read_request(peer: &mut TcpStream) -> Option<String> {
     let mut seen = Vec::new();
     let mut buf = [0; 1024];
@@ -182,9 +182,9 @@ enum When {
     BeforeATurn,
     /// By the readback of an exchange with another origin, whose event is in the same batch.
     InATurn,
-    /// As the follow-on of a readback that takes its time.
+    /// As the follow-on of a slow readback.
     BehindSlowWork,
-    /// By a readback of another origin that takes its time, when the poll has been asked.
+    /// By a slow readback of another origin, after the poll has returned.
     InSlowWork,
 }
 
@@ -195,13 +195,13 @@ const WHENS: [When; 4] = [
     When::InSlowWork,
 ];
 
-/// What is told of a run.
+/// The state of a run.
 #[derive(Default)]
 struct Seen {
     bodies: Vec<Result<(u16, String), String>>,
     /// What the readback of the other origin submits.
     next: Option<Request>,
-    /// What it waits for before that.
+    /// What the readback waits for before that.
     work: Option<Cue>,
 }
 
@@ -318,7 +318,7 @@ fn until(host: &mut impl Host, seen: &mut Seen, what: &str, is_done: impl Fn(&Se
     }
 }
 
-/// The second request, and on how many connections the server has seen the two.
+/// Returns the second response, and the number of connections that the two requests took.
 fn second(
     mut host: impl Host,
     act: Option<Act>,
@@ -326,7 +326,7 @@ fn second(
     method: &str,
 ) -> (Result<(u16, String), String>, usize, u64) {
     let rude = Rude::start(act);
-    // The other origin answers when it is told to.
+    // The other origin answers on command.
     let other_cue = Cue {
         gate: Gate::new(),
         acted: Arc::default(),
@@ -365,7 +365,7 @@ fn second(
                     host.turn(&mut seen);
                 }
                 let _ = other.next();
-                // Its event comes first, and that of the idle connection behind it.
+                // Its event comes first, then that of the idle connection.
                 other_cue.give();
                 rude.cue.give();
             }
@@ -374,7 +374,7 @@ fn second(
                 host.submit(other.get("/"), work_and_submit);
                 other_cue.gate.open(1);
             }
-            When::BehindSlowWork => unreachable!("it is dealt with above"),
+            When::BehindSlowWork => unreachable!("handled above"),
         }
     }
     while when == When::InATurn && seen.next.is_some() {
@@ -431,7 +431,7 @@ fn what_comes_at_rest_is_no_answer_where_a_turn_deals_with_one_event() {
     });
 }
 
-/// Requests that may be pipelined go through the same door.
+/// Requests that may be pipelined pass the same check.
 #[test]
 fn what_comes_at_rest_is_no_answer_to_pipelined_requests() {
     all_rows("pipelined", || {
@@ -444,7 +444,7 @@ fn what_comes_at_rest_is_no_answer_to_pipelined_requests() {
     });
 }
 
-/// A chain that goes on at once pays for no look, and a submission between two turns for one.
+/// A chain that continues at once costs no check; a submission between two turns costs one.
 #[test]
 fn looking_costs_a_call_only_where_it_can_tell_something() {
     const COUNT: u64 = 200;
@@ -466,7 +466,8 @@ fn looking_costs_a_call_only_where_it_can_tell_something() {
     let mut left = COUNT;
     engine.run(&mut left).unwrap();
     let before = besides_waits(&engine);
-    // Socket, connect, register and a send that comes too early; then a send and a read each.
+    // Socket, connect, register and a send that comes too early; then a send and a read for each
+    // request.
     assert_eq!(before, 4 + 2 * COUNT);
 
     for _ in 0..COUNT {
@@ -479,5 +480,5 @@ fn looking_costs_a_call_only_where_it_can_tell_something() {
     }
     assert_eq!((left, engine.stats().opened), (COUNT, 1));
     let calls = besides_waits(&engine) - before;
-    assert_eq!(calls, 3 * COUNT, "a look, a send, a read");
+    assert_eq!(calls, 3 * COUNT, "a check, a send, a read");
 }

@@ -53,9 +53,9 @@ impl Host {
     fn until(&mut self, what: &str, mut is_done: impl FnMut(&Engine<Log>, &Log) -> bool) {
         let end = Instant::now() + common::PATIENCE;
         while !is_done(self.source.as_source_ref().engine(), &self.log) {
-            assert!(Instant::now() < end, "not in time: {what}");
+            assert!(Instant::now() < end, "gave up waiting for: {what}");
             self.rounds += 1;
-            // A wake-up that is lost is a failure, and not the end of all tests.
+            // With a timeout, a lost wake-up fails this test instead of blocking all of them.
             self.event_loop
                 .dispatch(common::PATIENCE, &mut self.log)
                 .unwrap();
@@ -90,7 +90,7 @@ fn delays_and_deadlines_wake_the_loop_though_each_is_earlier_than_the_last() {
                 .after(delay),
             )
         });
-        // Its timer is set by the round, further away than the next one.
+        // This round sets the loop's timer; the next delay is due earlier.
         host.until("settled", |engine, _| {
             engine.next_timeout().is_some_and(|left| !left.is_zero()) || engine.pending() == 0
         });
@@ -191,7 +191,7 @@ fn an_engine_with_held_polls_lets_the_loop_sleep() {
     }
     host.until("all are sent", |engine, _| engine.stats().in_flight == 50);
     let turns = |host: &Host| host.engine(|engine| engine.stats().turns);
-    // What is left of the beginning.
+    // Let the last events of the beginning pass.
     let settled = Instant::now() + Duration::from_millis(200);
     while Instant::now() < settled {
         let pause = Some(Duration::from_millis(50));
@@ -211,7 +211,8 @@ fn a_panic_goes_through_the_dispatch_and_what_it_left_behind_is_not_lost() {
     let mut host = Host::new();
     host.engine(|engine| {
         engine.submit(server.get("/"), |_, _, cx| {
-            // Earlier than any timer that is set, and nobody is left to set one for it.
+            // It is due earlier than any timer that is set, and the panic keeps this turn from
+            // setting one.
             cx.start(
                 Next::call(|log: &mut Log, _| {
                     log.notes.push("after".into());
@@ -245,7 +246,7 @@ fn it_can_be_disabled_enabled_and_taken_out() {
     host.event_loop
         .dispatch(Some(Duration::from_millis(30)), &mut host.log)
         .unwrap();
-    assert!(host.log.replies.is_empty(), "disabled");
+    assert!(host.log.replies.is_empty(), "its source is disabled");
     handle.enable(&token).unwrap();
     host.until("the second engine's", |_, log| log.replies.len() == 1);
     handle.update(&token).unwrap();
@@ -260,7 +261,7 @@ fn it_can_be_disabled_enabled_and_taken_out() {
     let mut log = Log::default();
     engine.submit(server.get("/"), common::note);
     engine.run(&mut log).unwrap();
-    assert_eq!(log.texts(), ["a"], "on its own again");
+    assert_eq!(log.texts(), ["a"], "the engine runs on its own again");
 }
 
 #[test]
@@ -292,8 +293,8 @@ fn a_loop_with_other_data_lends_a_part_of_it() {
     assert!(app.turns > 0);
 }
 
-/// calloop notes anew, each time that a source is registered once more, that it is to be asked
-/// before it sleeps.
+/// Each time that a source is registered again, calloop adds another entry to the list of those to
+/// call before it sleeps.
 #[test]
 fn a_loop_that_had_many_timers_makes_one_turn_where_one_is_due() {
     fn beat(left: u32) -> Next<Log> {
@@ -324,7 +325,7 @@ fn a_readback_may_disable_its_own_source() {
     source.engine_mut().call(move |log: &mut Log, cx| {
         log.notes.push("disables".into());
         by.disable(&own.get().unwrap()).unwrap();
-        // Something that the loop would have to set a timer for.
+        // Something for which the loop would have to set a timer.
         cx.start(
             Next::call(|log: &mut Log, _| {
                 log.notes.push("later".into());
@@ -367,7 +368,7 @@ fn a_source_that_another_one_has_disabled_makes_no_turn() {
     host.event_loop.dispatch(pause, &mut host.log).unwrap();
     let turns = || source.as_source_ref().engine().stats().turns;
     let before = turns();
-    // Both are told of in one round, the first one first.
+    // One round has events for both, for the first one first.
     ping.ping();
     submitter
         .call(|log: &mut Log, _| {

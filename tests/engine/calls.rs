@@ -14,7 +14,7 @@ use httpstream::{
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Notes that it was dropped.
+/// Counts its drops.
 struct Guard(Rc<Cell<u32>>);
 
 impl Drop for Guard {
@@ -25,13 +25,13 @@ impl Drop for Guard {
 
 type Never = Box<dyn FnOnce(&mut Log, &mut Context<'_, Log>) -> Next<Log>>;
 
-/// A call that is never to be made, and how often it was dropped.
+/// A call that must never be made, and a count of its drops.
 fn never() -> (Never, Rc<Cell<u32>>) {
     let dropped = Rc::new(Cell::new(0));
     let guard = Guard(dropped.clone());
     let call = move |_: &mut Log, _: &mut Context<'_, Log>| -> Next<Log> {
         let _guard = &guard;
-        panic!("called");
+        panic!("the call was made");
     };
     (Box::new(call), dropped)
 }
@@ -74,7 +74,7 @@ fn delayed_call_is_never_early() {
     engine.start(
         Next::<Vec<Duration>>::call(move |late, cx| {
             late.push(begun.elapsed());
-            // What it asks for begins when it ends, however long it takes.
+            // Delays that it sets count from its end, however long it takes.
             std::thread::sleep(10 * MS);
             let ended = Instant::now();
             cx.start(
@@ -108,7 +108,7 @@ fn readback_keeps_reading_what_its_call_sends() {
     fn on_reply(log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>) -> Next<Log> {
         let _ = note(log, reply, cx);
         match log.replies.len() {
-            // The request of before, then another one.
+            // The previous request, then another one.
             1 => Next::call(|_: &mut Log, _| Next::again()),
             2 => Next::call(|_: &mut Log, _| {
                 Next::call(|_: &mut Log, cx| cx.again().after(MS)).after(MS)
@@ -159,7 +159,7 @@ fn cancelled_call_is_dropped_unmade_and_nobody_is_told() {
             assert!(bench.engine.cancel(id) && !bench.engine.cancel(id));
             bench.until("the end", |engine, _| engine.pending() == 0);
             assert_eq!(dropped.get(), 1);
-            assert_eq!(bench.stats().failed, 0, "no request has failed");
+            assert_eq!(bench.stats().failed, 0, "no request failed");
             bench.assert_empty();
         }
     }
@@ -183,7 +183,7 @@ fn cancelled_while_it_waits_the_readback_that_was_kept_is_told_once() {
             bench
                 .engine
                 .call(move |log: &mut Log, cx: &mut Context<'_, Log>| {
-                    // Each turn, until the call is due: it is cancelled then, before it is made.
+                    // Runs each turn until the call is due, then cancels it before it is made.
                     watch(id, log, cx)
                 });
             bench.replies(2);
@@ -207,7 +207,7 @@ fn cancelled_while_it_waits_the_readback_that_was_kept_is_told_once() {
     }
 }
 
-/// Calls itself, turn by turn, until there is a reply, and then cancels `id`.
+/// Calls itself each turn until there is a reply, and then cancels `id`.
 fn watch(id: httpstream::ChainId, log: &mut Log, cx: &mut Context<'_, Log>) -> Next<Log> {
     if !log.replies.is_empty() {
         assert!(cx.cancel(id));
@@ -226,13 +226,16 @@ fn call_that_cancels_its_own_chain_goes_no_further() {
         Next::send(request).read_by(note)
     });
     bench.until("the end", |engine, _| engine.pending() == 0);
-    assert!(bench.log.replies.is_empty(), "nobody was there to be told");
+    assert!(
+        bench.log.replies.is_empty(),
+        "the chain has no readback to call"
+    );
     bench.engine.submit(server.get("/"), |log, reply, cx| {
         let _ = note(log, reply, cx);
         Next::call(|_: &mut Log, cx| {
             cx.cancel(cx.id());
             cx.again()
-                .read_by(|_, _, _| unreachable!("what it answered is dropped"))
+                .read_by(|_, _, _| unreachable!("its result is dropped"))
         })
     });
     bench.replies(2);
@@ -290,7 +293,7 @@ fn call_runs_after_what_its_readback_asked_for() {
         let id = cx.call(call);
         assert!(cx.cancel(id));
         Next::call(move |log: &mut Log, _| {
-            assert_eq!(dropped.get(), 1, "carried out before");
+            assert_eq!(dropped.get(), 1, "carried out before the call");
             assert!(log.replies.is_empty());
             Next::done()
         })
@@ -306,9 +309,9 @@ fn panicking_call_ends_its_chain_and_no_other() {
     let told = Rc::new(Cell::new(0_u32));
     let guard = Guard(told.clone());
     bench.engine.submit(server.get("/"), move |_, reply, _| {
-        assert!(reply.is_ok(), "it hears no more");
+        assert!(reply.is_ok(), "called once only");
         let _guard = &guard;
-        Next::call(|_: &mut Log, _| std::panic::resume_unwind(Box::new("as told")))
+        Next::call(|_: &mut Log, _| std::panic::resume_unwind(Box::new("on purpose")))
     });
     bench.engine.submit(server.get("/"), note);
     let mut panics = 0;
@@ -320,7 +323,7 @@ fn panicking_call_ends_its_chain_and_no_other() {
     bench.assert_empty();
 }
 
-/// A readback that goes on by itself.
+/// A readback that continues on its own, through `on_due`.
 struct Beat(u32);
 
 impl<S> Readback<S> for Beat {
@@ -351,7 +354,7 @@ fn readback_that_waits_is_told_when_it_is_due() {
         server.get("/"),
         within_to(|log: &mut Log| Some(log), Beat(0)),
     );
-    // A closure has nothing to be told by.
+    // Closures have no `on_due`, so the chain ends.
     bench.engine.submit(server.get("/"), |log, reply, cx| {
         let _ = note(log, reply, cx);
         Next::wait()
@@ -401,7 +404,7 @@ fn parts_call_as_the_whole_does() {
         .unwrap();
     engine.call(within_call(
         part(2),
-        |_: &mut Bot, _: &mut Context<'_, Bot>| unreachable!("there is no such part"),
+        |_: &mut Bot, _: &mut Context<'_, Bot>| unreachable!("the part does not exist"),
     ));
     engine.run(&mut bots).unwrap();
     for bot in bots {

@@ -1,5 +1,5 @@
-//! A chain can be cancelled wherever it is: true once, then one more call with `Cancelled`, then
-//! nothing.
+//! A chain can be canceled wherever it is: `cancel` returns true once, its readback gets
+//! `Cancelled`, and then nothing more.
 
 use crate::common;
 
@@ -25,7 +25,7 @@ impl Resolve for Mute {
     }
 }
 
-/// A server that has the word up to a place that the path names, then is silent.
+/// A server that sends its response up to a point that the path names, and no further.
 fn partial() -> Server {
     Server::start(|peer| {
         let Some(seen) = peer.request() else { return };
@@ -38,10 +38,10 @@ fn partial() -> Server {
     })
 }
 
-/// Cancels, and checks all that is to be checked: also that an answer of `again` is dropped.
+/// Cancels a chain, and checks everything that follows. A result of `again` must be dropped.
 fn cancel(bench: &mut Bench, id: ChainId, phase: Phase, sent: Sent) {
-    assert!(bench.engine.cancel(id), "once");
-    assert!(!bench.engine.cancel(id), "and not twice");
+    assert!(bench.engine.cancel(id), "canceled");
+    assert!(!bench.engine.cancel(id), "canceled twice");
     assert!(
         bench.engine.next_timeout().unwrap().is_zero(),
         "a turn is due"
@@ -49,13 +49,13 @@ fn cancel(bench: &mut Bench, id: ChainId, phase: Phase, sent: Sent) {
     bench.replies(1);
     let error = bench.log.replies.pop().unwrap().unwrap_err();
     assert_eq!(facts(&error), (ErrorKind::Cancelled, phase, sent));
-    assert!(!bench.engine.cancel(id), "over");
+    assert!(!bench.engine.cancel(id), "the chain is over");
     bench.quiet();
     assert!(bench.log.replies.is_empty(), "no other call");
     bench.assert_empty();
 }
 
-/// Would go on for ever.
+/// Would continue forever.
 fn obstinate(
     log: &mut Log,
     reply: httpstream::Reply<'_>,
@@ -292,8 +292,8 @@ fn a_chain_that_another_submitted_in_the_same_breath() {
 
 #[test]
 fn a_failure_that_was_not_yet_told_becomes_the_cancellation() {
-    // The failure of `refused` waits for its readback at the end of the turn in which another
-    // readback cancels it.
+    // `refused` has failed, and its readback is to run at the end of the turn. Another readback
+    // cancels it before that.
     let server = Server::start(|peer| {
         while peer.request().is_some() {
             peer.send(b"garbage\r\n\r\n");
@@ -343,7 +343,7 @@ fn ids_of_old_chains_name_no_new_one() {
     bench.assert_empty();
 }
 
-/// More is asked for at once than one turn carries out, and the cancellation stands behind it all.
+/// More commands are queued than one turn carries out, and the cancellation is the last of them.
 #[test]
 fn a_cancellation_that_has_to_wait_its_turn_is_heard_before_the_response() {
     for path in ["/whole", "/streamed"] {
@@ -377,7 +377,7 @@ fn a_cancellation_that_has_to_wait_its_turn_is_heard_before_the_response() {
             .collect();
         assert!(bench.engine.cancel(id));
         gate.open(1);
-        // The response is there by the next turn.
+        // The response arrives before the next turn.
         std::thread::sleep(Duration::from_millis(30));
         bench.until("it is over", |engine, _| engine.pending() == others.len());
         assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled], "{path}");

@@ -1,5 +1,5 @@
-//! Chains run by themselves: the same request again, another one, after a delay, read by another
-//! readback, beside others.
+//! Chains run without their host: the same request again, another one, after a delay, with another
+//! readback, concurrently with others.
 
 use crate::common;
 
@@ -248,7 +248,7 @@ fn run_ends_with_the_last_chain() {
     assert_eq!((log.replies.len(), engine.pending()), (20, 0));
 }
 
-/// A bot that knows nothing of other bots.
+/// A bot that is unaware of other bots.
 #[derive(Default)]
 struct Bot {
     seen: Vec<String>,

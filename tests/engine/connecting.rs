@@ -1,4 +1,4 @@
-//! From a host's name to a connection, and what becomes of those that cannot be made.
+//! From a host name to a connection, and what happens if none can be made.
 
 use crate::common;
 
@@ -14,7 +14,7 @@ use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, System, Tabl
 use httpstream::{ErrorKind, Phase, Reply, Request, Sent};
 use socket2::{Domain, Socket, Type};
 
-/// A port that nobody listens on.
+/// Returns a port without a listener.
 fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -52,7 +52,7 @@ fn a_refused_connection_fails_with_its_reason() {
 #[test]
 fn a_socket_that_cannot_even_begin_to_connect_fails_in_the_same_phase() {
     let mut bench = Bench::new();
-    // No route to the broadcast address, or no permission: known at once.
+    // There is no route to the broadcast address, or no permission, and `connect` fails at once.
     let error = bench.fetch_err(get("http://255.255.255.255:9/"));
     assert_eq!(
         facts(&error),
@@ -65,13 +65,13 @@ fn a_socket_that_cannot_even_begin_to_connect_fails_in_the_same_phase() {
 fn localhost_is_tried_in_both_families() {
     for addr in ["127.0.0.1:0", "[::1]:0"] {
         if TcpListener::bind(addr).is_err() {
-            // A machine without IPv6 has one family less to try.
+            // A machine without IPv6 has only one family to try.
             assert!(addr.starts_with('['));
             continue;
         }
         let serve = || Server::on(addr, |peer| while peer.answer(&ok("a")) {});
-        // Another test's server may have the same port in the other family: one where it is free is
-        // kept so, and refuses.
+        // Another test's server may have the same port in the other family. Take a port that is
+        // free there, and keep it bound, so that connecting is refused.
         let (server, _kept) = (0..100)
             .map(|_| serve())
             .find_map(|server| {
@@ -86,7 +86,7 @@ fn localhost_is_tried_in_both_families() {
                     _ => Some((server, kept)),
                 }
             })
-            .expect("a port that is free in both families");
+            .expect("no port is free in both families");
         let mut bench = Bench::new();
         for host in ["localhost", "LOCALHOST.", "bot.localhost"] {
             let got = bench.fetch_ok(get(&format!("http://{host}:{}/", server.addr.port())));
@@ -175,13 +175,14 @@ fn overrides_come_before_names_and_addresses() {
 #[test]
 fn names_are_asked_for_once_for_all_who_wait() {
     let Some((name, ip)) = common::hosts_name() else {
-        println!("skipped: no name for an address of this machine beside localhost");
+        println!("skipped: this machine has no name except localhost");
         return;
     };
     let server = Server::on(&SocketAddr::new(ip, 0).to_string(), |peer| {
         while peer.answer(&ok("a")) {}
     });
-    // The name may stand in the hosts file, and only the system may know it: here it is asked.
+    // The name may be in the hosts file, and only the system may be able to resolve it. This test
+    // needs the system's resolver.
     let mut bench = Bench::with(|c| {
         c.hosts_file = None;
         c.resolver = Some(Arc::new(|| Box::new(System::new())));
@@ -198,7 +199,7 @@ fn names_are_asked_for_once_for_all_who_wait() {
 fn a_name_that_does_not_exist_fails_alone() {
     let server = Server::answering(ok("a"));
     let mut bench = Bench::new();
-    // RFC 6761 §6.4: never exists. Without a name server it cannot be known either.
+    // This name never exists (RFC 6761 §6.4). Without a name server the lookup fails, too.
     let missing = bench.submit(get("http://does-not-exist.invalid/"));
     bench.submit(server.get("/"));
     bench.until("the other answer", |_, log| {
@@ -209,7 +210,7 @@ fn a_name_that_does_not_exist_fails_alone() {
     bench.assert_empty();
 }
 
-/// Wants to be called every two milliseconds, whether anything is looked up or not.
+/// A resolver that wants a tick every two milliseconds, even if nothing is being looked up.
 #[derive(Clone, Debug)]
 struct Periodic {
     next: Instant,
@@ -254,14 +255,14 @@ fn a_resolver_with_nothing_to_look_up_has_its_deadlines_kept() {
             .turn(&mut bench.log, Some(common::PATIENCE))
             .unwrap();
     }
-    // The same where something else goes on.
+    // The same while an exchange is under way.
     let server = Server::answering(ok("a"));
     assert_eq!(bench.fetch_ok(server.get("/")).text(), "a");
     assert_eq!(bench.engine.pending(), 0);
 }
 
-/// Answers when the test says so: what it was asked, what it has to say, and how it wakes the
-/// engine.
+/// A resolver that answers when the test tells it to. It holds the questions, its answers, and the
+/// handle that wakes the engine.
 #[derive(Clone, Debug, Default)]
 struct Prompted(Arc<Mutex<Prompt>>);
 
@@ -305,11 +306,11 @@ impl Resolve for Prompted {
 fn an_answer_in_the_same_turn_as_a_panic_is_not_lost() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.to_string().contains("as told") {
+        if !info.to_string().contains("on purpose") {
             usual(info);
         }
     }));
-    // The wake-up before the response that brings the panic, and behind it.
+    // The wake-up comes before the response that causes the panic, or after it.
     for wake_first in [true, false] {
         let (gate, sent) = (Gate::new(), Gate::new());
         let (at, told) = (gate.clone(), sent.clone());
@@ -328,14 +329,14 @@ fn an_answer_in_the_same_turn_as_a_panic_is_not_lost() {
         bench
             .engine
             .submit(server.get("/panics"), |_: &mut Log, _: Reply<'_>, _| {
-                panic!("as told")
+                panic!("on purpose")
             });
         bench.submit(get(&format!("http://slow.test:{}/", server.addr.port())));
         bench.until("both are under way", |engine, _| {
             engine.stats().in_flight == 2 && engine.stats().links_dialing == 1
         });
         assert_eq!(server.next().path, "/panics");
-        // Nothing is left of what made them so.
+        // No events are left from setting this up.
         bench.quiet();
         let answer = || prompted.answer(server.addr.ip());
         if wake_first {

@@ -1,4 +1,5 @@
-//! No more connections than the limits allow; who does not fit waits, first in, first out.
+//! There are never more connections than the limits allow; other requests wait, first in, first
+//! out.
 
 use crate::common;
 
@@ -90,7 +91,7 @@ fn all_origins_together_get_no_more_than_the_total() {
     assert!(bench.log.replies.iter().all(Result::is_ok));
     for server in &servers {
         let paths: Vec<_> = server.so_far().into_iter().map(|seen| seen.path).collect();
-        assert_eq!(paths, ["/0", "/1", "/2"], "each origin's own order");
+        assert_eq!(paths, ["/0", "/1", "/2"], "each origin keeps its order");
     }
     bench.assert_empty();
 }

@@ -1,5 +1,5 @@
-//! The public API as programs outside compile against it: each line of the contract is used once,
-//! and what it says of types is asserted.
+//! The public API as external programs use it: each item is used once, and the documented
+//! properties of types are asserted.
 
 use crate::common;
 
@@ -78,7 +78,7 @@ fn types_keep_what_the_contract_says_of_them() {
     is_id::<ChainId>();
     is_send_sync_static::<Error>();
     is_send_sync_static::<Gone>();
-    // For every S, one that is not Send included.
+    // For every `S`, even if it is not `Send`.
     is_send_sync_static::<Submitter<Bot>>();
     assert_eq!(
         size_of::<Error>(),
@@ -226,7 +226,7 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
     ];
     assert!(calls.get() >= 5);
     drop(engine);
-    // What is refused comes back, whatever it is.
+    // A refusal returns what was submitted, whatever it is.
     let refusal = submitter.submit(refused(), |_, _, _| Next::done());
     let refusal = refusal.unwrap_err();
     assert!(!refusal.is_full() && format!("{refusal:?} {refusal}").starts_with("Gone"));
@@ -276,7 +276,7 @@ fn requests_are_built_as_the_contract_writes_them() {
     );
 }
 
-/// Never called: that it compiles is the test.
+/// Never called: it only has to compile.
 #[allow(dead_code)]
 fn responses_have_what_the_contract_lists(response: Response<'_>) {
     let _: (http::StatusCode, http::Version, &[u8]) =
@@ -383,7 +383,7 @@ fn an_engine_on_the_hosts_poll_takes_its_events() {
     let made = Engine::<Bot, Shared>::on_registry(registry, 100..100 + 96, || {}, config);
     let mut engine: Engine<Bot, Shared> = made.unwrap();
     is_mode(&engine);
-    // The host's own, under a token that is not the engine's.
+    // A registration of the host's own, under a token that is not the engine's.
     let (mut own, _other) = httpstream::mio::net::UnixStream::pair().unwrap();
     registry
         .register(&mut own, Token(1), Interest::WRITABLE)

@@ -1,5 +1,5 @@
-//! Each phase has its deadline: never early, told with its phase and whether the request may have
-//! been received.
+//! Each phase has its deadline. It is never early, and the error reports the phase and whether the
+//! request may have been received.
 
 use crate::common;
 
@@ -12,10 +12,10 @@ use httpstream::{
 };
 
 const SHORT: Duration = Duration::from_millis(80);
-/// Generous, and under the defaults of all other deadlines.
+/// Generous, but less than the defaults of all other deadlines.
 const BOUND: Duration = Duration::from_secs(9);
 
-/// Looks nothing up.
+/// A resolver that never answers.
 #[derive(Clone, Debug, Default)]
 struct Mute {
     cancelled: std::sync::Arc<std::sync::atomic::AtomicUsize>,
@@ -66,7 +66,7 @@ fn resolve() {
     assert_eq!(
         cancelled.load(std::sync::atomic::Ordering::Relaxed),
         2,
-        "both families"
+        "both families are looked up"
     );
     bench.assert_empty();
 }
@@ -89,7 +89,7 @@ fn connect() {
 fn write() {
     let server = Server::start(|peer| {
         peer.head();
-        // Reads no more, and is there.
+        // Stops reading, and keeps the connection open.
         Gate::new().pass();
     });
     let mut bench = Bench::new();
@@ -118,7 +118,7 @@ fn write_goes_on_as_long_as_some_bytes_do() {
     let mut bench = Bench::new();
     let post = Request::post(&server.url("/")).body(vec![0; 32 << 20]);
     let before = Instant::now();
-    // Each pause is shorter than the deadline by far, all together are longer.
+    // Each pause is much shorter than the deadline, and their sum is longer.
     let timeouts = |t: &mut Timeouts| t.write = Some(SHORT * 12);
     assert_eq!(
         bench
@@ -308,7 +308,7 @@ fn a_hold_outlasts_the_deadlines_of_the_engine() {
     let due = bench.engine.next_timeout().unwrap();
     assert!(
         due > Duration::from_secs(12) && due <= Duration::from_millis(15_002),
-        "silence and 10 s: {due:?}"
+        "the hold and 10 s: {due:?}"
     );
     let end = Instant::now() + Duration::from_millis(60);
     bench.until("the others would be over", |_, _| Instant::now() > end);
@@ -360,7 +360,7 @@ fn none_is_no_deadline() {
 
 #[test]
 fn a_look_up_that_is_given_up_leaves_no_turn_due() {
-    // Asked and cancelled within one turn: the resolver is never looked at.
+    // The lookup is started and canceled within one turn, so the resolver is never polled.
     let gate = Gate::new();
     let at = gate.clone();
     let server = Server::start(move |peer| {
@@ -392,7 +392,7 @@ fn a_look_up_that_is_given_up_leaves_no_turn_due() {
     server.next();
     server.next();
     gate.open(2);
-    // Both answers are to be there before the next turn.
+    // Both answers must arrive before the next turn.
     std::thread::sleep(Duration::from_millis(50));
     bench.replies(3);
     assert_eq!(bench.log.notes, ["true"]);
@@ -407,17 +407,17 @@ fn a_look_up_that_is_given_up_leaves_no_turn_due() {
     bench.assert_empty();
 }
 
-/// A readback that takes longer than [`SHORT`].
+/// How long a slow readback takes, longer than [`SHORT`].
 const SLOW: Duration = Duration::from_millis(150);
 
-/// A readback that is told a response, and one that is told a failure.
+/// Returns a request that is answered, and one that fails.
 fn told(server: &Server) -> [Request; 2] {
     let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", refused.local_addr().unwrap());
     [server.get("/"), Request::get(&url).build().unwrap()]
 }
 
-/// Notes whether a delay was over when it was.
+/// Records whether the delay had passed.
 fn note_due(log: &mut Log, asked: Instant) {
     log.notes.push((asked.elapsed() >= SHORT).to_string());
 }
@@ -484,7 +484,7 @@ fn a_deadline_set_by_a_slow_readback_is_not_over_before_it_has_begun() {
     let server = Server::answering(ok("a"));
     for request in told(&server) {
         let mut bench = Bench::new();
-        // What is idle is written to at once.
+        // Idle connections, on which a request is written at once.
         let crowd = 8;
         for _ in 0..crowd {
             bench.submit(server.get("/"));

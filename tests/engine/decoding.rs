@@ -1,4 +1,5 @@
-//! Bodies that a policy has decoded: what they take of a turn, of deadlines, and of each other.
+//! Bodies that a policy decodes: their share of a turn, their effect on deadlines, and on each
+//! other.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use httpstream::{
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Bytes that were told, and how each ended.
+/// The bytes that readbacks got, and how each response ended.
 #[derive(Default)]
 struct Told {
     bytes: Vec<usize>,
@@ -43,7 +44,7 @@ fn coded(body: &str) -> Answer {
     Answer::ok(body).header("Content-Encoding", "x")
 }
 
-/// Has what is coded decoded by what `make` makes.
+/// Decodes bodies with a decoder that `make` returns.
 #[derive(Clone)]
 struct Decodes<M>(M);
 
@@ -68,7 +69,7 @@ fn decoded<D: Decoder + 'static>(
     request.policy(Arc::new(Decodes(make))).build().unwrap()
 }
 
-/// Makes many bytes of each, and calls `works` each time.
+/// Turns each byte into many, and calls `works` each time.
 struct Many<W> {
     times: usize,
     left: usize,
@@ -96,7 +97,7 @@ impl<W: FnMut()> Decoder for Many<W> {
     }
 }
 
-/// Streams, and counts what comes.
+/// Streams, and counts the bytes.
 struct Counts(usize);
 
 impl Readback<Told> for Counts {
@@ -134,7 +135,7 @@ thread_local! {
     static NETWORK: std::cell::RefCell<Option<Network>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Takes ten milliseconds of the simulated time.
+/// Takes ten milliseconds of simulated time.
 fn works() {
     NETWORK.with_borrow(|network| network.as_ref().unwrap().sleep(10 * MILLI));
 }
@@ -166,9 +167,9 @@ fn a_server_is_not_silent_while_what_it_has_sent_is_decoded() {
         engine.run(&mut told).unwrap();
         assert_eq!(told.ends, [Ok(String::new())], "{why}");
         assert_eq!(told.bytes[0] % TIMES, 0, "{why}");
-        assert!(network.elapsed() > 5 * SECOND, "{why}: it took its time");
+        assert!(network.elapsed() > 5 * SECOND, "{why}: decoding takes time");
     }
-    // Behind what is decoded, the server is waited for no longer than ever.
+    // After the decoding, the server gets no more time than usual.
     let (network, mut engine) = simulated(
         |config| {
             config.turn_bytes = 64 << 10;
@@ -250,7 +251,7 @@ fn a_decoder_that_gives_a_byte_at_a_time_holds_up_no_turn() {
     assert!(most <= 50_000, "{most} pieces in a turn");
 }
 
-/// Wants at least a byte, as all that have a header do.
+/// A decoder that needs at least one byte, like every format with a header.
 #[derive(Default)]
 struct NotEmpty {
     has_begun: bool,
@@ -294,7 +295,7 @@ fn a_response_without_a_body_is_not_decoded_and_keeps_its_fields() {
             _ => coded("hello"),
         },
     );
-    // Path, whether the fields of the coding are there, the body.
+    // The path, whether the fields of the coding are present, and the body.
     let rows = [
         ("/head", true, ""),
         ("/304", true, ""),

@@ -1,5 +1,5 @@
-//! `drain` lets what is under way end, starts nothing new and cancels the rest; `Drop` calls
-//! nobody.
+//! `drain` lets exchanges under way end, starts nothing new and cancels the rest; dropping the
+//! engine calls no readback.
 
 use crate::common;
 
@@ -116,10 +116,10 @@ fn follow_ons_are_dropped_and_new_chains_are_answered_cancelled() {
     gate.open(1);
     bench.engine.drain(&mut bench.log, LONG).unwrap();
     assert_eq!(bench.log.texts(), ["/hold", "Cancelled"]);
-    assert_eq!(bench.log.notes, ["false"], "cancelled already");
+    assert_eq!(bench.log.notes, ["false"], "it is canceled already");
     assert_eq!(server.so_far().len(), 1);
 
-    // And the engine can be used on.
+    // The engine remains usable.
     assert_eq!(bench.fetch_ok(server.get("/b")).text(), "/b");
     bench.assert_empty();
 }
@@ -156,7 +156,7 @@ fn submissions_of_other_threads_are_cancelled_meanwhile() {
     let request = server.get("/late");
     let thread = std::thread::spawn(move || {
         submitter.submit(request, move |log: &mut Log, reply: Reply<'_>, cx| {
-            // The drain goes on until this one is told.
+            // The drain lasts until this chain has been canceled.
             gate.open(1);
             common::note(log, reply, cx)
         })
@@ -192,8 +192,8 @@ fn readbacks_that_go_on_for_ever_do_not_hold_it_up() {
         let mut told = 0;
         engine.turn(&mut told, Some(Duration::ZERO)).unwrap();
         assert_eq!(engine.drain(&mut told, within).unwrap(), 3);
-        assert!(told >= 3, "all that were there are told: {told}");
-        assert_eq!(engine.pending(), 3, "the last of them");
+        assert!(told >= 3, "every pending chain is canceled: {told}");
+        assert_eq!(engine.pending(), 3, "the chains started last");
     }
 }
 
@@ -251,7 +251,7 @@ fn dropping_the_engine_calls_no_readback_and_closes_all() {
     assert_eq!(told.iter().collect::<Vec<_>>(), ["dropped"; 3]);
 }
 
-/// More than begin in one turn.
+/// More than one turn starts.
 const MANY: usize = 5_000;
 
 #[test]

@@ -1,5 +1,4 @@
-//! An engine in a loop that is not its own: one file descriptor and one deadline are all that the
-//! host looks at.
+//! An engine in a foreign event loop: the host only watches one file descriptor and one deadline.
 
 use crate::common;
 
@@ -14,7 +13,8 @@ use mio::{Events, Interest, Poll, Token};
 /// A host that turns only when the descriptor is readable or the deadline has passed, and never
 /// lets the turn wait.
 ///
-/// The poll is asked anew at each round, as poll(2) is: what is still readable is told again.
+/// It registers the descriptor anew in each round, so it sees levels, as with poll(2): a descriptor
+/// that is still readable is reported again.
 fn host(
     bench: &mut Bench,
     what: &str,
@@ -25,7 +25,7 @@ fn host(
     while !is_done(&bench.engine, &bench.log) {
         assert!(
             Instant::now() < end,
-            "not within {:?}: {what} {:?}",
+            "gave up after {:?}, waiting for: {what} {:?}",
             common::PATIENCE,
             bench.stats()
         );
@@ -45,7 +45,7 @@ fn host(
     rounds
 }
 
-/// Whether the engine's descriptor becomes readable in time. A poll made for one question sees
+/// Whether the engine's descriptor becomes readable in time. A poll that is made for one call sees
 /// levels, not edges.
 fn level_poll(engine: &Engine<Log>, timeout: Option<Duration>) -> bool {
     let mut poll = Poll::new().unwrap();
@@ -82,10 +82,10 @@ fn nothing_is_lost_when_the_host_turns_only_when_told() {
     }
     let rounds = host(&mut bench, "all replies", |_, log| log.replies.len() == 100);
     let failed = bench.log.kinds().len();
-    assert_eq!(failed, 20, "the silent ones: {:?}", bench.log.kinds());
+    assert_eq!(failed, 20, "the unanswered ones: {:?}", bench.log.kinds());
     assert!(
         rounds < 100_000,
-        "the descriptor is not readable for nothing: {rounds}"
+        "too many rounds without a cause: {rounds}"
     );
     bench.assert_empty();
 }
@@ -99,7 +99,7 @@ fn an_idle_engine_is_neither_readable_nor_due() {
     assert!(!level_poll(&bench.engine, Some(Duration::from_millis(20))));
     assert!(
         bench.engine.next_timeout().unwrap() > Duration::from_secs(10),
-        "the idle connection's time"
+        "due when the idle connection expires"
     );
     bench.assert_empty();
     assert!(!level_poll(&bench.engine, Some(Duration::from_millis(20))));
@@ -220,7 +220,8 @@ fn a_turn_over_its_budget_says_that_there_is_more() {
             .unwrap();
         if turn.more {
             more += 1;
-            // Not where the poll was left out for the rest of its last batch: it is to be asked.
+            // A turn that skipped the poll for the rest of its last batch is not due: the host
+            // polls first.
             due += usize::from(bench.engine.next_timeout().unwrap().is_zero());
         }
     }

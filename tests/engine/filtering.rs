@@ -1,5 +1,5 @@
-//! The address filter: asked for the address that is dialled, each time one is, wherever it comes
-//! from.
+//! The address filter: called for every address that is dialed, each time, wherever the address
+//! comes from.
 
 use crate::common;
 
@@ -16,14 +16,14 @@ use httpstream::{Config, Engine, Error, ErrorKind, Phase, Request, Sent, Sim, pu
 
 const REFUSED: &str = "refused by the address filter";
 
-/// What a filter was asked.
+/// The addresses that a filter was called with.
 type Asked = Arc<Mutex<Vec<SocketAddr>>>;
 
 fn taken(asked: &Asked) -> Vec<SocketAddr> {
     std::mem::take(&mut asked.lock().unwrap())
 }
 
-/// A filter that notes what it is asked.
+/// A filter that records its calls.
 fn noting(
     config: &mut Config,
     allows: impl Fn(&SocketAddr) -> bool + Send + Sync + 'static,
@@ -50,7 +50,7 @@ fn get(url: &str) -> Request {
     Request::get(url).build().unwrap()
 }
 
-/// No address is left, and for each of them it is said why.
+/// Checks that no address was left, and that the error gives the reason for each of them.
 fn assert_refused(error: &Error, addrs: &[SocketAddr]) {
     assert_refused_when(Sent::No, error, addrs);
 }
@@ -84,7 +84,7 @@ fn it_is_asked_for_the_address_that_is_dialled() {
         },
         |_| true,
     );
-    // Not for what stands in the URL: that may be something else.
+    // It is called for the address that is dialed, which may differ from the one in the URL.
     for url in [
         format!("http://127.0.0.1:{port}/"),
         format!("http://named.test:{port}/"),
@@ -143,7 +143,11 @@ fn for_what_it_refuses_no_socket_is_opened() {
         );
     }
     let waits = engine.stats().turns;
-    assert_eq!(network.system_calls(), waits, "all it did was wait");
+    assert_eq!(
+        network.system_calls(),
+        waits,
+        "the only system calls were waits"
+    );
 }
 
 #[test]
@@ -190,9 +194,9 @@ fn a_connection_that_is_there_was_asked_for_when_it_was_made() {
     bench.assert_empty();
 }
 
-/// Every way of writing an address that is not public. The C library reads some as addresses that
-/// the standard library does not: to the engine these are names, which the system's resolver knows
-/// without asking anybody.
+/// Every notation of an address that is not public. The C library accepts some as addresses that
+/// the standard library does not. To the engine these are names, which the system's resolver
+/// resolves without a query.
 #[test]
 fn urls_of_strangers_lead_to_public_addresses_only() {
     let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -231,7 +235,8 @@ fn urls_of_strangers_lead_to_public_addresses_only() {
         assert_refused(&error, &[addr]);
         assert_eq!(taken(&asked), [addr], "{host}");
     }
-    // What the C library would take for 127.0.0.1 and the like does not come as far.
+    // Notations that the C library would take for addresses such as 127.0.0.1 are refused even
+    // earlier.
     for host in [
         "2130706433",
         "0x7f000001",
@@ -283,7 +288,7 @@ impl Rebinding {
         }
     }
 
-    /// The name leads inside from now on.
+    /// Makes the name resolve to the internal address from now on.
     fn rebind(&self) {
         self.network.host("rebinding.test", [INSIDE]);
     }
@@ -311,7 +316,7 @@ fn a_name_that_changes_its_address_leads_nowhere() {
     let mut sim = Rebinding::new();
     assert_eq!(sim.fetch().unwrap(), "public");
     sim.rebind();
-    // The connection is still the one that was asked for.
+    // This connection was allowed when it was made.
     assert_eq!(sim.fetch().unwrap(), "public");
     assert_eq!(taken(&sim.asked), [SocketAddr::from((PUBLIC, 80))]);
     sim.engine.close_idle();
@@ -327,10 +332,10 @@ fn sending_again_after_a_stale_connection_asks_anew() {
     assert_eq!(sim.fetch().unwrap(), "public");
     taken(&sim.asked);
     sim.rebind();
-    // The server's end is closed, and the news of it under way, when the request is written.
+    // The server has closed its end, and the FIN is in flight when the request is written.
     assert_eq!(sim.network.close_idle_peers(), 1);
     let inside = SocketAddr::from((INSIDE, 80));
-    // The first time it may have been heard.
+    // The server may have received the first attempt.
     assert_refused_when(Sent::Maybe, &sim.fetch().unwrap_err(), &[inside]);
     assert_eq!(sim.engine.stats().retried, 1);
     assert_eq!(taken(&sim.asked), [inside]);

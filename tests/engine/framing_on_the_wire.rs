@@ -1,4 +1,4 @@
-//! Where a response ends, whole, byte by byte and cut in two at every place.
+//! Where a response ends: received whole, byte by byte, and cut in two at every position.
 
 use crate::common;
 
@@ -11,7 +11,7 @@ struct Row {
     status: u16,
     body: &'static str,
     trailers: &'static [(&'static str, &'static str)],
-    /// Whether the server ends the connection after it.
+    /// Whether the server closes the connection after it.
     closes: bool,
     kept: bool,
 }
@@ -82,8 +82,8 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// A server that sends the row's bytes in the pieces that the request's path names: `/0` whole,
-/// `/1` byte by byte, `/n` in two after n - 1 bytes.
+/// A server that sends the row's bytes in pieces according to the path: `/0` whole, `/1` byte by
+/// byte, `/n` in two after n - 1 bytes.
 fn cutting(row: &'static Row) -> Server {
     Server::start(move |peer| {
         while let Some(seen) = peer.request() {
@@ -184,8 +184,8 @@ fn a_body_behind_204_is_out_of_turn() {
 
 #[test]
 fn an_end_inside_a_response_is_told_with_what_had_come() {
-    /// Why, the bytes that come; the phase, status, part of the body and missing bytes that are
-    /// told.
+    /// The case and the bytes received; then the reported phase, status, part of the body and
+    /// missing bytes.
     type Row = (
         &'static str,
         &'static str,
@@ -281,12 +281,12 @@ fn a_connection_that_ends_behind_the_last_chunks_line_has_sent_all() {
     bench.assert_empty();
 }
 
-/// Heads and bodies that are framed, and the lengths at which an end is a true one.
+/// Framed messages, and at how many bytes before their end a close is a valid end.
 const FRAMED: &[(&str, &str, &[usize])] = &[
     (
         "chunks",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a\r\nOK\r\n0\r\n\r\n",
-        // Behind the last chunk's line, where the zero-sized chunk has come, and at the very end.
+        // After the last chunk's line, where the zero-sized chunk has arrived, and at the very end.
         &[2, 0],
     ),
     (
@@ -300,13 +300,13 @@ const FRAMED: &[(&str, &str, &[usize])] = &[
         &[0],
     ),
     (
-        "a length behind an interim response",
+        "a length after an interim response",
         "HTTP/1.1 103 x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK",
         &[0],
     ),
 ];
 
-/// `None`: the whole response is collected.
+/// With `None` the whole response is collected.
 fn ends_at_every_byte(flow: Option<Flow>, end_comes_later: bool) {
     for &(why, wire, from_end) in FRAMED {
         let gate = Gate::new();
@@ -415,7 +415,7 @@ fn large_bodies_come_whole() {
         let mut bench = Bench::new();
         for i in 0..3 {
             let got = bench.fetch_ok(server.get("/"));
-            assert!(got.body == body, "byte for byte");
+            assert!(got.body == body, "the body differs");
             assert_eq!(got.reused, i > 0);
         }
         bench.assert_empty();

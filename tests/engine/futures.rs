@@ -1,5 +1,5 @@
-//! Conversations as futures: polled by the engine's own turns, and by executors that know nothing
-//! of it.
+//! Conversations as futures: polled by the engine's own turns, and by executors that are unaware of
+//! it.
 
 use crate::common;
 
@@ -17,18 +17,18 @@ use httpstream::{
     Config, Engine, Error, ErrorKind, Gone, Info, Next, Request, Sent, Sim, SubmitError, Submitter,
 };
 
-/// Notes something in the log, from a task.
+/// Records something in the log, from a task.
 async fn say(http: &Submitter<Log>, what: impl Into<String>) {
     let what = what.into();
     let noted = http.with(|log: &mut Log| log.notes.push(what)).await;
-    noted.expect("the engine is there");
+    noted.expect("the engine still exists");
 }
 
 fn text(response: &httpstream::http::Response<Vec<u8>>) -> String {
     String::from_utf8_lossy(response.body()).into_owned()
 }
 
-/// Wakes a thread that is parked.
+/// Wakes a parked thread.
 struct Unpark(std::thread::Thread);
 
 impl Wake for Unpark {
@@ -37,7 +37,7 @@ impl Wake for Unpark {
     }
 }
 
-/// The least of executors.
+/// A minimal executor.
 fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
@@ -46,7 +46,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        assert!(Instant::now() < end, "never ready");
+        assert!(Instant::now() < end, "the future never completes");
         std::thread::park_timeout(common::PATIENCE);
     }
 }
@@ -72,7 +72,7 @@ fn a_login_reads_from_top_to_bottom() {
     bench.engine.run(&mut bench.log).unwrap();
     assert_eq!(bench.log.notes, ["token of /token-of-/login"]);
     assert_eq!(bench.stats().answered, 2);
-    assert_eq!(bench.stats().opened, 1, "on one connection");
+    assert_eq!(bench.stats().opened, 1, "both use one connection");
     bench.assert_empty();
 }
 
@@ -85,7 +85,7 @@ fn a_task_takes_no_wakeup_and_no_more_system_calls_than_a_chain_of_readbacks() {
     });
     let request = Request::get("http://10.0.0.1/").build().unwrap();
     let mut engine = Engine::<(), Sim>::on_network(&network, Config::default()).unwrap();
-    // What it takes to connect is in neither count.
+    // The cost of connecting is in neither count.
     engine.submit(request.clone(), |(), _, cx| cx.done());
     engine.run(&mut ()).unwrap();
 
@@ -149,7 +149,7 @@ fn a_fetched_response_is_there_whenever_it_is_asked_for() {
     let early = bench.engine.fetch(server.get("/"));
     let refused = Request::get("http://127.0.0.1:1/").build().unwrap();
     let refused = bench.engine.fetch(refused);
-    // It does not keep the engine running for ever.
+    // A future alone does not keep the engine running.
     bench.engine.run(&mut bench.log).unwrap();
     assert_eq!(text(&block_on(early).unwrap()), "abc");
     assert_eq!(block_on(refused).unwrap_err().kind(), ErrorKind::Connect);
@@ -168,7 +168,7 @@ fn what_is_dropped_is_cancelled() {
     bench.until("they are sent", |engine, _| engine.stats().in_flight == 2);
     drop((held, also_held, long, http));
     bench.engine.run(&mut bench.log).unwrap();
-    assert_eq!(bench.stats().failed, 2, "and the sleep is told to nobody");
+    assert_eq!(bench.stats().failed, 2, "a canceled sleep is not a failure");
     bench.assert_empty();
 }
 
@@ -183,7 +183,7 @@ fn a_cancelled_task_is_dropped_and_with_it_what_it_awaits() {
     let task = bench.engine.spawn(async move {
         let _held = held;
         let _ = http.fetch(request).await;
-        unreachable!("nobody answers");
+        unreachable!("the server never answers");
     });
     bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
     assert!(bench.engine.cancel(task));
@@ -205,7 +205,7 @@ fn of_an_engine_that_is_gone_the_futures_say_so() {
     let kept = Rc::new(RefCell::new(None));
     let (submitter, left) = (http.clone(), Rc::clone(&kept));
     bench.engine.spawn(async move {
-        // Awaited by nobody any more when the task is dropped.
+        // A future that nothing awaits any more when the task is dropped.
         *left.borrow_mut() = Some(submitter.sleep(Duration::MAX));
         std::future::pending().await
     });
@@ -215,7 +215,7 @@ fn of_an_engine_that_is_gone_the_futures_say_so() {
     assert_eq!(block_on(before).unwrap_err().kind(), ErrorKind::Gone);
     block_on(slept);
     block_on(kept.take().unwrap());
-    // It was made before the engine went.
+    // It completed before the engine was dropped.
     assert_eq!(block_on(asked), Ok(0));
     let after = http.fetch(server.get("/"));
     assert_eq!(block_on(after).unwrap_err().kind(), ErrorKind::Gone);
@@ -248,7 +248,7 @@ fn a_panic_in_a_task_is_the_hosts_and_the_others_go_on() {
 fn tasks_start_tasks_and_wake_each_other() {
     let mut bench = Bench::new();
     let http = bench.engine.submitter();
-    // A channel of one value, by hand: what its waker wakes is a task.
+    // A hand-made channel of one value. Its waker wakes a task.
     let cell: Rc<RefCell<(Option<u32>, Option<Waker>)>> = Rc::default();
     let (give, take) = (Rc::clone(&cell), cell);
     let giver = http.clone();
@@ -259,7 +259,7 @@ fn tasks_start_tasks_and_wake_each_other() {
             cell.0 = Some(7);
             cell.1.take()
         };
-        waker.expect("the other waits").wake();
+        waker.expect("the other task waits").wake();
     });
     bench.engine.spawn(async move {
         let taken = std::future::poll_fn(|cx| {
@@ -298,7 +298,7 @@ fn what_a_slow_task_asks_for_is_not_early() {
     let mut bench = Bench::new();
     let http = bench.engine.submitter();
     bench.engine.spawn(async move {
-        // Blocking is bad manners; a delay counts from after it all the same.
+        // A task should not block, but a delay that it sets afterwards must still be full.
         std::thread::sleep(Duration::from_millis(20));
         let began = Instant::now();
         http.sleep(Duration::from_millis(10)).await;
@@ -346,7 +346,7 @@ fn futures_of_a_submitter_are_send() {
     is_send(&engine.fetch(request));
 }
 
-// ---- what is known of the exchange ----
+// ---- details of the exchange ----
 
 #[test]
 fn a_response_has_its_info_among_its_extensions() {
@@ -391,15 +391,19 @@ fn of_an_engine_that_is_gone_the_error_has_the_request() {
             (error.kind(), error.request_sent()),
             (ErrorKind::Gone, sent)
         );
-        assert_eq!(error.resend_is_safe(), sent == Sent::No, "it is a POST");
+        assert_eq!(
+            error.resend_is_safe(),
+            sent == Sent::No,
+            "a POST is safe only if it was not sent"
+        );
         assert_eq!(error.request().unwrap().uri().path(), path);
         assert!(!format!("{error} {error:#} {error:?}").contains(path));
     }
 }
 
-// ---- futures wait for room in the inbox ----
+// ---- futures wait for a place in the inbox ----
 
-/// Counts how often it is woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Woken(std::sync::atomic::AtomicUsize);
 
@@ -439,7 +443,7 @@ fn futures_wait_for_room_first_come_first_served() {
     }
     assert!(http.call(|_, cx| cx.done()).unwrap_err().is_full());
     let mut noted = Vec::new();
-    // Two at a time; each of them has then to be polled, to take the room that it was woken for.
+    // Two at a time. A woken future must be polled to take its place.
     for round in 1..=5 {
         engine.turn(&mut noted, Some(Duration::ZERO)).unwrap();
         assert_eq!(noted, Vec::from_iter(0..2 * round));
@@ -450,7 +454,7 @@ fn futures_wait_for_room_first_come_first_served() {
         assert_eq!(
             called,
             (2 * round + 2).min(10),
-            "no more than there is room for"
+            "only as many as there are places"
         );
         for (n, (future, woken)) in futures.iter_mut().enumerate().take(2 * round + 2) {
             match n < 2 * round {
@@ -480,13 +484,13 @@ fn a_future_that_goes_before_it_was_admitted_leaves_its_room_to_the_next() {
     let (mut last, woken_last) = futures.pop().unwrap();
     let (called, woken_called) = futures.remove(1);
     let (waiting, woken_waiting) = futures.remove(1);
-    // Not called yet: it takes nobody's room with it.
+    // This one was not woken yet, so it holds no place.
     drop(waiting);
     let mut noted = Vec::new();
     engine.turn(&mut noted, Some(Duration::ZERO)).unwrap();
     assert_eq!((woken_called.times(), woken_waiting.times()), (1, 0));
     assert_eq!(woken_last.times(), 0);
-    // Called, and gone: the next one is called in its place.
+    // This one was woken and dropped, so the next one is woken in its place.
     drop(called);
     assert_eq!(woken_last.times(), 1);
     assert!(poll(&mut last, &woken_last).is_pending());
@@ -510,7 +514,7 @@ fn who_waits_for_room_is_told_when_the_engine_goes() {
     drop(engine);
     assert_eq!(woken.times(), 1);
     let Poll::Ready(Err(error)) = poll(&mut late, &woken) else {
-        panic!("it is over");
+        panic!("the future is still pending");
     };
     assert_eq!(
         (error.kind(), error.request_sent()),
@@ -525,7 +529,7 @@ fn run_waits_for_who_waits_for_room() {
     config.max_inbox = 1;
     let mut engine = Engine::<u32>::with_config(config).unwrap();
     let http = engine.submitter();
-    // It takes the room, and is over as soon as the engine turns.
+    // This call takes the only place, and ends as soon as the engine turns.
     http.call(|calls, cx| {
         *calls += 1;
         cx.done()
@@ -537,7 +541,7 @@ fn run_waits_for_who_waits_for_room() {
         let mut page: Boxed<_> = Box::pin(http.fetch(request));
         assert!(poll(&mut page, &Arc::default()).is_pending());
         is_waiting.send(()).unwrap();
-        // Long after there is room, its executor comes to it.
+        // Its executor polls it long after a place has become free.
         std::thread::sleep(Duration::from_millis(100));
         block_on(page).map(|page| text(&page))
     });

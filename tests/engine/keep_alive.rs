@@ -1,5 +1,5 @@
-//! Connections are kept, taken newest first, watched while idle, and closed when their time or
-//! number is over.
+//! Connections are kept, reused newest first, watched while idle, and closed when their time or the
+//! limit is exceeded.
 
 use crate::common;
 
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use common::{Bench, Gate, Server, ok};
 use httpstream::{Config, Next, Request, Timeouts};
 
-/// Each answer names its connection.
+/// A server whose answers contain the number of the connection.
 fn naming() -> Server {
     Server::start(|peer| while peer.answer(&ok(&peer.number.to_string())) {})
 }
 
-/// Opens `count` connections at once: all requests are held until the last has come. Answers which
-/// was parked last.
+/// Opens `count` connections at once, since all requests are held until the last has arrived.
+/// Returns the connections in the order in which they were parked.
 fn park(bench: &mut Bench, server: &Server, gate: &Gate, count: usize) -> Vec<String> {
     let before = bench.log.replies.len();
     for i in 0..count {
@@ -214,7 +214,8 @@ fn an_end_of_file_right_behind_a_response_is_noticed_with_it() {
     let server = Server::once(ok("a"));
     let mut bench = Bench::new();
     for _ in 0..20 {
-        // Whether or not the end is there in the same turn, the next request gets its answer.
+        // The end may be seen in the same turn or later; the next request is answered in either
+        // case.
         let got = bench.fetch_ok(server.get("/"));
         assert_eq!(got.text(), "a");
     }
@@ -287,7 +288,7 @@ fn a_request_may_end_its_connection_or_want_its_own() {
     assert_eq!((got.text(), got.reused), ("1", false));
     assert_eq!(bench.stats().links_idle, 2);
     let close = Request::get(&server.url("/")).close().build().unwrap();
-    assert_eq!(bench.fetch_ok(close).text(), "1", "the newest");
+    assert_eq!(bench.fetch_ok(close).text(), "1", "the newest is reused");
     assert_eq!(bench.stats().links_idle, 1);
     assert!(server.so_far()[2].head.contains("Connection: close"));
     assert_eq!(bench.fetch_ok(server.get("/")).text(), "0");
@@ -354,7 +355,7 @@ fn expired_connections_are_not_used_though_their_timers_have_not_run() {
     bench.assert_empty();
 }
 
-/// Whatever is for ever: each duration of a configuration and a request that is as long as can be.
+/// Endless durations: each setting of the configuration and of a request at its maximum.
 #[test]
 fn durations_without_end_are_never_and_connections_are_used_again() {
     type Set = fn(&mut Config, Duration);
@@ -415,7 +416,7 @@ fn durations_without_end_are_never_and_connections_are_used_again() {
             ];
             for request in requests {
                 bench.fetch_ok(request.build().unwrap());
-                // What is due is not, as far as a host can tell.
+                // As far as a host can tell, nothing is due.
                 bench.quiet();
                 let deadline = bench.engine.next_timeout();
                 assert!(
@@ -423,7 +424,7 @@ fn durations_without_end_are_never_and_connections_are_used_again() {
                     "{name} {duration:?}: {deadline:?}"
                 );
             }
-            // What is delayed for ever waits, and can be cancelled.
+            // A chain that is delayed forever waits, and can be canceled.
             let id = bench.engine.start(
                 bench
                     .engine

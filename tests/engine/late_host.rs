@@ -1,5 +1,5 @@
-//! A host that is late loses nothing: what the kernel holds comes before a deadline that passed
-//! while nobody looked.
+//! A late host loses nothing: data in the kernel's buffers is read before a deadline counts that
+//! passed in the meantime.
 
 use crate::common;
 
@@ -10,11 +10,11 @@ use common::{Bench, Gate, Server, ok};
 use httpstream::{Config, Engine, ErrorKind, Next, Request, Shared};
 use mio::{Events, Poll, Token, Waker};
 
-/// How long the deadlines are, and how long the host is away.
+/// The length of the deadlines, and how long the host is away.
 const DEADLINE: Duration = Duration::from_millis(1000);
 const AWAY: Duration = Duration::from_millis(1500);
 
-/// What is asked for, and how the engine is set up.
+/// The requests, and the configuration of the engine.
 struct Row {
     name: &'static str,
     count: usize,
@@ -74,7 +74,7 @@ const ROWS: [Row; 6] = [
     },
 ];
 
-/// Answers with a body of that length, when its gate is open.
+/// A server that answers with a body of this length when its gate is open.
 fn server(len: usize) -> (Server, Gate) {
     let gate = Gate::new();
     let at = gate.clone();
@@ -90,7 +90,7 @@ fn server(len: usize) -> (Server, Gate) {
     (server, gate)
 }
 
-/// What the turns have brought: the lengths of bodies, and errors.
+/// The results of the turns: the lengths of bodies, and errors.
 #[derive(Debug, Default)]
 struct Got {
     bodies: Vec<usize>,
@@ -171,7 +171,7 @@ fn an_engine_on_its_hosts_poll_loses_nothing() {
             });
         }
         let mut got = Got::default();
-        // Fewer than have something to tell.
+        // Fewer than there are sockets with events.
         let mut events = Events::with_capacity(16);
         let mut turn = |engine: &mut Engine<Got, Shared>, got: &mut Got, wait| {
             poll.poll(&mut events, wait).unwrap();
@@ -234,8 +234,8 @@ fn an_engine_in_a_runtime_that_was_blocked_loses_nothing() {
     }
 }
 
-/// The body of a request whose server refuses it is not sent, though the wait for that was over
-/// before the host looked, and others' events stand before the refusal.
+/// If a server refuses a body, the body is not sent, even though the wait for the refusal had
+/// expired before the host turned, and events of other connections precede it.
 #[test]
 fn a_refusal_that_is_there_comes_before_the_end_of_the_wait_for_it() {
     const OTHERS: usize = 5;
@@ -274,7 +274,7 @@ fn a_refusal_that_is_there_comes_before_the_end_of_the_wait_for_it() {
     answering.open(OTHERS);
     thread::sleep(Duration::from_millis(100));
     refusing.open(1);
-    // It is a second that a client waits.
+    // A client waits for one second.
     thread::sleep(Duration::from_millis(1200));
     bench.replies(OTHERS + 1);
     let replies = bench.log.replies.iter();
@@ -286,8 +286,8 @@ fn a_refusal_that_is_there_comes_before_the_end_of_the_wait_for_it() {
     assert!(bench.stats().bytes_out - sent < 1000, "{:?}", bench.stats());
 }
 
-/// What drips without end is ended by its total deadline all the same, and a server that is silent
-/// by the one of its phase.
+/// An endlessly dripping response is still ended by its total deadline, and a silent server by the
+/// deadline of its phase.
 #[test]
 fn deadlines_still_end_what_goes_on_and_what_does_not() {
     let server = Server::start(|peer| {

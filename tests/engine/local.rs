@@ -1,4 +1,4 @@
-//! Chains started from inside tasks and by `start`, and what a context knows of its chain.
+//! Chains started from inside of tasks and by `start`, and the chain's data in a context.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -82,12 +82,12 @@ fn what_is_asked_for_between_turns_makes_a_turn_due() {
     }));
     let mut calls = 0;
     let turn = engine.turn(&mut calls, Some(Duration::from_secs(10)));
-    assert_eq!(turn.unwrap().events, 1, "the poll has become readable");
+    assert_eq!(turn.unwrap().events, 1, "the engine was woken");
     while engine.next_deadline().is_some() {
         engine.turn(&mut calls, Some(Duration::ZERO)).unwrap();
     }
     assert_eq!(calls, 1);
-    // `run` ends with what was asked for, not with the `Local`.
+    // `run` waits for the chains, not for the `Local`.
     http.start(Next::call(|calls: &mut u32, _| {
         *calls += 1;
         Next::done()
@@ -163,7 +163,7 @@ fn a_cancellation_overtakes_no_submission() {
         told.push(reply.err().map(|error| error.kind()));
         Next::done()
     }
-    // Each way in, and each way to cancel what came by it.
+    // Each way to submit, and a way to cancel for each.
     let ids = [
         submitter.submit(get("/"), note).unwrap(),
         http.start(Next::send(get("/")).read_by(note)),
@@ -196,7 +196,7 @@ fn of_an_engine_that_is_gone_each_future_says_so() {
     assert!(gone(poll_once(http.fetch(get("/after")))));
     assert!(poll_once(http.sleep(Duration::MAX)).is_ready());
     assert_eq!(poll_once(http.with(|(), _| 1)), Poll::Ready(Err(Gone)));
-    // What is started now is dropped with all that it holds.
+    // A task spawned now is dropped with all that it holds.
     let held = Rc::new(());
     let task = Rc::clone(&held);
     http.spawn(async move { drop(task) });
@@ -228,7 +228,7 @@ fn a_chain_begins_with_whatever_can_come_next() {
         told.push("request");
         cx.done()
     }));
-    // Read by nobody.
+    // Its response has no readback.
     engine.start(engine.send(get("/")));
     engine.start(Next::call(move |told: &mut Vec<_>, _| {
         told.push("call");
@@ -278,7 +278,7 @@ fn a_context_knows_the_request_of_its_chain() {
         seen.push(path(cx.request()));
         cx.send(get("/first")).read_by(move |seen, _, cx| {
             let request = cx.request();
-            // It does not keep the context borrowed.
+            // The request does not borrow the context.
             cx.submit(get("/other"), move |seen, _, cx| {
                 seen.push(path(cx.request()));
                 cx.done()
@@ -319,7 +319,7 @@ fn a_context_counts_failures_since_the_last_exchange_that_was_none() {
     });
     let mut seen = Vec::new();
     engine.run(&mut seen).unwrap();
-    // The last two are answered by nothing, which is an error.
+    // The last two get no response, which is an error.
     assert_eq!(seen, [1, 2, 0, 1, 0, 1, 2]);
     assert!(network.misuses().is_empty());
 }

@@ -1,9 +1,9 @@
-//! The engine against scripted servers on loopback, and the simulated network where time is the
-//! subject: a module per behaviour.
+//! The engine against scripted servers on loopback, and on the simulated network where time
+//! matters: a module for each behavior.
 //!
-//! They share one program, since linking each by itself would take longer than running it. What
-//! counts the descriptors of its process, forks, or sets up something that is there once in a
-//! process is a file beside this folder: a program of its own.
+//! All modules share one program, since linking each separately would take longer than running it.
+//! Tests that count the descriptors of their process, fork, or set up something that exists once
+//! per process are files next to this folder, each a program of its own.
 
 #[path = "../common/mod.rs"]
 mod common;

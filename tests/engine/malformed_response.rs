@@ -1,5 +1,5 @@
-//! A malformed response fails its own exchange, with what was violated and where; the others never
-//! notice.
+//! A malformed response fails its own exchange, and the error reports the violation and its
+//! position; other exchanges are unaffected.
 
 use crate::common;
 
@@ -137,7 +137,7 @@ fn each_fails_alone_with_the_violation_and_its_place() {
     });
     let mut bench = Bench::new();
     bench.submit(neighbour.get("/"));
-    bench.until("the neighbour is half read", |engine, _| {
+    bench.until("the neighbor is half read", |engine, _| {
         engine.stats().bytes_in > 0
     });
     for (why, wire, phase, violation) in rows() {
@@ -148,7 +148,7 @@ fn each_fails_alone_with_the_violation_and_its_place() {
                     true => peer.send_pieces(wire.as_bytes().chunks(1)),
                     false => drop(peer.send(wire.as_bytes())),
                 }
-                // The client closes; nothing of the end is this server's doing.
+                // The client closes, and this server does nothing to cause it.
                 peer.hold();
             });
             let error = bench.fetch_err(server.get("/"));
@@ -166,7 +166,7 @@ fn each_fails_alone_with_the_violation_and_its_place() {
             assert_eq!(
                 bench.stats().links_open,
                 1,
-                "{why}: only the neighbour's is left"
+                "{why}: only the neighbor's link is left"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! Names through the whole engine: the hosts file, zone ids, look-ups that are shared, bounded,
-//! kept and stale.
+//! Names through the whole engine: the hosts file, zone ids, and lookups that are shared, bounded,
+//! cached and stale.
 
 use crate::common;
 
@@ -17,14 +17,14 @@ use httpstream::{Config, Engine, ErrorKind, Phase, Request, Sim};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Answers by a script, each name's answers one after the other; in the turn after the question, or
-/// when let go.
+/// A resolver with a script: each name has its answers, given one after another, in the turn after
+/// the question or on command.
 #[derive(Clone, Debug, Default)]
 struct Scripted(Arc<Mutex<Script>>);
 
 #[derive(Debug, Default)]
 struct Script {
-    /// What is answered to `A`; to `AAAA`, that there is none, or the same failure.
+    /// Answers to `A`. `AAAA` is answered with no data, or with the same failure.
     answers: HashMap<&'static str, VecDeque<LookupAnswer>>,
     asked: Vec<(Family, String)>,
     held: VecDeque<(LookupId, LookupAnswer)>,
@@ -43,13 +43,13 @@ impl Scripted {
         scripted
     }
 
-    /// From now on answers wait to be let go.
+    /// Makes answers wait until they are released.
     fn holding(self) -> Self {
         self.0.lock().unwrap().holds = true;
         self
     }
 
-    /// How many questions are asked and not answered.
+    /// Returns the number of lookups under way.
     fn under_way(&self) -> usize {
         self.0.lock().unwrap().held.len()
     }
@@ -116,7 +116,7 @@ fn broken() -> LookupAnswer {
     LookupAnswer::failed(LookupError::Failed("SERVFAIL".to_owned()))
 }
 
-/// On a connection that nobody uses again.
+/// A request with a connection of its own.
 fn get(url: &str) -> Request {
     Request::get(url)
         .fresh_connection()
@@ -125,7 +125,7 @@ fn get(url: &str) -> Request {
         .unwrap()
 }
 
-/// A hosts file of its own, which goes with it.
+/// A temporary hosts file.
 struct Hosts(PathBuf);
 
 impl Hosts {
@@ -155,7 +155,7 @@ fn a_hosts_file_is_read_again_when_it_changes() {
         println!("skipped: 127.0.0.2 is not an address of this machine");
         return;
     }
-    // Another test may have the port of the first at the address of the second.
+    // Another test may use the first server's port at the second address.
     let (first, _second) = (0..100)
         .find_map(|_| {
             let first = Server::start(|peer| while peer.answer(&ok("first")) {});
@@ -164,7 +164,7 @@ fn a_hosts_file_is_read_again_when_it_changes() {
             let answers = |peer: &mut common::Peer| while peer.answer(&ok("second")) {};
             Some((first, Server::on(&second, answers)))
         })
-        .expect("a port that is free at both addresses");
+        .expect("no port is free at both addresses");
     let port = first.addr.port();
     let hosts = Hosts::new("changes", "127.0.0.1 h.test\n");
     let resolver = Scripted::default();
@@ -178,7 +178,10 @@ fn a_hosts_file_is_read_again_when_it_changes() {
     hosts.write("127.0.0.2 h.test\n");
     let end = Instant::now() + common::PATIENCE;
     while bench.fetch_ok(get(&url)).text() != "second" {
-        assert!(Instant::now() < end, "it is noticed within a second");
+        assert!(
+            Instant::now() < end,
+            "the change is not noticed within a second"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(
@@ -190,13 +193,16 @@ fn a_hosts_file_is_read_again_when_it_changes() {
     assert_eq!(
         asked.asked(),
         0,
-        "nobody is asked, for the other family neither"
+        "nothing is looked up, not even for the other family"
     );
     hosts.write("");
     let end = Instant::now() + common::PATIENCE;
     let error = loop {
         match bench.fetch(get(&url)) {
-            Ok(_) => assert!(Instant::now() < end, "it is noticed within a second"),
+            Ok(_) => assert!(
+                Instant::now() < end,
+                "the change is not noticed within a second"
+            ),
             Err(error) => break error,
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -209,7 +215,7 @@ fn a_hosts_file_is_read_again_when_it_changes() {
     bench.assert_empty();
 }
 
-/// The time that this thread has computed.
+/// Returns the processor time of this thread.
 fn computed() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -217,12 +223,13 @@ fn computed() -> Duration {
 
 #[test]
 fn a_large_hosts_file_that_changes_holds_no_turn_up() {
-    // A release build takes a fraction of the time.
+    // A release build takes a fraction of this time.
     const LONGEST_TURN: Duration =
         Duration::from_millis(if cfg!(debug_assertions) { 60 } else { 25 });
-    // One that is read whole, and one of which the end is not read.
+    // One is read whole; of the other the end is not read.
     for megabytes in [4, 50] {
-        // What other programs do to the caches counts as computed here: another run shows it.
+        // Cache misses caused by other programs count as processor time here, so repeat the
+        // measurement.
         let mut longest = longest_turn_with_hosts(megabytes);
         for _ in 0..2 {
             if longest > LONGEST_TURN {
@@ -234,7 +241,7 @@ fn a_large_hosts_file_that_changes_holds_no_turn_up() {
     }
 }
 
-/// What the longest turn computes while a hosts file of that size is read again.
+/// Returns the processor time of the longest turn while a hosts file of this size is read again.
 fn longest_turn_with_hosts(megabytes: usize) -> Duration {
     let first = Server::start(|peer| while peer.answer(&ok("first")) {});
     let port = first.addr.port();
@@ -266,7 +273,10 @@ fn longest_turn_with_hosts(megabytes: usize) -> Duration {
     hosts.write(&format!("{early}127.0.0.1 h.test\n{list}{late}"));
     let (mut longest, end) = (Duration::ZERO, Instant::now() + common::PATIENCE);
     let mut turn = |bench: &mut Bench| {
-        assert!(Instant::now() < end, "it is noticed within a second");
+        assert!(
+            Instant::now() < end,
+            "the change is not noticed within a second"
+        );
         let before = computed();
         bench
             .engine
@@ -274,7 +284,7 @@ fn longest_turn_with_hosts(megabytes: usize) -> Duration {
             .unwrap();
         longest = longest.max(computed() - before);
     };
-    // What it was before serves until it is read to its end.
+    // The old contents are used until the new file has been read completely.
     for (host, expected) in [("h.test", "first"), ("new.test", "first")] {
         loop {
             bench.submit(get(&format!("http://{host}:{port}/")));
@@ -305,7 +315,7 @@ fn an_address_with_a_zone_id_is_dialled_and_the_zone_is_not_sent() {
     let mut zones = vec!["1"];
     match std::fs::exists("/sys/class/net/lo") {
         Ok(true) => zones.push("lo"),
-        Ok(false) | Err(_) => println!("skipped in part: no interface \"lo\" to be seen"),
+        Ok(false) | Err(_) => println!("skipped in part: no interface \"lo\""),
     }
     for zone in zones {
         bench.fetch_ok(get(&format!("http://[::1%25{zone}]:{port}/a")));
@@ -358,12 +368,12 @@ fn a_crowd_asks_once_and_keeps_the_answer_for_its_ttl() {
         bench.submit(get(&url));
     }
     bench.until("all wait", |engine, _| engine.stats().links_dialing == 100);
-    assert_eq!(resolver.asked(), 2, "AAAA and A");
+    assert_eq!(resolver.asked(), 2, "one lookup each for AAAA and A");
     resolver.let_one_go();
     resolver.let_one_go();
     bench.replies(100);
     assert!(bench.log.replies.iter().all(Result::is_ok));
-    // A script that has no further answer would panic.
+    // A further lookup would panic, because the script has no more answers.
     bench.log.replies.clear();
     bench.fetch_ok(get(&url));
     assert_eq!(resolver.asked(), 2);
@@ -403,7 +413,7 @@ fn a_crowd_of_names_is_asked_for_through_a_window() {
         let expected = [Family::V6, Family::V4].map(|family| (family, format!("{n}.test")));
         assert_eq!(
             pair, expected,
-            "first in, first out, the families side by side"
+            "first in, first out, both families together"
         );
     }
     bench.assert_empty();
@@ -422,7 +432,7 @@ fn a_window_of_nothing_is_refused() {
 fn an_answer_whose_ttl_is_over_serves_where_no_other_is_to_be_had() {
     let server = Server::start(|peer| while peer.answer(&ok("a")) {});
     let url = format!("http://h.test:{}/", server.addr.port());
-    // Over as soon as it is there.
+    // Expired as soon as it arrives.
     let answers = || vec![found(server.addr, Duration::from_nanos(1)), broken()];
     let resolver = Scripted::new([("h.test", answers())]);
     let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(resolver.clone())));
@@ -431,7 +441,7 @@ fn an_answer_whose_ttl_is_over_serves_where_no_other_is_to_be_had() {
         assert_eq!(
             resolver.asked(),
             asked,
-            "once it has failed it is left alone for half a minute"
+            "after a failure there is no lookup for half a minute"
         );
     }
     bench.assert_empty();
@@ -453,7 +463,7 @@ fn an_answer_whose_ttl_is_over_serves_where_no_other_is_to_be_had() {
 
 // ---- in virtual time ----
 
-/// A network on which `h.test` is `10.0.0.1`, and each address says which one it is.
+/// A network on which `h.test` is `10.0.0.1`, and each address answers with itself.
 struct World {
     network: Network,
     engine: Engine<Log, Sim>,
@@ -478,7 +488,7 @@ impl World {
         }
     }
 
-    /// What `h.test` says, and how long that took.
+    /// Returns the answer of `h.test`, and how long it took.
     fn fetch(&mut self) -> (String, Duration) {
         let before = self.network.elapsed();
         self.engine.submit(get("http://h.test/"), common::note);
@@ -544,10 +554,11 @@ fn servers_of_names_that_are_down_for_an_hour_are_not_missed() {
     assert!((patience..patience + SECOND).contains(&time), "{time:?}");
     let (text, time) = world.fetch();
     assert_eq!(text, "10.0.0.1");
-    assert!(time < SECOND, "nobody waits a second time: {time:?}");
+    assert!(time < SECOND, "the second request does not wait: {time:?}");
     world.pass(60 * MINUTE);
     assert_eq!(world.says(), "10.0.0.1");
-    // Back again, at another address: the question that was late tells the next who asks.
+    // The server is back, at another address. The late lookup delivers the answer to the next
+    // request.
     world
         .network
         .host("h.test", [[10, 0, 0, 2]])
@@ -572,5 +583,9 @@ fn a_simulation_sees_nothing_of_the_machine_it_runs_on() {
         .engine
         .submit(get("http://[fe80::1%25lo]/"), common::note);
     world.engine.run(&mut world.log).unwrap();
-    assert_eq!(world.log.texts(), ["Resolve"], "it has no interfaces");
+    assert_eq!(
+        world.log.texts(),
+        ["Resolve"],
+        "a simulation has no interfaces"
+    );
 }

@@ -1,5 +1,5 @@
-//! What was learnt of one network is not believed of the next, and of a way that has gone silent
-//! one deadline is enough to learn.
+//! Knowledge about one network is not applied to the next, and one timeout is enough to give up all
+//! connections on a dead path.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,8 +12,8 @@ use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake}
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// Answers while it is told to; connections that were made before are silent once their time is
-/// over.
+/// A server that answers while its gate is open. Connections that were made earlier are silent from
+/// a certain time on.
 fn going_silent() -> (Server, Gate) {
     let gate = Gate::new();
     let at = gate.clone();
@@ -56,7 +56,7 @@ fn six_silent_connections_cost_one_timeout() {
     bench.assert_empty();
 }
 
-/// A connection that has answered since is no worse for the silence of another.
+/// A connection that has answered in the meantime is not closed because of another's silence.
 #[test]
 fn a_connection_that_answered_meanwhile_is_kept() {
     let server = Server::start(|peer| {
@@ -75,7 +75,7 @@ fn a_connection_that_answered_meanwhile_is_kept() {
     bench.submit(server.get("/silent"));
     bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
     std::thread::sleep(Duration::from_millis(20));
-    // On the other connection, which rested as long.
+    // This uses the other connection, which was idle just as long.
     assert_eq!(bench.fetch_ok(server.get("/alive")).text(), "/alive");
     bench.replies(1);
     let error = bench.log.replies.pop().unwrap().unwrap_err();
@@ -86,7 +86,7 @@ fn a_connection_that_answered_meanwhile_is_kept() {
     bench.assert_empty();
 }
 
-/// A table whose answers may be kept, and which counts its questions.
+/// A table whose answers may be cached, and which counts its lookups.
 #[derive(Debug)]
 struct Counting {
     table: Table,
@@ -162,7 +162,7 @@ fn on_another_network_connections_and_names_are_new() {
     assert_eq!(
         (bench.stats().opened, asked.get()),
         (2, first),
-        "the name is kept"
+        "the name is cached"
     );
 
     bench.engine.network_changed();
@@ -170,8 +170,8 @@ fn on_another_network_connections_and_names_are_new() {
     assert_eq!((bench.stats().links_open, bench.stats().links_idle), (1, 0));
     assert_eq!(bench.fetch_ok(get("/c")).text(), "/c");
     assert_eq!(bench.stats().opened, 3);
-    assert_eq!(asked.get(), 2 * first, "it is asked for again");
-    // What was under way comes to its end, on a connection that serves nothing after it.
+    assert_eq!(asked.get(), 2 * first, "the name is looked up again");
+    // An exchange under way ends on its connection, which is not used again.
     gate.open(1);
     bench.replies(1);
     assert_eq!(bench.log.replies.pop().unwrap().unwrap().text(), "/held");

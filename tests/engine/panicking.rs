@@ -1,5 +1,5 @@
-//! A readback that panics ends its chain and nothing else: the host catches, and the engine goes on
-//! where it was.
+//! A readback that panics ends its chain and nothing else: the host catches the panic, and the
+//! engine continues where it was.
 
 use crate::common;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Bench, Gate, Log, Script, Server, ok};
 use httpstream::{Context, ErrorKind, Flow, Next, Readback, Reply, Request};
 
-/// Turns once and says whether a readback's panic came out.
+/// Turns once, and returns whether a readback's panic came out.
 fn turn_panics(bench: &mut Bench) -> bool {
     let wait = Some(Duration::from_millis(20));
     let turned = catch_unwind(AssertUnwindSafe(|| {
@@ -25,20 +25,20 @@ fn turn_panics(bench: &mut Bench) -> bool {
             assert!(
                 text.or(panic.downcast_ref::<&str>().copied())
                     .unwrap()
-                    .contains("as told")
+                    .contains("on purpose")
             );
             true
         }
     }
 }
 
-/// Silences the panics that are meant.
+/// Silences the intended panics.
 fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !info.to_string().contains("as told") {
+            if !info.to_string().contains("on purpose") {
                 usual(info);
             }
         }));
@@ -65,7 +65,7 @@ fn of_a_hundred_links_readable_in_one_turn_the_first_panics_and_the_others_are_a
             .submit(server.get("/"), |log: &mut Log, reply: Reply<'_>, cx| {
                 if log.notes.is_empty() {
                     log.notes.push("first".into());
-                    panic!("as told, the first");
+                    panic!("on purpose, the first");
                 }
                 common::note(log, reply, cx)
             });
@@ -80,7 +80,7 @@ fn of_a_hundred_links_readable_in_one_turn_the_first_panics_and_the_others_are_a
     for _ in 0..100 {
         sent.pass();
     }
-    // On loopback what was sent has arrived.
+    // On loopback, what was sent has arrived.
     assert!(turn_panics(&mut bench));
     assert!(bench.log.replies.is_empty(), "the panic ends the turn");
     assert!(
@@ -129,17 +129,17 @@ fn each_method_may_panic() {
             while !turn_panics(&mut bench) {
                 assert!(std::time::Instant::now() < end, "no panic in {at}");
             }
-            assert_eq!(bench.engine.pending(), 0, "{at}: the chain is over");
+            assert_eq!(bench.engine.pending(), 0, "{at}: the chain goes on");
             assert!(!bench.engine.cancel(id));
             let replies = usize::from(at == "reply" || at == "error");
             assert_eq!(
                 bench.log.replies.len(),
                 replies,
-                "{at}: without another call"
+                "{at}: the readback is called again"
             );
             bench.log.replies.clear();
             assert_eq!(bench.fetch_ok(other.get("/")).text(), "a");
-            // Only a response that was read to its end leaves its connection.
+            // Only a response that was read to its end leaves its connection open.
             assert_eq!(
                 bench.stats().links_open,
                 1 + usize::from(at == "reply"),
@@ -160,7 +160,7 @@ fn what_was_asked_for_before_the_panic_is_carried_out() {
         .engine
         .submit(server.get("/"), move |_: &mut Log, _: Reply<'_>, cx| {
             cx.submit(request.clone(), common::note);
-            panic!("as told");
+            panic!("on purpose");
         });
     while !turn_panics(&mut bench) {}
     assert_eq!(bench.engine.pending(), 1);
@@ -229,7 +229,7 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        panic!("as told, in a drop");
+        panic!("on purpose, in a drop");
     }
 }
 
@@ -257,8 +257,8 @@ impl Readback<Log> for Armed {
 #[test]
 fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
     quiet_panics();
-    // What it answers, whether it is cancelled while it waits, what it is told, and replies to the
-    // chain behind it.
+    // The readback's result, whether it is canceled while it waits, the replies that it gets, and
+    // the replies to the chain after it.
     let rows: [(&str, Answer, bool, &[&str], usize); 7] = [
         ("at its end", |_, _, cx| cx.done(), false, &["ok"], 0),
         (
@@ -275,9 +275,9 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
             &["ok"],
             1,
         ),
-        ("cancelled", |_, _, cx| cx.done(), true, &["Cancelled"], 0),
+        ("canceled", |_, _, cx| cx.done(), true, &["Cancelled"], 0),
         (
-            "cancelled by itself",
+            "canceled by itself",
             |_, _, cx| {
                 let id = cx.id();
                 cx.cancel(id);
@@ -289,14 +289,14 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
         ),
         (
             "after its own panic",
-            |_, _, _| panic!("as told, in a reply"),
+            |_, _, _| panic!("on purpose, in a reply"),
             false,
             &["ok"],
             0,
         ),
         (
-            "cancelled, and panics",
-            |_, _, _| panic!("as told, in a failure"),
+            "canceled, and panics",
+            |_, _, _| panic!("on purpose, in a failure"),
             true,
             &["Cancelled"],
             0,
@@ -339,7 +339,7 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
         }
         assert_eq!(bench.log.notes, told, "{why}");
         gate.open(others + usize::from(cancelled));
-        // One panic comes out for one readback, and no other.
+        // One panic comes out for one readback, and no more.
         bench.replies(others + more);
         assert_eq!(bench.log.texts(), vec!["a"; others + more], "{why}");
         assert_eq!(bench.fetch_ok(server.get("/")).text(), "a", "{why}");

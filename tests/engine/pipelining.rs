@@ -1,7 +1,7 @@
-//! Requests that go out before those before them are answered (RFC 9112 §9.3.2): order, what a
-//! break costs, and who is never pipelined.
+//! Requests that are sent before the previous ones are answered (RFC 9112 §9.3.2): their order, the
+//! cost of a broken connection, and the requests that are never pipelined.
 //!
-//! Where it matters what came when, the network is simulated.
+//! Where the order of events matters, the network is simulated.
 
 use crate::common;
 
@@ -29,8 +29,8 @@ struct Lab {
 }
 
 impl Lab {
-    /// One connection at a time, sixteen requests deep; the server is known to answer what is
-    /// pipelined.
+    /// One connection at a time, sixteen requests deep. The server is known to answer pipelined
+    /// requests.
     fn new(server: impl FnMut(&Incoming) -> Answer + 'static) -> Self {
         Self::with(|config| config.max_connections_per_origin = 1, server)
     }
@@ -61,7 +61,7 @@ impl Lab {
         self.engine.submit(request, note)
     }
 
-    /// Asks for /0, /1 and so on.
+    /// Requests /0, /1 and so on.
     fn get_many(&mut self, count: usize) -> Vec<ChainId> {
         (0..count).map(|i| self.get(&format!("/{i}"))).collect()
     }
@@ -75,7 +75,7 @@ impl Lab {
         assert_eq!(self.network.misuses(), []);
     }
 
-    /// On which connections, by number, each path arrived, in the order of arrival.
+    /// Returns the connections, by number, on which each path arrived, in order of arrival.
     fn arrivals(&self) -> BTreeMap<String, Vec<u64>> {
         let mut arrivals = BTreeMap::<_, Vec<_>>::new();
         let mut numbers = Vec::new();
@@ -90,15 +90,15 @@ impl Lab {
         arrivals
     }
 
-    /// How often the paths /0, /1 and so on arrived.
+    /// Returns how often the paths /0, /1 and so on arrived.
     fn counts(&self, paths: usize) -> Vec<usize> {
         let arrivals = self.arrivals();
         let count = |i| arrivals.get(&format!("/{i}")).map_or(0, Vec::len);
         (0..paths).map(count).collect()
     }
 
-    /// Paths of the requests that came behind an unanswered one, with the number of their
-    /// connection.
+    /// Returns the paths of requests that arrived behind an unanswered one, with the number of
+    /// their connection.
     fn pipelined(&self) -> Vec<String> {
         let ledger = self.network.ledger();
         let pipelined = ledger.requests().filter(|request| request.pipelined);
@@ -110,7 +110,7 @@ fn url(path: &str) -> String {
     format!("http://10.0.0.1{path}")
 }
 
-/// The path as the body, after a while: so what follows comes before the answer, if it may.
+/// Answers with the path after a while, so that pipelined requests arrive before the answer.
 fn echo_slowly(request: &Incoming) -> Answer {
     Answer::ok(request.path()).after(100 * MS)
 }
@@ -128,7 +128,7 @@ fn answers_come_in_the_order_of_the_requests() {
     assert_eq!(lab.counts(100), vec![1; 100]);
     let stats = lab.engine.stats();
     assert_eq!((stats.opened, stats.retried), (1, 0));
-    assert_eq!(stats.pipelined, 99, "all but the first");
+    assert_eq!(stats.pipelined, 99, "all except the first");
     let attempts = |got: &Got| (got.attempts, got.reused);
     let replies: Vec<_> = lab.log.replies.iter().flatten().map(attempts).collect();
     assert_eq!(replies[0], (1, false));
@@ -174,7 +174,7 @@ fn pipelines_fill_before_connections_are_opened() {
 #[test]
 fn the_link_with_the_fewest_unanswered_is_joined() {
     let mut lab = Lab::with(|config| config.max_connections_per_origin = 2, echo_slowly);
-    // Each of the first is a connection's last.
+    // The second request of each pair fills its connection.
     for path in ["/a", "/b"] {
         lab.submit(Request::get(&url(path)).pipeline(2).build().unwrap());
         lab.submit(Request::get(&url(path)).pipeline(2).build().unwrap());
@@ -184,7 +184,7 @@ fn the_link_with_the_fewest_unanswered_is_joined() {
     lab.get_many(16);
     lab.get("/other");
     lab.advance(110 * MS);
-    // Sixteen are on one connection less one that is answered, and one or none on the other.
+    // One connection has sixteen minus an answered one, the other one or none.
     lab.get("/joins");
     lab.run();
     let arrivals = lab.arrivals();
@@ -220,8 +220,8 @@ fn a_crowd_of_follow_ons_goes_out_together() {
     engine.run(&mut rounds).unwrap();
     let stats = engine.stats();
     assert_eq!(stats.answered, rounds.answered as u64);
-    // A send for all sixteen, and a read of their answers. And a connection was made, on which the
-    // first answer came by itself.
+    // One send for all sixteen, and one read of their answers. Making the connection, on which the
+    // first answer came alone, is extra.
     let calls = network.system_calls() - stats.turns;
     assert!(
         calls <= 2 * 101 + 8,
@@ -248,8 +248,8 @@ fn sixteen_take_three_system_calls() {
     for _ in 0..16 {
         engine.submit(Request::get(&url("/")).build().unwrap(), again);
     }
-    // Until the connection is there, and all sixteen go out together, each time a millisecond
-    // later.
+    // By then the connection is open and all sixteen are sent together, a millisecond later each
+    // time.
     let mut answered = 0;
     engine.advance(&mut answered, 20 * MS).unwrap();
     let (before, begun) = (network.system_calls(), answered);
@@ -259,8 +259,7 @@ fn sixteen_take_three_system_calls() {
     assert_eq!(calls, 3 * ROUNDS, "a wait, a read and a write");
 }
 
-/// What a pipeline of one request of each kind is answered with, on the wire and as readbacks see
-/// it.
+/// The answers to a pipeline of one request of each kind, on the wire and as readbacks get them.
 const MIXED: [(&str, &str, u16, &str); 8] = [
     (
         "GET",
@@ -307,7 +306,8 @@ const MIXED: [(&str, &str, u16, &str); 8] = [
     ),
 ];
 
-/// Answers this to the head and to each piece of the body, and notes status and body at the end.
+/// Returns this flow for the head and each piece of the body, and records status and body at the
+/// end.
 struct Watcher {
     flow: Flow,
     body: String,
@@ -338,7 +338,7 @@ impl Readback<Seen> for Watcher {
     }
 }
 
-/// What is seen of the mixed pipeline when it is answered in these pieces.
+/// Returns what readbacks get of the mixed pipeline when it is answered in these pieces.
 fn receive_mixed(pieces: &[&str], flow: Flow) -> Seen {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -420,14 +420,14 @@ fn a_stream_of_answers_is_read_alike_however_it_is_cut() {
 
 type Respond = fn(&Incoming) -> Answer;
 
-/// How a connection breaks when it has answered a few.
+/// How a connection breaks after a few answers.
 const BREAKS: [(&str, Respond); 4] = [
     ("closed", |_| Answer::nothing().close()),
     ("reset", |_| Answer::nothing().reset()),
     ("announced", |r| {
         Answer::ok(r.path()).header("Connection", "close").close()
     }),
-    ("closed without a word", |r| Answer::ok(r.path()).close()),
+    ("closed after an answer", |r| Answer::ok(r.path()).close()),
 ];
 
 #[test]
@@ -445,7 +445,7 @@ fn of_a_connection_that_breaks_the_unanswered_are_sent_again_and_no_others() {
             lab.get_many(16);
             lab.run();
             assert_eq!(lab.log.texts(), paths(0..16), "{how} after {answered}");
-            // The one that broke it was answered by some ways to break it.
+            // Some of these ways answer the request that breaks the connection.
             let told = match how {
                 "closed" | "reset" => answered,
                 _ => answered + 1,
@@ -454,13 +454,13 @@ fn of_a_connection_that_breaks_the_unanswered_are_sent_again_and_no_others() {
             let attempts = lab.log.replies.iter().flatten();
             let attempts: Vec<_> = attempts.map(|got| got.attempts as usize).collect();
             assert_eq!(attempts, expected, "{how} after {answered}");
-            // What the server has not read when it closes has not arrived, as far as it is
-            // concerned.
+            // Requests that the server has not read when it closes do not count as arrived.
             let counts = lab.counts(16);
             assert_eq!(counts[..told], vec![1; told], "{how} after {answered}");
             assert!(counts.iter().all(|count| (1..=2).contains(count)));
             assert_eq!(lab.engine.stats().retried, 16 - told as u64, "{how}");
-            // Those that were put behind others and broke off with them were not exchanged there.
+            // Requests that were queued behind others and lost with them were not exchanged on that
+            // connection.
             let stats = lab.engine.stats();
             assert!(stats.reused < stats.answered, "{how}: {stats:?}");
         }
@@ -504,13 +504,14 @@ fn fresh_connections_that_never_answer_fail_one_request_each() {
     let closed = format!("{:?}", ErrorKind::ClosedBeforeResponse);
     assert_eq!(lab.log.texts(), vec![closed; 8]);
     let stats = lab.engine.stats();
-    // The first may have lost an answer by what came behind it, and has a second try.
+    // The first may have lost its answer because of the requests behind it, and has a second
+    // attempt.
     assert_eq!((stats.opened, stats.retried), (9, 8));
 }
 
 type EndOne = fn(&mut Lab, ChainId);
 
-/// Cancels or lets expire the one at a place, while the second is being answered.
+/// Cancels the request at `place` or lets it time out, while the second is being answered.
 fn end_one(place: usize, end: EndOne) -> (Lab, Vec<usize>) {
     let mut lab = Lab::new(|request| Answer::ok(request.path()).after(SECOND));
     let mut ids = Vec::new();
@@ -554,7 +555,7 @@ fn one_that_ends_early_takes_none_with_it() {
                 .find_map(|reply| reply.as_ref().err());
             let expected = (kind, Phase::FirstByte, Sent::Maybe);
             assert_eq!(facts(error.unwrap()), expected, "at {place}");
-            // Those before it are answered where they are; those behind it elsewhere.
+            // Requests before it are answered on their connection, those behind it on another.
             let expected: Vec<_> = (0..8).map(|i| 1 + usize::from(i > place)).collect();
             assert_eq!(counts, expected, "{kind:?} at {place}");
         }
@@ -563,7 +564,7 @@ fn one_that_ends_early_takes_none_with_it() {
 
 #[test]
 fn what_is_not_written_yet_is_simply_taken_out() {
-    // The peer takes little at a time, so that long bodies keep those behind them waiting.
+    // The peer reads little at a time, so long bodies delay the requests behind them.
     let network = Network::new(1);
     let addr: SocketAddr = "10.0.0.1:80".parse().unwrap();
     let echo = |request: &Incoming| Answer::ok(request.path());
@@ -669,7 +670,11 @@ fn a_request_says_more_than_the_configuration() {
     );
     lab.get_many(6);
     lab.run();
-    assert_eq!(lab.pipelined(), paths(1..6), "the first pattern counts");
+    assert_eq!(
+        lab.pipelined(),
+        paths(1..6),
+        "the first matching pattern applies"
+    );
 }
 
 #[test]
@@ -765,7 +770,7 @@ fn behind_a_break_care_is_taken_with_new_requests_too() {
     );
     lab.get_many(3);
     lab.advance(110 * MS);
-    // The first is answered, the others are on a connection each.
+    // The first is answered; each other one is on a connection of its own.
     assert_eq!(lab.log.texts(), ["/0"]);
     for i in 3..9 {
         lab.get(&format!("/{i}"));
@@ -778,17 +783,16 @@ fn behind_a_break_care_is_taken_with_new_requests_too() {
     let begun = ledger.requests().filter(|request| request.number == 1);
     let begun: Vec<_> = begun.map(|request| request.pipelined).collect();
     assert!(begun.len() > 1, "{begun:?}");
-    assert!(begun[0], "the second on the first connection");
+    assert!(begun[0], "the second request on the first connection");
     assert!(
         !begun[1..].contains(&true),
-        "the second on others: {begun:?}"
+        "the second request on the others: {begun:?}"
     );
 }
 
 #[test]
 fn what_is_sent_again_shares_no_connection_that_has_not_answered_yet() {
-    // Sixteen are on the first connection, which breaks, and one is on the second, which takes its
-    // time.
+    // Sixteen are on the first connection, which breaks, and one is on the second, which is slow.
     let mut lab = Lab::with(
         |config| config.max_connections_per_origin = 2,
         |request| match (request.path(), request.number) {
@@ -803,7 +807,7 @@ fn what_is_sent_again_shares_no_connection_that_has_not_answered_yet() {
     let slow = ledger.requests().find(|request| request.path() == "/16");
     let slow = slow.unwrap().connection;
     let there = ledger.requests().filter(|at| at.connection == slow);
-    assert_eq!(there.count(), 1, "as long as it has not answered");
+    assert_eq!(there.count(), 1, "none joins before it has answered");
     lab.run();
     let mut texts = lab.log.texts();
     texts.sort();
@@ -845,13 +849,17 @@ fn a_server_of_http_1_0_is_pipelined_once() {
     lab.get_many(20);
     lab.run();
     assert_eq!(lab.log.texts(), paths(0..20));
-    assert_eq!(lab.engine.stats().opened, 2, "and kept alive from then on");
+    assert_eq!(
+        lab.engine.stats().opened,
+        2,
+        "connections are kept alive from then on"
+    );
     assert_eq!(lab.engine.stats().pipelined, 15);
 }
 
 #[test]
 fn a_server_that_drops_all_but_the_first_is_found_out() {
-    // It reads one request and throws away what came with it.
+    // It reads one request and discards the others that arrived with it.
     let mut lab = Lab::with(
         |config| {
             config.max_connections_per_origin = 1;
@@ -871,10 +879,10 @@ fn a_server_that_drops_all_but_the_first_is_found_out() {
 
 #[test]
 fn bytes_that_nobody_asked_for_are_no_answer_to_what_is_not_sent_yet() {
-    /// As much is read at once, where TLS is there too.
+    /// The size of one read, the same as with TLS.
     const READ: usize = 32 << 10;
-    // Three answers to two requests: in one read, or the third behind a read that the others have
-    // filled. By the third, what follows the first is in line, and not written.
+    // Three answers to two requests, either in one read, or with the third behind a read that the
+    // others have filled. By then the request after the first is in line, and not written.
     for fills_a_read in [false, true] {
         let server = Server::start(move |peer| {
             if peer.number == 0 {
@@ -920,7 +928,7 @@ fn bytes_that_nobody_asked_for_are_no_answer_to_what_the_socket_will_not_take() 
     lab.submit(put(0));
     lab.run();
     let request_bytes = lab.engine.stats().bytes_out as usize;
-    // Two fit into the send buffer of a server that reads nothing.
+    // Two requests fit into the send buffer of a server that reads nothing.
     let network = Network::new(1);
     let addr: SocketAddr = "10.0.0.1:80".parse().unwrap();
     let listener = network.serve(addr, echo_slowly).reads_at_most(0);
@@ -973,7 +981,7 @@ fn a_readback_that_cancels_the_next_in_line_costs_the_connection_and_no_answer()
 fn of_answers_that_come_together_one_readback_panics_and_the_others_hear_theirs() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.to_string().contains("as told") {
+        if !info.to_string().contains("on purpose") {
             usual(info);
         }
     }));
@@ -995,7 +1003,7 @@ fn of_answers_that_come_together_one_readback_panics_and_the_others_hear_theirs(
             bench
                 .engine
                 .submit(request, move |log: &mut Log, reply, cx| {
-                    assert!(i != place, "as told");
+                    assert!(i != place, "on purpose");
                     note(log, reply, cx)
                 });
         }
@@ -1010,11 +1018,7 @@ fn of_answers_that_come_together_one_readback_panics_and_the_others_hear_theirs(
         expected.remove(place);
         assert_eq!(bench.log.texts(), expected, "the {place}th panics");
         assert_eq!(bench.fetch_ok(server.get("/after")).text(), "/after");
-        assert_eq!(
-            bench.stats().opened,
-            1,
-            "the connection is as good as before"
-        );
+        assert_eq!(bench.stats().opened, 1, "the connection is kept");
         bench.assert_empty();
     }
 }
@@ -1059,7 +1063,7 @@ fn names_that_cannot_be_looked_up_fail_all_in_their_own_time() {
     assert_eq!(log.kinds(), [ErrorKind::Timeout; 12]);
     assert!(
         network.elapsed() < 11 * SECOND,
-        "not one after the other: {:?}",
+        "the timeouts do not add up: {:?}",
         network.elapsed()
     );
 }
@@ -1075,10 +1079,14 @@ fn one_that_is_cancelled_while_it_connects_takes_the_others_with_it_nowhere() {
     let mut expected = paths(0..16);
     expected[0] = "Cancelled".to_owned();
     assert_eq!(lab.log.texts(), expected);
-    assert_eq!(lab.engine.stats().opened, 2, "the others share one");
+    assert_eq!(
+        lab.engine.stats().opened,
+        2,
+        "the others share a connection"
+    );
 }
 
-/// What a run under faults knows of each path.
+/// The state of a run under faults, by path.
 #[derive(Default)]
 struct Fuzz {
     told: Vec<Option<String>>,
@@ -1086,8 +1094,8 @@ struct Fuzz {
     random: Option<Random>,
 }
 
-/// Each chain asks for paths of its own, one after the other; whatever the network does, each is
-/// told once, and told its own.
+/// Each chain requests paths of its own, one after another. Whatever the network does, each request
+/// gets one reply, and the right one.
 fn fuzz(seed: u64) -> (u64, u64) {
     let mut random = Random::new(seed);
     let network = Network::new(random.next_u64());
@@ -1098,7 +1106,7 @@ fn fuzz(seed: u64) -> (u64, u64) {
             .with(Fault::SmallWindow, 0)
             .with(Fault::SmallSendBuffer, 0),
     };
-    // Of an answer too many, nobody could tell that it is not the next one's.
+    // Without unsolicited answers, which could not be told from the next one.
     network.set_faults(faults.with(Fault::Unsolicited, 0));
     let mut server_random = random.fork();
     let addr: SocketAddr = "10.0.0.1:80".parse().unwrap();
@@ -1146,11 +1154,11 @@ fn fuzz(seed: u64) -> (u64, u64) {
         let request = |at: usize| Request::get(&url(&format!("/{at}"))).build().unwrap();
         ids.push(
             engine.submit(request(at), move |fuzz: &mut Fuzz, reply, _| {
-                assert_eq!(fuzz.told[at], None, "/{at} is told once");
+                assert_eq!(fuzz.told[at], None, "/{at} got two replies");
                 let told = match reply {
                     Ok(response) => {
                         let text = response.text().unwrap();
-                        assert_eq!(text, format!("/{at}"), "its own answer");
+                        assert_eq!(text, format!("/{at}"), "the answer to another request");
                         "answered".to_owned()
                     }
                     Err(error) => format!("{:?}", error.kind()),
@@ -1179,12 +1187,8 @@ fn fuzz(seed: u64) -> (u64, u64) {
     engine.close_idle();
     let stats = engine.stats();
     assert_eq!((stats.links_open, stats.in_flight), (0, 0), "seed {seed}");
-    assert_eq!(
-        engine.next_deadline(),
-        None,
-        "seed {seed}: no timer is left"
-    );
-    // A chain that was cancelled goes no further; of all others each request is told.
+    assert_eq!(engine.next_deadline(), None, "seed {seed}: a timer is left");
+    // A canceled chain does not continue; in all other chains each request has a reply.
     for chain in fuzz.told.chunks(each) {
         let cancelled = chain.iter().flatten().any(|told| told == "Cancelled");
         assert!(
@@ -1210,8 +1214,8 @@ fn whatever_the_network_does_each_is_told_once_and_told_its_own() {
     );
 }
 
-/// How a server fails that cannot be pipelined: of the requests that it finds in one read it
-/// answers so many, and drops the others.
+/// A server that cannot handle pipelining: of the requests in one read it answers `answers`, and
+/// drops the others.
 fn dropping(answers: usize, read: usize) -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let accepting = listener.try_clone().unwrap();
@@ -1243,8 +1247,8 @@ fn dropping(answers: usize, read: usize) -> TcpListener {
 
 #[test]
 fn a_server_that_drops_what_comes_together_gives_no_request_the_answer_to_another() {
-    // Connections, requests that the server answers of one read, bytes of that, bytes of a field. A
-    // pair fits into each read.
+    // Connections, answers per read, bytes per read, bytes of a field. Each read has room for two
+    // requests.
     let rows = [
         (1, 1, 64 << 10, 0),
         (2, 1, 2048, 700),
@@ -1256,7 +1260,7 @@ fn a_server_that_drops_what_comes_together_gives_no_request_the_answer_to_anothe
         (2, 3, 64 << 10, 0),
         (1, 15, 64 << 10, 0),
     ];
-    // Each waits for what is dropped.
+    // In parallel, since each waits for dropped requests to time out.
     std::thread::scope(|scope| {
         for row in rows {
             scope.spawn(move || each_hears_its_own(row));
@@ -1290,8 +1294,8 @@ fn each_hears_its_own((connections, answers, read, padding): (usize, usize, usiz
     bench.assert_empty();
 }
 
-/// Until it has answered both of a pair, an origin has one such pair; then all its connections take
-/// more.
+/// An origin gets a single pair of requests until it has answered both; then all its connections
+/// take more.
 #[test]
 fn an_origin_is_pipelined_everywhere_when_it_has_passed_one_trial() {
     let mut lab = Lab::with(
@@ -1311,16 +1315,16 @@ fn an_origin_is_pipelined_everywhere_when_it_has_passed_one_trial() {
     };
     (0..32).for_each(|i| get(&mut lab, i));
     lab.advance(5 * MS);
-    assert_eq!(lab.arrivals().len(), 2, "one on each connection");
+    assert_eq!(lab.arrivals().len(), 2, "one request on each connection");
     assert_eq!(lab.pipelined(), [""; 0]);
     lab.advance(11 * MS);
-    assert_eq!(lab.pipelined().len(), 1, "and then one pair");
+    assert_eq!(lab.pipelined().len(), 1, "then a single pair");
     lab.advance(SECOND);
     assert_eq!(lab.log.texts().len(), 32);
     let pipelined = lab.pipelined();
     assert!((10..20).contains(&pipelined.len()), "{pipelined:?}");
     assert_eq!(lab.engine.stats().opened, 2);
-    // The last trial is of sixteen, and from then on all of them go together.
+    // The last trial is of sixteen; after that, all are sent together.
     for (from, more) in [(32, 15), (64, 30)] {
         let before = lab.pipelined().len();
         (from..from + 32).for_each(|i| get(&mut lab, i));

@@ -1,4 +1,4 @@
-//! Policies: what is done for a request besides sending it, over whole engines.
+//! Policies: what is done for a request besides sending it, tested on whole engines.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,7 +21,7 @@ use httpstream::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What readbacks were told: bodies, and kinds of errors.
+/// What readbacks got: bodies, and kinds of errors.
 type Told = Vec<Result<String, ErrorKind>>;
 
 fn simulated<S>(server: impl Fn(&Incoming) -> Answer + 'static) -> (Network, Engine<S, Sim>) {
@@ -59,7 +59,7 @@ fn ok(body: &str) -> Result<String, ErrorKind> {
     Ok(body.to_owned())
 }
 
-/// Adds a counted signature over method, target and body at the time of day.
+/// Adds a numbered signature over method, target, body and time of day.
 #[derive(Clone, Default)]
 struct Sign {
     signed: Arc<AtomicUsize>,
@@ -114,7 +114,7 @@ fn a_policy_signs_each_attempt() {
     });
     let mut told = Told::new();
     engine.run(&mut told).unwrap();
-    // Midnight at the beginning of 2013, and a second later; default fields go along.
+    // Midnight at the beginning of 2013, and a second later; default fields are sent as well.
     let agent = concat!("httpstream/", env!("CARGO_PKG_VERSION"));
     let expected = [1, 2].map(|n| {
         let time = 1_356_998_399 + n;
@@ -151,7 +151,7 @@ fn a_default_field_that_a_policy_adds_is_not_sent_twice() {
 
 #[test]
 fn a_stale_connection_has_its_second_attempt_signed_anew() {
-    // The server closes the kept connection instead of answering what is sent on it.
+    // The server closes the kept connection instead of answering the request on it.
     let came = Cell::new(0);
     let (network, mut engine) = simulated(move |seen| {
         came.set(came.get() + 1);
@@ -173,7 +173,7 @@ fn a_stale_connection_has_its_second_attempt_signed_anew() {
     assert_eq!(network.ledger().requests().len(), 3);
 }
 
-/// Sends again what is answered by 503, up to so many times, a second later.
+/// Sends a request again that is answered with 503, up to `left` times, a second later.
 #[derive(Clone)]
 struct Again {
     left: u32,
@@ -218,7 +218,7 @@ impl Visit for Again {
     }
 }
 
-/// A server that answers so many requests by 503 with a body, and then says what it was asked.
+/// A server that answers `times` requests with 503 and a body, and later ones with their fields.
 fn busy(times: usize) -> impl Fn(&Incoming) -> Answer {
     let left = RefCell::new(times);
     move |seen| {
@@ -240,14 +240,15 @@ fn a_policy_sends_again_and_the_readback_hears_of_the_last_only() {
         engine.submit(build(get("/").header("X-Old", "1"), visit), note);
         let mut told = Told::new();
         engine.run(&mut told).unwrap();
-        // The second resend edits the first, whose field it has then twice: the first counts.
+        // The second resend adds to the first one's fields, so the field is there twice: the first
+        // counts.
         assert_eq!(told, [ok("2")]);
-        assert!(network.elapsed() >= 2 * SECOND, "it has waited");
+        assert!(network.elapsed() >= 2 * SECOND, "the policy has waited");
         assert_eq!((engine.pending(), engine.stats().answered), (0, 3));
     }
 }
 
-/// Sends again whatever has come of it, so much later, for ever.
+/// Always sends the request again, after this delay, forever.
 #[derive(Clone)]
 struct Stubborn(Duration);
 
@@ -285,7 +286,7 @@ fn the_total_deadline_bounds_all_that_a_policy_sends_again() {
             let mut told = Told::new();
             engine.advance(&mut told, SECOND - SECOND / 8).unwrap();
             assert!(told.is_empty(), "{i}, {wait:?}");
-            // A server that says nothing is given a second more, in which it might.
+            // A silent server is given one more second in which it might answer.
             engine.advance(&mut told, 2 * SECOND).unwrap();
             assert_eq!(told, [Err(ErrorKind::Timeout)], "{i}, {wait:?}");
             let sent = engine.stats().submitted;
@@ -300,7 +301,7 @@ fn the_total_deadline_bounds_all_that_a_policy_sends_again() {
 #[test]
 fn what_a_policy_has_sent_before_counts_where_its_readback_asks_whether_it_was_sent() {
     use httpstream::Sent::{Maybe, Yes};
-    // The second of the two is never sent: it is held back until its time is over.
+    // The second attempt is never sent: it is held back until its deadline.
     for (method, answer, sent, is_safe) in [
         ("POST", Answer::status(503), Yes, false),
         ("GET", Answer::status(503), Yes, true),
@@ -337,7 +338,7 @@ fn what_was_shown_is_delivered_whatever_the_policy_says() {
     assert_eq!(told, [ok("busy")]);
 }
 
-/// Notes all that it is called with, and answers heads with this.
+/// Records all its calls, and returns this flow for heads.
 struct Watching(Flow);
 
 impl Readback<Vec<String>> for Watching {
@@ -397,7 +398,7 @@ fn a_response_that_was_kept_back_is_shown_as_though_it_came_at_once() {
     }
 }
 
-/// Each byte of the wire is one letter, so many times.
+/// Each byte on the wire stands for one letter, repeated `times` times.
 struct Repeat {
     times: usize,
     left: Option<(u8, usize)>,
@@ -487,7 +488,7 @@ fn a_policy_decodes_what_the_readback_is_told() {
     }
 }
 
-/// Pauses at each piece, and goes on a moment later.
+/// Pauses at each piece, and resumes shortly after.
 struct Pausing(usize);
 
 impl Readback<usize> for Pausing {
@@ -544,8 +545,8 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
     told.sort_by_key(Result::is_ok);
     assert_eq!(told, [Err(ErrorKind::TooLarge), ok("small")]);
 
-    // Streamed there is no limit: each turn does a bounded part of it. Ended when it has come to
-    // many times what may be collected.
+    // A streamed body has no limit; each turn decodes a bounded part of it. Cancelled after many
+    // times the limit for collected bodies.
     #[derive(Default)]
     struct Counting(usize);
     impl Readback<Told> for Counting {
@@ -554,7 +555,7 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
         }
         fn on_data(&mut self, told: &mut Told, data: &[u8], cx: &mut Context<'_, Told>) -> Flow {
             self.0 += data.len();
-            // The other request is answered meanwhile.
+            // The other request is answered in the meantime.
             if self.0 > 64 << 20 && !told.is_empty() {
                 assert!(cx.cancel(cx.id()));
             }
@@ -578,7 +579,7 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
     while engine.pending() > 0 {
         turns += 1;
         let turn = engine.turn(&mut told).unwrap();
-        assert!(turns < 100_000, "it comes to an end");
+        assert!(turns < 100_000, "the body is never canceled");
         if turns % 10 == 0 || !turn.more {
             network.sleep(Duration::from_millis(100));
         }
@@ -588,7 +589,7 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
 
 #[test]
 fn what_all_bodies_of_a_turn_are_decoded_to_is_bounded_together() {
-    /// Counts what it is given.
+    /// Counts the bytes that it gets.
     struct Weighing;
     impl Readback<usize> for Weighing {
         fn on_head(&mut self, _: &mut usize, _: &Response<'_>, _: &mut Context<'_, usize>) -> Flow {
@@ -622,7 +623,7 @@ fn what_all_bodies_of_a_turn_are_decoded_to_is_bounded_together() {
     while engine.pending() > 0 {
         let before = seen;
         let turn = engine.turn(&mut seen).unwrap();
-        // Four shares, and what the last of them went over it.
+        // Four shares, and what the last of them exceeded it by.
         assert!(seen - before <= 4 * SHARE + (16 << 10), "{}", seen - before);
         turns += 1;
         assert!(turns < 10_000);
@@ -644,7 +645,7 @@ fn a_body_that_cannot_be_decoded_is_an_error_and_the_connection_closed() {
     assert_eq!(engine.stats().links_open, 0);
 }
 
-/// Holds a request back by what it is given.
+/// Holds a request back with this `Start`.
 #[derive(Clone)]
 struct Hold(Arc<Mutex<Vec<Waker>>>, Start, u32);
 
@@ -676,9 +677,9 @@ fn a_policy_holds_a_request_back_for_a_time_or_until_it_is_woken() {
     assert_eq!(
         (told.len(), engine.stats().queued),
         (0, 2),
-        "it counts as queued"
+        "a held request counts as queued"
     );
-    assert_eq!(engine.stats().links_open, 0, "and has no connection");
+    assert_eq!(engine.stats().links_open, 0, "it has no connection");
     engine.advance(&mut told, SECOND).unwrap();
     assert_eq!(told, [ok("a")]);
     engine.advance(&mut told, 100 * SECOND).unwrap();
@@ -692,7 +693,7 @@ fn a_policy_holds_a_request_back_for_a_time_or_until_it_is_woken() {
 
 #[test]
 fn a_waker_that_is_left_over_shortens_no_delay() {
-    /// Waits, then for a time, then has it sent again after one.
+    /// Waits, then delays, then sends again after a delay.
     #[derive(Clone)]
     struct Slow(Arc<Mutex<Vec<Waker>>>, u32);
     impl Visit for Slow {
@@ -739,7 +740,7 @@ fn a_waker_that_is_left_over_shortens_no_delay() {
     let mut told = Told::new();
     let mut turns = 0;
     while engine.pending() > 0 {
-        // Twice a second, whatever the chain is at.
+        // Twice a second, whatever the state of the chain.
         engine.advance(&mut told, SECOND / 2).unwrap();
         wakers.lock().unwrap().iter().for_each(Waker::wake_by_ref);
         turns += 1;
@@ -807,7 +808,7 @@ fn a_ticket_that_was_asked_elsewhere_wakes_a_visit_that_waits_for_it() {
     let request = build(timed, Waits(Arc::clone(&ticket)));
     let mut place = Some(place);
     engine.call(move |_: &mut Told, cx| {
-        // By its readback first; then by two visits, of which the first ends while it waits.
+        // By its readback first, then by two visits, the first of which ends while it waits.
         assert!(!ticket.lock().unwrap().is_due(&cx.moment()));
         let mut ends = 0;
         cx.send(request).read_by(move |told, reply, cx| {
@@ -880,7 +881,7 @@ fn a_policy_that_refuses_all_that_waits_holds_up_no_turn() {
 
 #[test]
 fn a_policy_that_takes_its_time_is_asked_once_a_turn() {
-    /// Is never ready, and thinks for a millisecond each time.
+    /// Is never ready, and takes a millisecond each time.
     #[derive(Clone)]
     struct Slow(Arc<AtomicUsize>);
     impl Visit for Slow {
@@ -903,7 +904,7 @@ fn a_policy_that_takes_its_time_is_asked_once_a_turn() {
     while engine.pending() > 0 {
         let before = asked.load(Ordering::Relaxed);
         engine.turn(&mut told, None).unwrap();
-        // As they are submitted, and when their timers go off.
+        // When they are submitted, and when their timers fire.
         let most = asked.load(Ordering::Relaxed) - before;
         assert!(most <= 8, "{most}");
     }
@@ -920,7 +921,7 @@ fn the_total_deadline_ends_what_is_held_back_unasked() {
             Ok(self.0)
         }
         fn on_end(&mut self, _: &Request, _: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
-            panic!("no exchange has begun")
+            panic!("no exchange has started")
         }
     }
     let starts = [
@@ -941,7 +942,7 @@ fn the_total_deadline_ends_what_is_held_back_unasked() {
             get("/").build().unwrap(),
             move |told: &mut Told, reply, cx| {
                 if let Some(request) = held_back.take() {
-                    // Another takes the connection of the one before, which is not wanted for this.
+                    // Another request takes the previous connection, which this one does not need.
                     cx.submit(get("/held").build().unwrap(), note);
                     return Next::send(request);
                 }
@@ -959,7 +960,7 @@ fn the_total_deadline_ends_what_is_held_back_unasked() {
 
 #[test]
 fn what_a_policy_sends_elsewhere_goes_there() {
-    /// Follows wherever it is led.
+    /// Follows every redirect.
     #[derive(Clone)]
     struct Follows;
     impl Visit for Follows {
@@ -1013,7 +1014,7 @@ fn the_total_deadline_and_a_cancellation_end_what_is_held_back() {
     engine.run(&mut told).unwrap();
     assert_eq!(told[1..], [Err(ErrorKind::Cancelled)]);
     assert!(network.elapsed() < 3 * SECOND);
-    // Woken for nothing.
+    // Waking them has no effect.
     wakers.lock().unwrap().drain(..).for_each(Waker::wake);
     engine.run(&mut told).unwrap();
     assert_eq!((told.len(), engine.pending()), (2, 0));
@@ -1028,7 +1029,7 @@ fn a_wait_that_nothing_can_end_is_refused() {
             Ok(Start::Wait)
         }
         fn on_end(&mut self, _: &Request, _: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
-            panic!("no exchange has begun")
+            panic!("no exchange has started")
         }
     }
     let (_network, mut engine) = simulated(|_| Answer::ok("a"));
@@ -1043,7 +1044,7 @@ fn a_wait_that_nothing_can_end_is_refused() {
     assert_eq!(told, [Err(ErrorKind::Policy)]);
 }
 
-/// Its requests are one at a time.
+/// Sends its requests one at a time.
 struct OneByOne(Lane);
 struct InLane(Lane, Option<Ticket>);
 
@@ -1084,7 +1085,10 @@ fn a_lane_has_as_many_at_once_as_it_has_places_in_the_order_of_their_priority() 
     let cancelled = Err(ErrorKind::Cancelled);
     assert_eq!(told[..2], [cancelled.clone(), cancelled]);
     assert_eq!(told[2..], [ok("/3"), ok("/2"), ok("/5")]);
-    assert!(network.elapsed() >= 3 * SECOND, "one after the other");
+    assert!(
+        network.elapsed() >= 3 * SECOND,
+        "they run one after another"
+    );
     assert_eq!(lane.waiting(), 0);
 }
 
@@ -1132,7 +1136,7 @@ fn a_policy_refuses_an_attempt_and_hears_of_that_failure_itself() {
     }
     let (network, mut engine) = simulated(|_| Answer::ok("a"));
     let mut told = Told::new();
-    // A connection is there, and is not lost by the refusal.
+    // The connection survives the refusal.
     engine.submit(get("/").build().unwrap(), note);
     engine.run(&mut told).unwrap();
     engine.submit(build(get("/"), Once), note);
@@ -1225,7 +1229,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
     struct Panics(&'static str);
     impl Panics {
         fn at(&self, place: &str) {
-            assert_ne!(self.0, place, "as it was told");
+            assert_ne!(self.0, place, "on purpose");
         }
     }
     impl Decoder for Panics {
@@ -1243,7 +1247,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
             Ok(0)
         }
     }
-    /// A decoder that is the last of its kind.
+    /// A decoder that panics when it is dropped.
     struct Last(Panics);
     impl Decoder for Last {
         fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress> {
@@ -1290,7 +1294,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
             true
         }
     }
-    /// Panics once more when it is dropped after a panic.
+    /// Panics again when it is dropped after a panic.
     struct Twice(Panics);
     impl Policy for Twice {
         fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
@@ -1306,7 +1310,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
     }
     impl Drop for Dropped {
         fn drop(&mut self) {
-            assert!(!self.1, "it was reset");
+            assert!(!self.1, "on purpose: it was reset");
         }
     }
     let (_network, mut engine) = simulated(|_| Answer::ok("a"));
@@ -1326,9 +1330,9 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
         engine.submit(get("/").build().unwrap(), note);
         let mut told = Told::new();
         let ran = catch_unwind(AssertUnwindSafe(|| engine.run(&mut told)));
-        assert!(ran.is_err(), "{place}: the host gets it");
+        assert!(ran.is_err(), "{place}: no panic comes out");
         engine.run(&mut told).unwrap();
-        // Behind its end the exchange is over, and its readback hears of it.
+        // After its end the exchange is over, and its readback is called.
         let expected = match place {
             "reset" | "drop" => 2,
             _ => 1,

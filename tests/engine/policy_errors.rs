@@ -1,4 +1,4 @@
-//! What errors say was sent, of requests that a policy, or the engine, has sent more than once.
+//! What errors report as sent, for requests that a policy or the engine has sent more than once.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,7 +14,7 @@ use httpstream::{
     Response, Sent, Sim,
 };
 
-/// Kind, whether it was sent, whether it may be sent again.
+/// Kind, whether the request was sent, whether it may be sent again.
 type Told = Vec<(ErrorKind, Sent, bool)>;
 
 fn simulated<S>(server: impl Fn(&Incoming) -> Answer + 'static) -> (Network, Engine<S, Sim>) {
@@ -29,8 +29,8 @@ fn facts(error: &Error) -> (ErrorKind, Sent, bool) {
     (error.kind(), error.request_sent(), error.resend_is_safe())
 }
 
-/// Keeps responses back to their ends, and sends a POST that is answered again as GET, or the other
-/// way round.
+/// Holds responses back until their end, and resends a POST that was answered as GET, or vice
+/// versa.
 #[derive(Clone)]
 struct Turns {
     left: u32,
@@ -72,7 +72,7 @@ fn turns(left: u32, to: Method) -> Arc<dyn Policy> {
     Arc::new(Turns { left, to })
 }
 
-/// How a readback ends its chain, or what of it.
+/// How a readback ends its chain, or fails to.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     AbortsAtTheHead,
@@ -127,7 +127,7 @@ fn whichever_way_an_answered_request_ends_it_was_sent() {
         (Way::CancelsAtTheEnd, Cancelled),
         (Way::FailsTheText, Malformed),
     ];
-    // Method, policy, whether all that goes out is idempotent.
+    // Method, policy, whether everything that is sent is idempotent.
     let sends = [
         (Method::POST, None, false),
         (Method::POST, Some(collects()), false),
@@ -176,7 +176,7 @@ fn what_was_never_sent_is_not_said_to_be_by_what_was_before_it() {
 
 #[test]
 fn of_what_a_policy_has_sent_the_future_of_an_engine_that_is_gone_knows_nothing() {
-    // With what is sent in the place of a GET, whether that may be sent again.
+    // The policy, and whether what it sends in place of a GET may be sent again.
     let rows = [(None, true), (Some(turns(1, Method::POST)), false)];
     for (policy, is_safe) in rows {
         let (_network, mut engine) = simulated::<()>(|seen| match seen.path() {
@@ -192,7 +192,7 @@ fn of_what_a_policy_has_sent_the_future_of_an_engine_that_is_gone_knows_nothing(
         drop(engine);
         let mut cx = TaskContext::from_waker(Waker::noop());
         let Poll::Ready(Err(error)) = page.as_mut().poll(&mut cx) else {
-            panic!("it is gone");
+            panic!("expected the engine to be gone");
         };
         assert_eq!(facts(&error), (ErrorKind::Gone, Sent::Maybe, is_safe));
     }

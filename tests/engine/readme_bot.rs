@@ -1,5 +1,5 @@
-//! The bots that the README and the crate's front page show are what people begin with: they leave
-//! a server in peace that answers nothing but errors, and poll again at once where there is news.
+//! Users start from the bots in the README and on the crate's front page. These bots must not flood
+//! a server that returns only errors, and must poll again at once when there is news.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Engine, Request, Sim};
 
-/// The text of a module of this file. What it has is checked to stand in the documents, line by
-/// line but for the spaces in front.
+/// Returns the lines of a module of this file. The tests check that the documents contain them,
+/// apart from indentation.
 macro_rules! shown {
     ($name:ident) => {
         piece(concat!("mod ", stringify!($name), " {\n"))
@@ -63,8 +63,8 @@ impl Bot {
 }
 }
 
-/// The lines of the module that begins so, as they are shown: nothing in a document is for the
-/// module above it.
+/// Returns the lines of the module that begins with `begin`, as they are shown: `pub(super)` is
+/// removed.
 fn piece(begin: &str) -> Vec<String> {
     let (_, rest) = include_str!("readme_bot.rs").split_once(begin).unwrap();
     let (module, _) = rest.split_once("\n}\n}\n").unwrap();
@@ -83,19 +83,19 @@ fn assert_shows(document: &str, piece: &[String]) {
     assert!(piece.len() > 10, "{piece:#?}");
     let lines = lines(document);
     let is_there = lines.windows(piece.len()).any(|window| window == piece);
-    assert!(is_there, "this is no longer what is shown: {piece:#?}");
+    assert!(is_there, "the document does not contain: {piece:#?}");
 }
 
 #[test]
 fn the_bots_below_are_those_that_are_shown() {
     assert_shows(include_str!("../../README.md"), &shown!(readme));
-    // Its engine comes with the crate's name in the same line.
+    // The front page imports the engine in the same line.
     let front_page =
         include_str!("../../src/lib.rs").replace("Context, Engine, Next", "Context, Next");
     assert_shows(&front_page, &shown!(front_page));
 }
 
-/// A network with a server that answers polls so, and how many of them it got.
+/// Returns a network with a server that gives this answer to polls, and the number of its polls.
 fn network_with(answer: impl Fn() -> Answer + 'static) -> (Network, Rc<Cell<u32>>) {
     let network = Network::new(1);
     network.host("bot.test", [[10, 0, 0, 1]]);
@@ -121,7 +121,7 @@ fn request(path: &str) -> Request {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How often the README's bot polls in its first minute.
+/// Returns how often the README's bot polls in its first minute.
 fn polls_of_readme(answer: impl Fn() -> Answer + 'static) -> u32 {
     let (network, polls) = network_with(answer);
     let mut engine = Engine::<_, Sim>::on_network(&network, Config::default()).unwrap();
@@ -131,15 +131,11 @@ fn polls_of_readme(answer: impl Fn() -> Answer + 'static) -> u32 {
     };
     engine.submit(request("/login"), readme::Bot::on_login);
     engine.advance(&mut bot, MINUTE).unwrap();
-    assert_eq!(
-        engine.pending(),
-        2,
-        "a poll and a heartbeat, whatever happened"
-    );
+    assert_eq!(engine.pending(), 2, "a poll and a heartbeat continue");
     polls.get()
 }
 
-/// How often that of the front page does.
+/// Returns how often the front page's bot polls in its first minute.
 fn polls_of_front_page(answer: impl Fn() -> Answer + 'static) -> u32 {
     let (network, polls) = network_with(answer);
     let mut engine = Engine::<_, Sim>::on_network(&network, Config::default()).unwrap();
@@ -149,7 +145,7 @@ fn polls_of_front_page(answer: impl Fn() -> Answer + 'static) -> u32 {
     };
     engine.submit(bot.poll.clone(), front_page::Bot::on_poll);
     engine.advance(&mut bot, MINUTE).unwrap();
-    assert_eq!(engine.pending(), 1, "a poll, whatever happened");
+    assert_eq!(engine.pending(), 1, "the poll continues");
     polls.get()
 }
 

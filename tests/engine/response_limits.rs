@@ -12,7 +12,7 @@ fn with(server: &Server, change: impl FnOnce(&mut Limits)) -> Request {
         .unwrap()
 }
 
-/// `wire` passes where `limit` is that number, and is refused where it is one less.
+/// Checks that `wire` passes if the limit is `limit`, and fails if it is one less.
 fn at_the_limit(
     why: &str,
     wire: String,
@@ -51,12 +51,12 @@ fn at_the_limit(
         assert_eq!(
             strict.fetch_err(server.get("/")).kind(),
             ErrorKind::TooLarge,
-            "{why}: the engine's own"
+            "{why}: the engine's limit"
         );
         assert_eq!(
             strict.fetch_ok(with(server, |l| set(l, limit))).status,
             200,
-            "{why}: the request's goes first"
+            "{why}: the request's limit takes precedence"
         );
         strict.assert_empty();
     }

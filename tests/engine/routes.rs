@@ -1,4 +1,4 @@
-//! Routes: the address or interface that a connection is made from, what is set on its socket, and
+//! Routes: the address or interface that a connection is made from, the options of its socket, and
 //! unix sockets.
 #![cfg(unix)]
 
@@ -18,7 +18,7 @@ use httpstream::resolver::Table;
 use httpstream::{ErrorKind, Keepalive, Phase, Request, ResolverFactory, Route, Sent};
 use socket2::{Domain, Socket, Type};
 
-/// A server that answers with the address it sees its client at.
+/// A server that answers with its client's address.
 fn mirror(addr: &str) -> Server {
     Server::on(addr, |peer| {
         let client = peer.stream().peer_addr().unwrap().ip().to_string();
@@ -60,7 +60,7 @@ fn both_families() -> ResolverFactory {
     common::resolver(table)
 }
 
-// ---- where from ----
+// ---- source addresses ----
 
 #[test]
 fn the_server_sees_the_address_that_the_route_binds() {
@@ -88,7 +88,7 @@ fn the_engines_route_is_that_of_requests_without_one() {
     let server = mirror("127.0.0.1:0");
     let mut bench = Bench::with(|c| c.route.bind_v4 = Some([127, 0, 0, 2].into()));
     assert_eq!(bench.fetch_ok(server.get("/")).text(), "127.0.0.2");
-    // A route of its own stands in its place, and is not added to it.
+    // A request's own route replaces the engine's; they are not merged.
     let own = get_by(&server.url("/"), Route::default());
     assert_eq!(bench.fetch_ok(own).text(), "127.0.0.1");
     bench.assert_empty();
@@ -99,14 +99,14 @@ fn a_family_without_a_source_is_not_dialled() {
     if !has_ipv6() {
         return;
     }
-    // Another test may have the port in the other family.
+    // Another test may use the port in the other family.
     let (server, v6) = (0..100)
         .map(|_| mirror("127.0.0.1:0"))
         .find_map(|server| {
             let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, server.addr.port())).ok()?;
             Some((server, v6))
         })
-        .expect("a port that is free in both families");
+        .expect("no port is free in both families");
     v6.set_nonblocking(true).unwrap();
     let mut bench = Bench::with(|c| c.resolver = Some(both_families()));
     let url = format!("http://both.test:{}/", server.addr.port());
@@ -116,14 +116,14 @@ fn a_family_without_a_source_is_not_dialled() {
     let dialled = v6.accept().map(drop).unwrap_err().kind();
     assert_eq!(dialled, std::io::ErrorKind::WouldBlock);
 
-    // The address is not doubted for that: whoever may dial it still does so first.
+    // This does not make the address doubtful: other routes still dial it first.
     let id = bench.submit(Request::get(&url).build().unwrap());
-    bench.until("IPv6 is dialled", |_, _| v6.accept().is_ok());
+    bench.until("IPv6 is dialed", |_, _| v6.accept().is_ok());
     bench.engine.cancel(id);
     bench.replies(1);
     bench.log.replies.clear();
 
-    // The other way round nothing is left to dial.
+    // In the opposite case no address is left to dial.
     let url = server.url("/");
     let from_v6 = get_by(&url, route(|r| r.bind_v6 = Some(Ipv6Addr::LOCALHOST)));
     let error = bench.fetch_err(from_v6);
@@ -151,7 +151,7 @@ fn a_source_that_is_not_this_machines_is_an_error_and_no_want_of_room() {
     assert_eq!(
         bench.log.kinds(),
         [ErrorKind::Connect],
-        "nobody waited for it"
+        "the other request is answered at once"
     );
     let error = bench.log.replies.iter().find_map(|r| r.as_ref().err());
     let text = format!("{:#}", error.unwrap());
@@ -189,12 +189,12 @@ fn a_route_may_name_its_interface() {
     bench.assert_empty();
 }
 
-// ---- what is set ----
+// ---- socket options ----
 
-/// Set in the child that runs under strace, to the URL it is to ask.
+/// Set in the child that runs under strace, to the URL that it requests.
 const CHILD: &str = "HTTPSTREAM_TEST_OPTIONS";
 
-/// A route with everything that can be set on a TCP socket.
+/// A route with every option that can be set on a TCP socket.
 #[cfg(target_os = "linux")]
 fn all_options() -> Route {
     route(|r| {
@@ -241,7 +241,7 @@ fn options_are_set_before_the_socket_connects() {
     assert!(child.status.success(), "{trace}");
     let calls: Vec<_> = trace
         .lines()
-        // A line begins with the thread's number, and ends with what the kernel said.
+        // A line begins with the thread's number, and ends with the kernel's result.
         .filter_map(|line| {
             line.split_once("] ")
                 .map_or(Some(line), |(_, call)| Some(call))
@@ -291,7 +291,7 @@ fn a_small_receive_buffer_does_not_keep_a_large_body_out() {
     bench.assert_empty();
 }
 
-// ---- which connection ----
+// ---- choice of the connection ----
 
 #[test]
 fn routes_that_differ_share_no_connection_and_equal_ones_do() {
@@ -301,7 +301,7 @@ fn routes_that_differ_share_no_connection_and_equal_ones_do() {
     let from = |last| route(|r| r.bind_v4 = Some([127, 0, 0, last].into()));
     let shared = Arc::new(from(2));
     let plain = || server.get("/");
-    // Each with the number of the connection it has to come on.
+    // Each with the number of the connection that must serve it.
     let rows = [
         ("the first", plain(), "0"),
         ("another address", get_by(&url, from(2)), "1"),
@@ -368,31 +368,30 @@ fn a_chain_may_change_its_route() {
     bench.assert_empty();
 }
 
-// ---- itself ----
+// ---- connections to itself ----
 
-/// Where nobody listens on a port that the system gives out, sooner or later it is given to the
+/// If a port of the ephemeral range has no listener, the system sooner or later assigns it to the
 /// very socket that dials it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_connection_to_itself_is_refused() {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
-    // connect prefers ports as even or odd as the first one.
+    // `connect` prefers ports with the parity of the first one.
     let mut ports = (first..u16::MAX)
         .step_by(2)
         .skip(100)
         .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     let mut bench = Bench::new();
-    // The unspecified address leads to this machine as well.
+    // The unspecified address is this machine, too.
     for host in ["127.0.0.1", "0.0.0.0"] {
-        // Thousands of tries it takes as a rule, which is a second, and ten of them on a busy
-        // machine.
+        // It usually takes thousands of tries. They take a second, or ten on a busy machine.
         let end = Instant::now() + 3 * common::PATIENCE;
         let mut tries = 0;
         let text = 'found: loop {
             let request = Request::get(&format!("http://{host}:{}/", ports.next().unwrap()));
             let request = request.build().unwrap();
-            // Another test may come to listen there: then another port will do.
+            // Another test may have started to listen there: take another port.
             while let Err(error) = bench.fetch(request.clone())
                 && error.kind() == ErrorKind::Connect
             {
@@ -406,10 +405,10 @@ fn a_connection_to_itself_is_refused() {
                     break 'found text;
                 }
                 assert!(text.contains("refused"), "{text}");
-                assert!(Instant::now() < end, "not in {tries} tries");
+                assert!(Instant::now() < end, "no such connection in {tries} tries");
             }
             bench.engine.close_idle();
-            assert!(Instant::now() < end, "not in {tries} tries");
+            assert!(Instant::now() < end, "no such connection in {tries} tries");
         };
         println!("after {tries} tries: {text}");
     }
@@ -418,7 +417,7 @@ fn a_connection_to_itself_is_refused() {
 
 // ---- unix sockets ----
 
-/// A path for a socket of this name, of this process and test alone. Gone when it is dropped.
+/// A path for a socket of this name, unique to this process and test. The file is removed on drop.
 struct SocketPath(PathBuf);
 
 impl SocketPath {
@@ -437,8 +436,8 @@ impl SocketPath {
         get_by(url, self.route())
     }
 
-    /// Answers every request with the number of its connection and the host it was for; `requests`
-    /// of them on a connection.
+    /// Answers every request with the number of its connection and its Host; `requests` of them on
+    /// each connection.
     fn serve(&self, requests: usize) {
         let listener = UnixListener::bind(&self.0).unwrap();
         std::thread::spawn(move || {
@@ -480,7 +479,8 @@ fn serve(mut stream: UnixStream, number: usize, requests: usize) {
 fn a_unix_socket_serves_any_host_and_is_kept() {
     let path = SocketPath::new("kept");
     path.serve(usize::MAX);
-    // No resolver knows these names, and the filter is about addresses, of which there are none.
+    // No resolver can resolve these names, and the filter applies to addresses, of which there are
+    // none.
     let mut bench = Bench::with(|c| {
         c.resolver = Some(common::resolver(Table::new()));
         c.address_filter = Some(Arc::new(|_| false));
@@ -489,7 +489,7 @@ fn a_unix_socket_serves_any_host_and_is_kept() {
     assert_eq!((got.text(), got.reused), ("0 docker.invalid", false));
     let got = bench.fetch_ok(path.get("http://docker.invalid/v1/info"));
     assert_eq!((got.text(), got.reused), ("0 docker.invalid", true));
-    // Another host is another origin, whatever way leads there.
+    // Another host is another origin, even over the same socket.
     let got = bench.fetch_ok(path.get("http://other.invalid:99/"));
     assert_eq!((got.text(), got.reused), ("1 other.invalid:99", false));
     bench.assert_empty();
@@ -534,7 +534,7 @@ fn what_is_wrong_with_a_unix_socket_is_told_with_its_path() {
     bench.assert_empty();
 }
 
-/// A listener whose queue is full: connections are turned away until they are accepted.
+/// Returns a listener whose queue is full: connections are refused until some are accepted.
 fn full_listener(path: &SocketPath) -> (UnixListener, Vec<Socket>) {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     let addr = socket2::SockAddr::unix(&path.0).unwrap();
@@ -567,17 +567,17 @@ fn a_full_queue_is_waited_for_and_holds_up_nobody_else() {
     }
     bench.quiet();
     assert_eq!(bench.stats().links_dialing, 10);
-    // New connections elsewhere are made all the same.
+    // New connections to other origins are made all the same.
     let server = Server::once(ok("elsewhere"));
     for _ in 0..5 {
         bench.submit(server.get("/"));
     }
     bench.replies(5);
     assert_eq!(bench.log.texts(), ["elsewhere"; 5]);
-    assert_eq!(bench.stats().links_dialing, 10, "they wait still");
+    assert_eq!(bench.stats().links_dialing, 10, "they still wait");
     bench.log.replies.clear();
 
-    // Somebody accepts.
+    // The server begins to accept.
     let accepted = Arc::new(AtomicUsize::new(0));
     let (count, gate) = (Arc::clone(&accepted), Gate::new());
     let held = fillers.len();
@@ -613,7 +613,7 @@ fn a_full_queue_is_waited_for_until_the_connect_deadline() {
     let error = bench.fetch_err(brief.build().unwrap());
     assert!(
         begin.elapsed() >= Duration::from_millis(150),
-        "no deadline is early"
+        "the deadline is early"
     );
     assert_eq!(
         facts(&error),
@@ -623,7 +623,7 @@ fn a_full_queue_is_waited_for_until_the_connect_deadline() {
     assert!(text.contains(&path.0.display().to_string()), "{text}");
     assert!(text.contains("connect timeout of 150ms"), "{text}");
 
-    // Cancelled, or dropped with the engine, as little is left.
+    // Cancelling, or dropping the engine, leaves nothing either.
     let id = bench.submit(path.get("http://h.invalid/"));
     bench.quiet();
     assert!(bench.engine.cancel(id));

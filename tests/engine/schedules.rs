@@ -1,9 +1,9 @@
-//! Two hundred random schedules on the real loop: a host that is told of edges, one at a time, and
-//! turns late and in any order.
+//! Two hundred random schedules on the real loop: a host that gets edges, one at a time, and turns
+//! late and in any order.
 //!
-//! Those of `tests/simulation` are the same in every run; here it is Linux that tells of edges.
-//! What the host decides comes from the seed, what the kernel does in between does not:
-//! `HTTPSTREAM_SCHEDULE=7` runs the schedule of one seed again.
+//! The schedules of `tests/simulation` are the same in every run. Here the edges come from Linux:
+//! the host's decisions derive from the seed, but the kernel's timing does not.
+//! `HTTPSTREAM_SCHEDULE=7` repeats the schedule of one seed.
 #![cfg(target_os = "linux")]
 
 use crate::common;
@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 
 const SCHEDULES: u64 = 200;
 
-/// A path of the server, how often it is asked for, and what comes of it.
+/// A path of the server, how often it is requested, and the check of its outcome.
 type Row = (&'static str, u16, fn(&Result<Got, Error>) -> bool);
 
 const ROWS: &[Row] = &[
@@ -69,7 +69,7 @@ fn server() -> Server {
     })
 }
 
-/// Bytes with the first occurrence of some others in them replaced.
+/// Replaces the first occurrence of a text in bytes.
 trait ReplaceFirst {
     fn replace_first(self, old: &str, new: &str) -> Vec<u8>;
 }
@@ -81,20 +81,20 @@ impl ReplaceFirst for Vec<u8> {
     }
 }
 
-/// What a chain is to come to.
+/// What a chain is to do.
 struct Asked {
     row: &'static Row,
     id: ChainId,
-    /// How many requests it sends, one after the other.
+    /// How many requests it sends, one after another.
     times: usize,
     is_cancelled: bool,
 }
 
-/// An engine, and what the host knows of it.
+/// An engine, and the host's state of it.
 struct Guest {
     bench: Bench,
     asked: Vec<Asked>,
-    /// It was told of, and the last turn has not come yet.
+    /// Whether an event has arrived since the last turn, or that turn found events or left work.
     is_told: bool,
 }
 
@@ -169,7 +169,7 @@ impl Guest {
         }
     }
 
-    /// Whether the host has to turn, by what it was told and by the deadline.
+    /// Whether the host has to turn, because of an event or the deadline.
     fn is_due(&self) -> bool {
         let timeout = self.bench.engine.next_timeout();
         self.is_told || timeout.is_some_and(|left| left.is_zero())
@@ -181,7 +181,7 @@ impl Guest {
         self.is_told = turn.events > 0 || turn.more;
     }
 
-    /// Each chain was told what it is to be told, as often as it is.
+    /// Checks that each chain got the replies that it should, and no more.
     fn check(&mut self, why: &str) {
         for (number, asked) in self.asked.iter().enumerate() {
             let number = number.to_string();
@@ -209,7 +209,7 @@ impl Guest {
     }
 }
 
-/// Polls that tell one event at a time, and of each only once.
+/// A poll of polls, which returns one event at a time and each only once.
 struct Outer {
     poll: Poll,
     events: Events,
@@ -243,7 +243,7 @@ fn run(seed: u64, server: &Server) {
         .collect();
     let mut outer = Outer::of(guests.iter().map(|guest| &guest.bench));
     let mut to_come = random.between(5, 30);
-    // How many of a thousand come together.
+    // Out of a thousand.
     let crowding = *random.pick(&[300, 900, 1000]);
     let laziness = *random.pick(&[50, 300]);
     let end = Instant::now() + PATIENCE;
@@ -265,8 +265,7 @@ fn run(seed: u64, server: &Server) {
             let guest = random.below(guests.len());
             guests[guest].cancel(&mut random);
         }
-        // Who has something to do does not wait, nor who is about to submit; any other until a
-        // deadline.
+        // Without a timeout if a guest is due or about to submit, otherwise until a deadline.
         let timeouts = guests
             .iter()
             .filter_map(|guest| guest.bench.engine.next_timeout());
@@ -300,7 +299,7 @@ fn a_nested_host_that_schedules_badly_loses_nothing() {
     let server = server();
     if let Ok(seed) = std::env::var("HTTPSTREAM_SCHEDULE") {
         return run(
-            seed.parse().expect("HTTPSTREAM_SCHEDULE is a number"),
+            seed.parse().expect("HTTPSTREAM_SCHEDULE must be a number"),
             &server,
         );
     }
@@ -309,8 +308,8 @@ fn a_nested_host_that_schedules_badly_loses_nothing() {
     }
 }
 
-/// What the simulation takes for granted: who leaves something in an engine's poll is not told of
-/// it again, and what comes later is told.
+/// An assumption of the simulation: events that are left in an engine's poll are not reported
+/// again, while later events are.
 #[test]
 fn linux_tells_of_an_edge_once() {
     let gate = Gate::new();
@@ -341,26 +340,26 @@ fn linux_tells_of_an_edge_once() {
     while turn(&mut bench).events > 0 {}
     let mut outer = Outer::of([&bench].into_iter());
     gate.open(1);
-    assert_eq!(outer.told(PATIENCE), Some(0), "of an answer");
+    assert_eq!(outer.told(PATIENCE), Some(0), "an answer arrives");
     let submitter = bench.engine.submitter();
     let called = submitter.call(|log: &mut Log, _| {
         log.notes.push("called".to_owned());
         Next::done()
     });
     called.unwrap();
-    assert_eq!(outer.told(PATIENCE), Some(0), "of the waker");
+    assert_eq!(outer.told(PATIENCE), Some(0), "the waker fires");
     let first = turn(&mut bench);
     assert_eq!((first.events, first.more), (1, false));
     assert_eq!(bench.log.replies.len() + bench.log.notes.len(), 1);
     let again = outer.told(Duration::from_millis(50));
     assert_eq!(
         again, None,
-        "there is another in the poll, and no word of it"
+        "an event that is left in the poll is not reported again"
     );
     gate.open(1);
-    assert_eq!(outer.told(PATIENCE), Some(0), "of the next one");
-    assert_eq!(turn(&mut bench).events, 1, "one that was left");
-    assert_eq!(turn(&mut bench).events, 1, "one that was told");
+    assert_eq!(outer.told(PATIENCE), Some(0), "the next answer arrives");
+    assert_eq!(turn(&mut bench).events, 1, "the event that was left");
+    assert_eq!(turn(&mut bench).events, 1, "the event that was reported");
     assert_eq!(turn(&mut bench).events, 0);
     assert_eq!(bench.log.replies.len(), 2);
     assert_eq!(bench.log.notes, ["called"]);

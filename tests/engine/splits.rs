@@ -1,7 +1,7 @@
-//! However a response is cut into pieces on its way, it is the same response.
+//! A response is the same however it is cut into pieces on its way.
 //!
-//! Server and engine take turns on one thread: the server writes a piece, the engine turns until it
-//! has read it.
+//! Server and engine alternate on one thread: the server writes a piece, and the engine turns until
+//! it has read it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use httpstream::{Context, Engine, Flow, Next, Readback, Reply, Request, Response};
 
-/// What a readback has seen of a response.
+/// A response, as its readback got it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     interim: Vec<u16>,
@@ -21,8 +21,8 @@ struct Seen {
     error: Option<String>,
 }
 
-/// Answers this to the head and to each piece of the body. After a pause it is resumed before the
-/// next turn.
+/// Returns this flow for the head and each piece of the body. After a pause it is resumed before
+/// the next turn.
 #[derive(Clone, Copy, Debug)]
 struct Watcher(Flow);
 
@@ -63,8 +63,8 @@ impl Readback<Seen> for Watcher {
     }
 }
 
-/// The response that arrives in these pieces, and then the end of the connection, as a readback
-/// sees it.
+/// Returns what a readback gets of a response that arrives in these pieces, followed by the end of
+/// the connection.
 fn receive(pieces: &[&str], flow: Flow) -> Seen {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = listener.local_addr().expect("bound");
@@ -75,12 +75,12 @@ fn receive(pieces: &[&str], flow: Flow) -> Seen {
 
     let turn = |engine: &mut Engine<Seen>, seen: &mut Seen| {
         engine.resume(id);
-        engine.turn(seen, None).expect("the poll works");
+        engine.turn(seen, None).expect("the turn succeeds");
     };
-    // A turn without a wait sends the request, or at least begins to connect.
+    // A turn without a wait sends the request, or at least starts to connect.
     engine
         .turn(&mut seen, Some(Duration::ZERO))
-        .expect("the poll works");
+        .expect("the turn succeeds");
     let (mut stream, _) = listener.accept().expect("the engine connects");
     while engine.stats().bytes_out == 0 {
         turn(&mut engine, &mut seen);
@@ -89,7 +89,9 @@ fn receive(pieces: &[&str], flow: Flow) -> Seen {
     stream.set_nodelay(true).expect("a TCP socket");
     let mut written = 0;
     for piece in pieces {
-        stream.write_all(piece.as_bytes()).expect("it is read");
+        stream
+            .write_all(piece.as_bytes())
+            .expect("the engine reads it");
         written += piece.len() as u64;
         while engine.pending() > 0 && engine.stats().bytes_in < written {
             turn(&mut engine, &mut seen);
@@ -111,7 +113,7 @@ fn read_request(stream: &mut TcpStream) {
     }
 }
 
-/// Whole, byte by byte, and cut in two at every place.
+/// Whole, byte by byte, and cut in two at every position.
 fn feeds(wire: &str) -> impl Iterator<Item = Vec<&str>> {
     let bytes = (0..wire.len()).map(|i| &wire[i..=i]).collect();
     let cuts = (1..wire.len()).map(|i| vec![&wire[..i], &wire[i..]]);

@@ -1,5 +1,5 @@
-//! A pooled connection that the server closed before one byte of the response: sent again once,
-//! where that is safe.
+//! A pooled connection that the server closed before the first byte of the response: the request is
+//! sent again once, if that is safe.
 
 use crate::common;
 
@@ -21,8 +21,8 @@ impl End {
     }
 }
 
-/// Answers one request a connection, reads a second one and ends the connection; `answering`
-/// connections do so.
+/// A server that answers one request on each connection, reads a second one and ends the
+/// connection. Its first `answering` connections do so.
 fn stale(end: End, answering: usize) -> Server {
     Server::start(move |peer| {
         if peer.number >= answering {
@@ -171,7 +171,7 @@ fn a_response_that_has_begun_is_truncated_rather_than_stale() {
             peer.answer(&ok("a"));
             peer.request();
             peer.send(b"HTTP/1.1 2");
-            // A reset could overtake nothing: what was sent before it is read first.
+            // A reset discards nothing here: bytes that were sent before it are read first.
             end.apply(peer);
         });
         let mut bench = Bench::new();

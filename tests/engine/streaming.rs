@@ -1,4 +1,4 @@
-//! Bodies piece by piece: streamed, discarded, paused and resumed, aborted.
+//! Bodies in pieces: streamed, discarded, paused and resumed, aborted.
 
 use crate::common;
 
@@ -22,7 +22,7 @@ fn script(head: Flow, data: &[Flow]) -> Script {
 fn pieces_come_before_a_reply_without_body_but_with_trailers() {
     let server = Server::answering(CHUNKED);
     let mut bench = Bench::new();
-    // Buffer counts as Stream where collecting can no longer begin.
+    // Buffer counts as Stream if it is too late to collect the body.
     bench.engine.submit_to(
         server.get("/"),
         script(Flow::Stream, &[Flow::Buffer, Flow::Stream]),
@@ -111,7 +111,10 @@ fn a_pause_holds_back_each_piece_until_it_is_resumed() {
             ),
             (seen, notes)
         );
-        assert!(bench.log.replies.is_empty(), "though all has come");
+        assert!(
+            bench.log.replies.is_empty(),
+            "paused, though everything has arrived"
+        );
         assert!(bench.engine.resume(id));
         assert!(bench.engine.next_timeout().unwrap().is_zero());
         bench.until("it goes on", |engine, log| {
@@ -231,10 +234,14 @@ fn while_paused_nothing_is_read() {
         .submit_to(server.get("/"), script(Flow::Stream, &[Flow::Pause]));
     bench.until("it is paused", |engine, _| engine.stats().paused == 1);
     let read = bench.stats().bytes_in;
-    // The server fills the sockets' buffers meanwhile.
+    // The server fills the sockets' buffers in the meantime.
     let end = Instant::now() + Duration::from_millis(100);
     bench.until("a while", |_, _| Instant::now() > end);
-    assert_eq!(bench.stats().bytes_in, read, "the engine reads nothing");
+    assert_eq!(
+        bench.stats().bytes_in,
+        read,
+        "the engine reads while paused"
+    );
     assert!(read <= 1 << 20 && sent.load(std::sync::atomic::Ordering::Relaxed) < LEN);
     bench.engine.resume(id);
     bench.until("all of it", |_, log| log.replies.len() == 1);

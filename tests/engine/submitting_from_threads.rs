@@ -39,7 +39,7 @@ fn run_goes_on_until_the_last_guard_has_gone() {
     ids.dedup();
     assert_eq!((ids.len(), log.replies.len()), (200, 200));
     assert!(log.replies.iter().all(Result::is_ok));
-    // One that is merely kept keeps nothing running, and what it has submitted is not lost.
+    // A submitter without a guard keeps nothing running, but its submissions are not lost.
     submitter.submit(server.get("/"), common::note).unwrap();
     engine.run(&mut log).unwrap();
     engine.run(&mut log).unwrap();
@@ -62,11 +62,11 @@ fn a_run_that_waits_for_a_guard_alone_ends_with_it() {
     });
     engine.run(&mut Log::default()).unwrap();
     thread.join().unwrap();
-    // The one that went in the thread may have woken the engine behind its run.
+    // The guard that was dropped on the thread may have woken the engine after its run.
     engine
         .turn(&mut Log::default(), Some(Duration::ZERO))
         .unwrap();
-    // A guard that goes inside of a turn wakes nobody.
+    // A guard that is dropped inside of a turn causes no wake-up.
     let mut alive = Some(engine.submitter().keep_alive());
     engine.call(move |_, cx| {
         alive.take();
@@ -74,7 +74,7 @@ fn a_run_that_waits_for_a_guard_alone_ends_with_it() {
     });
     let before = engine.stats().wakeups;
     engine.run(&mut Log::default()).unwrap();
-    assert_eq!(engine.next_timeout(), None, "nor is a turn due for it");
+    assert_eq!(engine.next_timeout(), None, "no turn is due for it");
     engine
         .turn(&mut Log::default(), Some(Duration::ZERO))
         .unwrap();
@@ -99,7 +99,7 @@ fn a_waiting_turn_is_woken() {
     for i in 0..20 {
         gate.open(1);
         while log.replies.len() <= i {
-            // Without a wake-up this would wait for ever.
+            // Without a wake-up this would wait forever.
             engine.turn(&mut log, None).unwrap();
         }
     }
@@ -140,7 +140,7 @@ fn cancel_and_stop() {
     }
     assert_eq!(log.kinds(), [ErrorKind::Cancelled; 2]);
     assert_eq!(engine.pending(), 1);
-    assert!(engine.cancel(other), "its ids are good on the engine too");
+    assert!(engine.cancel(other), "its ids are valid on the engine, too");
     drop(alive);
     engine.run(&mut log).unwrap();
     assert_eq!(log.kinds(), [ErrorKind::Cancelled; 3]);
@@ -256,7 +256,7 @@ fn what_does_not_fit_is_given_back() {
     let ids: Vec<_> = (0..3)
         .map(|_| submitter.submit(server.get("/"), common::note).unwrap())
         .collect();
-    // A readback that is known again: it owns something.
+    // A readback that owns something, to recognize it.
     let owned = String::from("mine");
     let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
         log.notes.push(owned.clone());
@@ -287,12 +287,12 @@ fn what_does_not_fit_is_given_back() {
     );
     assert!(submitter.call_after(Duration::MAX, call).is_err());
     assert!(submitter.spawn(|| async {}).unwrap_err().is_full());
-    // Never refused.
+    // These are never refused.
     submitter.cancel(ids[1]).unwrap();
     submitter.resume(ids[0]).unwrap();
     submitter.stop().unwrap();
     assert!(engine.turn(&mut log, Some(Duration::ZERO)).unwrap().stopped);
-    // There is room again, and what comes now comes behind what was there.
+    // There is room again. New submissions come after the earlier ones.
     submitter.submit(request, readback).unwrap();
     submitter.call(call).unwrap();
     drop(submitter);

@@ -17,11 +17,11 @@ fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Whatever hangs is an error.
+/// Fails if `future` hangs.
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(common::PATIENCE, future)
         .await
-        .expect("in time")
+        .expect("the future hangs")
 }
 
 fn driver() -> Driver<Log> {
@@ -92,7 +92,7 @@ fn a_client_fetches_in_a_local_set() {
             assert_eq!(refused.kind(), ErrorKind::Connect);
         }),
     );
-    // The task of its driver ends with the last client.
+    // The driver's task ends with the last client.
     current_thread().block_on(in_time(local));
 }
 
@@ -104,7 +104,7 @@ fn a_runtime_whose_events_come_from_other_threads_loses_none() {
         .enable_all()
         .build()
         .unwrap();
-    // The set runs on this thread, what the poll tells comes from a worker.
+    // The set runs on this thread, and the poll's events come from a worker.
     LocalSet::new().block_on(
         &runtime,
         in_time(async {
@@ -165,7 +165,7 @@ fn a_turn_that_is_given_up_loses_nothing() {
         }
         let mut log = Log::default();
         while driver.engine().pending() > 0 {
-            // Polled once or twice, and dropped.
+            // Polled once or twice, then dropped.
             tokio::select! {
                 biased;
                 turn = driver.turn(&mut log) => drop(turn.unwrap()),
@@ -217,19 +217,19 @@ fn an_engine_with_held_polls_lets_the_runtime_sleep() {
         for _ in 0..50 {
             driver.engine_mut().submit(server.get("/"), common::note);
         }
-        // So that the runtime has told of something, which is over by then.
+        // So that the runtime has had an event, which is handled by then.
         driver
             .engine_mut()
             .submit(server.get("/late"), common::note);
         while driver.engine().stats().in_flight != 50 || log.replies.is_empty() {
             driver.turn(&mut log).await.unwrap();
         }
-        // What is left of the beginning.
+        // Let the last events of the beginning pass.
         let settle = Duration::from_millis(200);
         let _ = tokio::time::timeout(settle, driver.run(&mut log)).await;
         let before = driver.engine().stats().turns;
         let quiet = tokio::time::timeout(settle, driver.run(&mut log)).await;
-        assert!(quiet.is_err(), "they are held");
+        assert!(quiet.is_err(), "the polls are held");
         assert_eq!(driver.engine().stats().turns, before);
     }));
 }
@@ -276,7 +276,7 @@ fn a_panic_is_the_tasks_and_the_driver_goes_on() {
     }));
 }
 
-/// What a future comes to, or its panic.
+/// Returns a future's output, or its panic.
 async fn catch<T>(future: impl Future<Output = T>) -> std::thread::Result<T> {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| {
@@ -298,7 +298,7 @@ fn multi_thread() -> Runtime {
     builder.worker_threads(2).enable_all().build().unwrap()
 }
 
-/// How many threads of this process are an engine's.
+/// Returns how many threads of this process run engines.
 #[cfg(target_os = "linux")]
 fn engine_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -341,9 +341,9 @@ fn outside_of_a_local_set_an_error_says_what_to_do() {
     LocalSet::new().block_on(&bare, async {
         refused("no I/O", Client::new(Config::default()));
     });
-    // The hook is the whole process's, and is left alone.
+    // The panic hook belongs to the whole process, and must be unchanged.
     let told = hook.load(std::sync::atomic::Ordering::SeqCst);
-    let _ = std::panic::catch_unwind(|| panic!("as told"));
+    let _ = std::panic::catch_unwind(|| panic!("on purpose"));
     assert_eq!(hook.load(std::sync::atomic::Ordering::SeqCst), told + 1);
 }
 
@@ -373,7 +373,7 @@ fn a_client_on_a_thread_fetches_from_tasks_of_every_kind() {
             assert_eq!(texts, Vec::from_iter((0..50).map(|i| format!("/{i}"))));
         }));
     }
-    // More than one, and beside one in a set.
+    // There may be several, and also one in a set.
     let other = client.clone();
     let second = Client::on_thread(Config::default()).unwrap();
     LocalSet::new().block_on(
@@ -388,7 +388,7 @@ fn a_client_on_a_thread_fetches_from_tasks_of_every_kind() {
             }
         }),
     );
-    // A configuration that cannot be used is told where the client is made.
+    // An invalid configuration is reported when the client is made.
     let mut config = Config::default();
     config.max_connections = 0;
     let error = Client::on_thread(config).unwrap_err();
@@ -412,18 +412,20 @@ fn a_fetch_that_is_dropped_is_cancelled_and_the_thread_ends_with_the_last_client
     let held = runtime.spawn(client.fetch(server.get("/held")));
     assert_eq!(server.next().path, "/held");
     held.abort();
-    told.recv_timeout(common::PATIENCE).expect("it is closed");
-    // A future is as good as a clone.
+    told.recv_timeout(common::PATIENCE)
+        .expect("the connection is closed");
+    // A pending future keeps the thread, like a clone of the client.
     let last = client.fetch(server.get("/last"));
     drop(client);
     assert_eq!(runtime.block_on(in_time(last)).unwrap().body(), b"a");
-    // So is one that is under way when its runtime is shut down: then it is gone, and cancelled.
+    // A pending future is dropped, and so canceled, when its runtime is shut down.
     let client = Client::on_thread(Config::default()).unwrap();
     drop(runtime.spawn(client.fetch(server.get("/held"))));
     assert_eq!(server.next().path, "/last");
     assert_eq!(server.next().path, "/held");
     runtime.shutdown_timeout(common::PATIENCE);
-    told.recv_timeout(common::PATIENCE).expect("it is closed");
+    told.recv_timeout(common::PATIENCE)
+        .expect("the connection is closed");
     // The client outlives the runtime.
     let page = current_thread().block_on(in_time(client.fetch(server.get("/a"))));
     assert_eq!(page.unwrap().body(), b"a");
@@ -439,7 +441,7 @@ fn a_panic_on_the_clients_thread_is_the_end_of_it_and_nothing_hangs() {
     let forbidden = Server::start(|peer| drop(peer.hold()));
     let port = forbidden.addr.port();
     config.address_filter = Some(std::sync::Arc::new(move |addr| {
-        assert_ne!(addr.port(), port, "as told");
+        assert_ne!(addr.port(), port, "on purpose");
         true
     }));
     let client = Client::on_thread(config.clone()).unwrap();
@@ -454,19 +456,19 @@ fn a_panic_on_the_clients_thread_is_the_end_of_it_and_nothing_hangs() {
         let error = held.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Gone);
         assert_eq!(error.request_sent(), httpstream::Sent::Maybe);
-        // From now on nothing is taken.
+        // From now on requests are refused.
         let error = client.fetch(server.get("/")).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.request_sent()),
             (ErrorKind::Gone, httpstream::Sent::No)
         );
     }));
-    config.resolver = Some(std::sync::Arc::new(|| panic!("as told")));
+    config.resolver = Some(std::sync::Arc::new(|| panic!("on purpose")));
     let error = Client::on_thread(config).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Gone);
 }
 
-/// A file of its own would be better for it; here it waits for the clients of the other tests.
+/// This would be better in a file of its own; here it waits for the clients of other tests.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_thread_is_left_behind() {
@@ -475,7 +477,11 @@ fn no_thread_is_left_behind() {
     drop(before);
     let end = Instant::now() + common::PATIENCE;
     while engine_threads() > 0 {
-        assert!(Instant::now() < end, "{} are left", engine_threads());
+        assert!(
+            Instant::now() < end,
+            "{} threads are left",
+            engine_threads()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }

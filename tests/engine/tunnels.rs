@@ -13,7 +13,7 @@ use httpstream::{
 
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n";
 
-/// Says what it reads in reverse, line by line, until the end.
+/// Sends back what it reads in reverse, line by line, until the end.
 fn reverse(peer: &mut Peer) {
     let mut line = peer.unread().to_vec();
     let mut stream = peer.stream();
@@ -37,7 +37,7 @@ fn upgrade(server: &Server, path: &str) -> RequestBuilder {
     Request::get(&server.url(path)).header("Upgrade", "echo")
 }
 
-/// Says lines one after the other, and notes what it hears.
+/// Sends lines one after another, and records what it receives.
 struct Talk {
     lines: Vec<&'static str>,
     heard: String,
@@ -136,7 +136,7 @@ fn the_end_of_the_server_is_the_end_of_the_tunnel() {
         .submit_to(upgrade(&server, "/").build().unwrap(), talk);
     bench.engine.run(&mut bench.log).unwrap();
     assert_eq!(bench.log.notes[..2], ["head 101", "bye"]);
-    // What was said may have found the connection closed already.
+    // The last line may have found the connection closed already.
     let end = &bench.log.notes[2];
     assert!(end == "101 0" || end == "Truncated", "{end}");
     bench.assert_empty();
@@ -153,7 +153,7 @@ fn a_server_that_does_not_switch_answers_as_ever() {
         bench.engine.run(&mut bench.log).unwrap();
     }
     assert_eq!(bench.log.texts(), ["no", "no"]);
-    assert_eq!(bench.stats().opened, 1, "its connection is kept");
+    assert_eq!(bench.stats().opened, 1, "the connection is kept");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_101_that_was_not_asked_for_or_comes_too_soon_is_refused() {
     });
     let mut bench = Bench::new();
     let unasked = Request::get(&server.url("/")).build().unwrap();
-    // More than a socket takes, so that it is not written when the 101 comes.
+    // More than a socket buffers, so it is not written completely when the 101 arrives.
     let early = Request::post(&server.url("/"))
         .header("Upgrade", "echo")
         .body(vec![b'x'; 64 << 20])
@@ -191,7 +191,7 @@ fn a_101_that_was_not_asked_for_or_comes_too_soon_is_refused() {
 #[test]
 fn what_a_server_does_not_read_waits_and_is_counted() {
     const PIECE: usize = 1 << 20;
-    /// Writes until so much waits, and ends when all of it has gone.
+    /// Writes until this much waits, and ends when all of it has been sent.
     struct Fill(usize);
     impl Readback<Log> for Fill {
         fn on_head(&mut self, _: &mut Log, _: &Response<'_>, cx: &mut Context<'_, Log>) -> Flow {
@@ -204,7 +204,7 @@ fn what_a_server_does_not_read_waits_and_is_counted() {
             Flow::Stream
         }
         fn on_data(&mut self, log: &mut Log, data: &[u8], cx: &mut Context<'_, Log>) -> Flow {
-            assert_eq!(data, b".", "the server has read all of it");
+            assert_eq!(data, b".", "the server answers when it has read everything");
             assert_eq!(cx.write(cx.id(), b""), Some(0));
             log.notes.push(format!("{} bytes", self.0));
             Flow::Abort
@@ -264,7 +264,7 @@ fn a_tunnel_that_is_cancelled_is_closed_and_its_chain_told() {
     bench.assert_empty();
 }
 
-/// Pauses at each piece, and goes on a little later.
+/// Pauses at each piece, and resumes a little later.
 struct Pausing {
     heard: String,
     is_paused: bool,
@@ -278,14 +278,17 @@ impl Readback<Log> for Pausing {
 
     fn on_data(&mut self, log: &mut Log, data: &[u8], cx: &mut Context<'_, Log>) -> Flow {
         let was_paused = std::mem::replace(&mut self.is_paused, true);
-        // What was read before it was paused comes first, at the resumption.
-        assert!(!was_paused || log.notes.pop().is_some(), "it is paused");
+        // Data that was read before the pause is delivered first, on resumption.
+        assert!(
+            !was_paused || log.notes.pop().is_some(),
+            "data arrived during a pause"
+        );
         self.heard.push_str(std::str::from_utf8(data).unwrap());
         let id = cx.id();
         let resume = Next::call(move |log: &mut Log, cx: &mut Context<'_, Log>| {
             log.notes.push("resumed".to_owned());
             assert!(cx.resume(id));
-            // The other way is open all the time.
+            // Writing is possible all the time.
             assert!(cx.write(id, b"more\n").is_some());
             cx.done()
         });
@@ -311,7 +314,7 @@ fn a_pause_holds_back_what_comes_through_a_tunnel() {
             return;
         }
         peer.send(&[SWITCHED, b"0\n"].concat());
-        // A line for each that is said.
+        // Answers each line with a line.
         let mut heard = peer.unread().to_vec();
         for line in 1..=LINES {
             let mut buf = [0; 64];
@@ -343,13 +346,13 @@ fn a_pause_holds_back_what_comes_through_a_tunnel() {
         bench.engine.turn(&mut bench.log, timeout).unwrap();
     }
     assert_eq!(bench.log.notes, ["0\n1\n2\n3\n4\nend\n"]);
-    assert!(!bench.engine.cancel(id), "it is over");
+    assert!(!bench.engine.cancel(id), "the chain is over");
 }
 
 #[test]
 fn what_is_written_on_a_tunnel_that_is_dead_is_refused() {
     const PIECE: usize = 1 << 20;
-    /// Hears nothing of it, since it is paused.
+    /// Gets no event about it, because it is paused.
     struct Paused;
     impl Readback<Log> for Paused {
         fn on_head(&mut self, log: &mut Log, _: &Response<'_>, _: &mut Context<'_, Log>) -> Flow {
@@ -385,7 +388,7 @@ fn what_is_written_on_a_tunnel_that_is_dead_is_refused() {
             continue;
         }
         written += PIECE;
-        assert!(written < 64 * PIECE, "nobody takes it");
+        assert!(written < 64 * PIECE, "the write is never refused");
         bench.engine.call(move |log: &mut Log, cx| {
             if cx.write(id, &[b'x'; PIECE]).is_none() {
                 log.notes.push("refused".to_owned());

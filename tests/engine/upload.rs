@@ -42,7 +42,7 @@ fn a_refusal_stops_the_upload_and_is_delivered() {
             let head = peer.head().unwrap();
             peer.tell(head, Vec::new());
             peer.send(wire.as_bytes());
-            // The client has closed, not sent it all.
+            // The client has closed without sending everything.
             assert!(peer.hold().len() < LARGE);
             closed.open(1);
         });
@@ -75,7 +75,7 @@ fn a_refusal_in_pieces_stops_the_upload_at_its_head() {
     });
     let sent = bench.stats().bytes_out;
     bench.quiet();
-    assert_eq!(bench.stats().bytes_out, sent, "nothing more is written");
+    assert_eq!(bench.stats().bytes_out, sent, "the upload has stopped");
     gate.open(1);
     bench.replies(1);
     assert!(bench.log.replies[0].is_ok());
@@ -105,7 +105,7 @@ fn an_early_success_lets_the_upload_go_on_while_it_is_read() {
     assert_eq!(
         bench.stats().links_open,
         0,
-        "answered early: not used again"
+        "a connection that was answered early is not reused"
     );
     bench.assert_empty();
 }
@@ -164,7 +164,7 @@ fn an_end_of_file_during_the_upload_ends_it() {
 fn a_body_follows_100_continue() {
     let server = Server::start(|peer| {
         while let Some(head) = peer.head() {
-            assert!(peer.unread().is_empty(), "the body is held back");
+            assert!(peer.unread().is_empty(), "the body is sent too early");
             peer.send(b"HTTP/1.1 100 Continue\r\n\r\n");
             let body = peer.body(5);
             peer.tell(head, body);
@@ -195,7 +195,7 @@ fn a_final_status_instead_of_100_keeps_the_body_back() {
         let server = Server::start(move |peer| {
             peer.head();
             peer.send(format!("HTTP/1.1 {status} x\r\nContent-Length: 1\r\n\r\na").as_bytes());
-            assert_eq!(peer.hold(), b"", "no byte of the body was sent");
+            assert_eq!(peer.hold(), b"", "a part of the body was sent");
             told.open(1);
         });
         let mut bench = Bench::new();
@@ -227,7 +227,7 @@ fn a_final_status_that_stalls_keeps_the_body_back_and_times_out_in_its_own_time(
     assert_eq!(facts(&error), (ErrorKind::Timeout, Phase::Body, Sent::Yes));
     assert!(
         before.elapsed() < Duration::from_secs(15),
-        "not the write deadline's 30 s"
+        "the write deadline of 30 s does not apply"
     );
     bench.assert_empty();
 }
@@ -266,7 +266,7 @@ fn an_interim_response_other_than_100_does_not_make_the_wait_longer() {
 
 #[test]
 fn the_deadlines_before_the_body_hold_for_a_request_that_expects_100_too() {
-    // A backlog that is full: the connection is never made.
+    // A full backlog: the connection is never established.
     let (addr, _kept) = common::mute_listener();
     let mut bench = Bench::new();
     let post = Request::post(&format!("http://{addr}/"))
@@ -284,7 +284,7 @@ fn the_deadlines_before_the_body_hold_for_a_request_that_expects_100_too() {
     );
     assert!(
         before.elapsed() < Duration::from_secs(15),
-        "not the write deadline's 30 s on top"
+        "the write deadline of 30 s is not added"
     );
     bench.assert_empty();
 }
@@ -346,7 +346,8 @@ fn a_second_417_is_an_answer() {
 
 #[test]
 fn a_417_behind_the_whole_body_is_an_answer() {
-    // It hears all of the request before it answers: the body came after the second of silence.
+    // The server reads the whole request before it answers: the body comes after a second of
+    // silence.
     let server = Server::answering("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
     let mut bench = Bench::new();
     let got = bench.fetch_ok(expecting(&server, "hello"));

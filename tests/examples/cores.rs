@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use programs::{Ended, run};
 
-/// What the program said of its run with so many threads: what each has answered.
+/// Returns how many requests each engine answered in the run with this many threads.
 fn answered(stdout: &str, threads: usize) -> Vec<u64> {
     let start = format!("threads      {threads}, which answered ");
     let line = stdout.lines().find_map(|line| line.strip_prefix(&*start));
@@ -52,7 +52,7 @@ fn what_is_spread_by_key_comes_to_the_same_engine_each_time() {
     // Each of the thousand accounts once, and three times.
     let (once, thrice) = (share("1000"), share("3000"));
     assert_eq!(once.iter().sum::<u64>(), 1000);
-    assert!(once.iter().all(|&n| n > 300), "about as many: {once:?}");
+    assert!(once.iter().all(|&n| n > 300), "unevenly spread: {once:?}");
     assert_eq!(thrice, [3 * once[0], 3 * once[1]]);
 }
 

@@ -1,5 +1,5 @@
-//! docs/EMBEDDING.md shows code that is tested: each piece stands in the program that it names,
-//! line by line.
+//! docs/EMBEDDING.md shows tested code: each piece is contained line by line in the program that it
+//! names.
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,18 @@ fn the_recipes_are_cut_from_the_programs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let chapter = fs::read_to_string(root.join("docs/EMBEDDING.md")).unwrap();
     let mut pieces = 0;
-    // Every other part of it is inside a fence; the first line of that names the language.
+    // Every second part is inside of a fence; its first line names the language.
     for fenced in chapter.split("```").skip(1).step_by(2) {
         let Some(("rust" | "c", piece)) = fenced.split_once('\n') else {
             continue;
         };
         let (place, code) = piece.split_once('\n').expect("a comment and code");
-        let place = place.strip_prefix("// ").expect("where it is from");
+        let place = place
+            .strip_prefix("// ")
+            .expect("a comment that names the program");
         let program = fs::read_to_string(root.join(place)).expect(place);
         assert!(!code.trim().is_empty(), "{place}");
-        assert!(program.contains(code), "{place} has not: {code}");
+        assert!(program.contains(code), "{place} does not contain: {code}");
         pieces += 1;
     }
     assert!(pieces >= 8, "{pieces}");

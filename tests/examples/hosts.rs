@@ -1,8 +1,8 @@
-//! The programs of `examples/embed`: the same conversation, byte by byte, in every event loop; and
-//! no loop that wakes up for nothing.
+//! The programs of `examples/embed`: the same conversation, byte by byte, in every event loop, and
+//! no loop that wakes up without a reason.
 //!
-//! Each program is a process of its own, with its server in it. Those that need a feature are
-//! tested where the tests are built with it.
+//! Each program is a process of its own, which includes its server. Programs that need a feature
+//! are tested if the tests are built with it.
 
 use crate::programs;
 use crate::servers::example;
@@ -25,10 +25,10 @@ use conversation::expected;
 use conversation::server::Server;
 use programs::{Ended, run};
 
-/// What no program may take: it hangs.
+/// A program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The programs that these tests are about: those that there are with the features of the tests.
+/// The programs under test: those available with the features of the tests.
 const PROGRAMS: &[&str] = &[
     "embed_run",
     "embed_nested",
@@ -46,7 +46,7 @@ fn run_program(name: &str, args: &[&str]) -> Ended {
     run(example(name).args(args), PATIENCE)
 }
 
-/// Two runs of a program, one with a server of its own and one with ours, of which neither differs
+/// Runs a program twice, once with a server of its own and once with ours. Neither run may differ
 /// from the script.
 fn converses(name: &str) {
     let expected = expected::transcript();
@@ -62,8 +62,8 @@ fn converses(name: &str) {
     }
 }
 
-/// How the program ended when there was little to do. All of them are started by whoever asks
-/// first: they take some seconds each, and sleep.
+/// Returns how the program ended when there was little to do. The first call starts all programs,
+/// since each takes some seconds, most of them asleep.
 fn idled(name: &str) -> Ended {
     type Running = BTreeMap<&'static str, JoinHandle<Ended>>;
     static RUNNING: OnceLock<Mutex<Running>> = OnceLock::new();
@@ -75,8 +75,8 @@ fn idled(name: &str) -> Ended {
     mine.expect("each is asked for once").join().unwrap()
 }
 
-/// With a hundred exchanges paused and a hundred polls held, each wakeup of the host's has a
-/// deadline or an answer for its reason.
+/// With a hundred paused exchanges and a hundred polls held open, each wake-up of the host is
+/// caused by a deadline or an answer.
 fn sleeps(name: &str) {
     let ended = idled(name);
     let words = ended.stdout.split([' ', ',', '\n']);
@@ -85,17 +85,16 @@ fn sleeps(name: &str) {
         panic!("{name}: {ended:?}");
     };
     assert_eq!(paused, 100, "{name}: {ended:?}");
-    // Nine beats of a deadline and an answer each, and a poll or more: fewer where the machine has
-    // other things to do.
+    // Nine beats with a deadline and an answer each, and at least one poll; fewer on a busy
+    // machine.
     assert!((4..=40).contains(&reasons), "{name}: {ended:?}");
     assert!(wakeups <= reasons, "{name}: {ended:?}");
-    // Those that fell together were dealt with in one; a host that never woke up would have had
-    // none.
+    // Reasons that coincide share a wake-up; a host that never woke up would have none.
     assert!(wakeups >= 2, "{name}: {ended:?}");
     assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
 }
 
-/// What benches ask for.
+/// The mode that benchmarks use.
 fn fetches(name: &str) {
     let server = Server::open().expect("ports on loopback");
     let url = format!("http://{}/plain", server.addr);
@@ -104,8 +103,8 @@ fn fetches(name: &str) {
     assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
 }
 
-/// Stops and goes on while it waits, as a program does at Ctrl-Z and under a debugger: waits that
-/// end without a reason are no end of the loop.
+/// Stops and continues the program while it waits, as with Ctrl-Z or under a debugger. A wait that
+/// ends without a reason must not end the loop.
 fn goes_on_when_interrupted(name: &str) {
     const STOPPED_AGAIN_AND_AGAIN: &str = r#"
         "$@" & program=$!

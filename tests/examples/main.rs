@@ -1,5 +1,5 @@
-//! The programs in `examples/`, as processes of their own, and what docs/EMBEDDING.md shows of
-//! them.
+//! The programs in `examples/`, run as separate processes, and the parts of them that
+//! docs/EMBEDDING.md shows.
 
 #[path = "../programs/mod.rs"]
 mod programs;

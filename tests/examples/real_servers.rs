@@ -1,4 +1,4 @@
-//! The example programs, run as their users run them, against real servers on loopback.
+//! The example programs, run as users run them, with real servers on loopback.
 #![cfg(unix)]
 
 use crate::servers;
@@ -12,7 +12,7 @@ fn get(args: &[&str]) -> Ended {
     run(example("get").args(args))
 }
 
-/// Fetches the whole tree, compares it, and answers what `get` printed last.
+/// Fetches the whole tree, compares it, and returns the last line that `get` printed.
 fn fetch(tree: &Tree, server: SocketAddr, args: &[&str]) -> Summary {
     let dir = TempDir::new();
     let (list, copy) = (dir.path().join("list"), dir.path().join("copy"));
@@ -32,9 +32,9 @@ fn fetch(tree: &Tree, server: SocketAddr, args: &[&str]) -> Summary {
 struct Summary(String);
 
 impl Summary {
-    /// The number in front of `words`.
+    /// Returns the number in front of `words`.
     fn before(&self, words: &str) -> usize {
-        let (front, _) = self.0.split_once(words).expect("said in the last line");
+        let (front, _) = self.0.split_once(words).expect("words of the last line");
         let number = front.split_whitespace().last();
         number.and_then(|n| n.parse().ok()).expect("a number")
     }
@@ -62,7 +62,7 @@ fn nginx_hands_out_a_tree_over_kept_connections_while_it_reloads() {
         let summary = fetch(&tree, nginx.addr, &["--connections", "8"]);
         assert!(summary.reused() > summary.opened(), "{summary:?}");
     });
-    assert!(reloads >= 3, "{reloads} reloads: it was over too soon");
+    assert!(reloads >= 3, "only {reloads} reloads");
 }
 
 #[test]
@@ -75,10 +75,11 @@ fn nginx_hands_out_a_tree_over_closed_connections_while_it_reloads() {
         let summary = fetch(&tree, nginx.addr, &["--connections", "8", "--close"]);
         assert_eq!(summary.reused(), 0, "{summary:?}");
     });
-    assert!(reloads >= 3, "{reloads} reloads: it was over too soon");
+    assert!(reloads >= 3, "only {reloads} reloads");
 }
 
-/// Its queue of connections is this long: more at once would wait for their SYN to be sent again.
+/// The length of its listen queue: with more connections, clients would wait for their SYN to be
+/// sent again.
 const PYTHONS: &[&str] = &["--connections", "5"];
 
 #[test]
@@ -156,7 +157,7 @@ fn get_keeps_no_half_of_a_file() {
     assert!(ended.stderr.contains("response cut short"), "{ended:?}");
     assert!(
         ended.stderr.contains("5 "),
-        "the cause says what is missing: {ended:?}"
+        "the cause names the missing bytes: {ended:?}"
     );
     assert!(dir.path().join("a").exists() && !dir.path().join("a/b").exists());
 }

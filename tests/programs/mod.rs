@@ -1,5 +1,5 @@
-//! Programs that are run to their end, and what they said until then. Used by the tests of other
-//! packages of this repository as well.
+//! Runs programs to their end, and returns their output. Also used by the tests of other packages
+//! of this repository.
 
 #![allow(dead_code, reason = "not every test wants every part")]
 
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// `None`: by a signal.
+    /// `None` if it was killed by a signal.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// A child that does not outlive its test, however that ends.
+/// A child that is killed on drop, so it does not outlive its test.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Of one that has ended there is nothing left to kill.
+        // If it has ended, there is nothing to kill.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -32,7 +32,7 @@ impl Drop for Killed {
 /// Runs `command` to its end.
 ///
 /// # Panics
-/// When it cannot be started, or has not ended within `limit`.
+/// If it cannot be started, or is still running after `limit`.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Ended {
     let until = Instant::now() + limit;
     let child = command
@@ -47,9 +47,9 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ended {
         let left = until.saturating_duration_since(Instant::now());
         match stream.recv_timeout(left) {
             Ok(text) => text,
-            Err(RecvTimeoutError::Timeout) => panic!("not at its end in {limit:?}: {command:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("still running after {limit:?}: {command:?}"),
             Err(RecvTimeoutError::Disconnected) => {
-                panic!("what it said is not to be read: {command:?}")
+                panic!("its output cannot be read: {command:?}")
             }
         }
     };
@@ -63,7 +63,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ended {
     }
 }
 
-/// All that comes of it, when it has ended.
+/// Reads the whole output, until the end.
 fn read_all(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! What the tests of the example programs stand on: the programs, a tree of files, and the real
-//! servers that hand it out.
+//! The foundation of the tests of the example programs: the programs, a tree of files, and the real
+//! servers that serve it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
@@ -18,14 +18,13 @@ use serde_json::Value;
 #[path = "../cargo/mod.rs"]
 mod cargo;
 
-/// Nothing here takes as long, unless it hangs.
+/// A program that runs longer than this hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-// ---- programs
-// ------------------------------------------------------------------------------------------------------
+// ---- programs ----
 
-/// One of the examples. `cargo test` has built them beside this test; where only some tests were
-/// asked for, they are built now.
+/// Returns an example's command. `cargo test` has built the examples next to this test; if only
+/// some tests were selected, they are built now.
 pub(crate) fn example(name: &str) -> Command {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(build_examples);
@@ -33,8 +32,8 @@ pub(crate) fn example(name: &str) -> Command {
     Command::new(program.unwrap_or_else(|| panic!("no example {name} with these features")))
 }
 
-/// The features of the tests, which are those of the examples as well: others would have everything
-/// built again.
+/// The features of the tests, which the examples use as well: other features would mean to build
+/// everything again.
 const FEATURES: &[&str] = &[
     #[cfg(feature = "default")]
     "default",
@@ -52,7 +51,7 @@ const FEATURES: &[&str] = &[
     "calloop",
 ];
 
-/// The examples by their names, built by the cargo that runs this, without the net.
+/// Builds the examples with the cargo that runs this, offline, and returns them by name.
 fn build_examples() -> BTreeMap<String, PathBuf> {
     let mut cargo = cargo::cargo();
     cargo
@@ -94,7 +93,7 @@ impl Ended {
     }
 }
 
-/// Runs a program to its end, which must come within [`LIMIT`].
+/// Runs a program to its end, and panics if that takes longer than [`LIMIT`].
 pub(crate) fn run(command: &mut Command) -> Ended {
     let mut child = command
         .stdin(Stdio::null())
@@ -109,7 +108,7 @@ pub(crate) fn run(command: &mut Command) -> Ended {
         let left = end.saturating_duration_since(Instant::now());
         output.recv_timeout(left).unwrap_or_else(|_| {
             let _ = child.kill();
-            panic!("{command:?} has not ended within {LIMIT:?}")
+            panic!("{command:?} is still running after {LIMIT:?}")
         })
     };
     let (stdout, stderr) = (wait(stdout), wait(stderr));
@@ -130,7 +129,7 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-/// Where a tool is, among the places where Debian keeps servers too.
+/// Finds a tool in `PATH`, or in the directories where Debian keeps servers.
 fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -140,10 +139,9 @@ fn tool(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-// ---- files
-// ---------------------------------------------------------------------------------------------------------
+// ---- files ----
 
-/// A directory that is removed in the end.
+/// A directory that is removed on drop.
 #[derive(Debug)]
 pub(crate) struct TempDir(PathBuf);
 
@@ -168,7 +166,7 @@ impl Drop for TempDir {
     }
 }
 
-/// A tree of files of all sizes, contents and sizes from one seed.
+/// A tree of files of all sizes. Contents and sizes are derived from one seed.
 #[derive(Debug)]
 pub(crate) struct Tree {
     dir: TempDir,
@@ -178,7 +176,7 @@ pub(crate) struct Tree {
 impl Tree {
     const FILES: usize = 1000;
     const LARGEST: usize = 2 << 20;
-    /// Around the sizes of pages, buffers and segments.
+    /// Near the sizes of pages, buffers and segments.
     const EDGES: &[usize] = &[
         0,
         1,
@@ -198,7 +196,7 @@ impl Tree {
         Self::LARGEST,
     ];
 
-    /// The tree, made anew if no test holds it.
+    /// Returns the tree that other tests are using, or makes a new one.
     pub(crate) fn get() -> Arc<Self> {
         static SHARED: Mutex<Weak<Tree>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,7 +231,7 @@ impl Tree {
         Self { dir, files }
     }
 
-    /// Small ones are many, and the large ones most of the bytes.
+    /// Most files are small, and most of the bytes are in large ones.
     fn any_size(random: &mut Random) -> usize {
         let u = random.next() as f64 / u64::MAX as f64;
         (Self::LARGEST as f64).powf(u * u) as usize - 1
@@ -247,7 +245,7 @@ impl Tree {
         self.files.iter().map(|(_, content)| content.len()).sum()
     }
 
-    /// The URL of each file on a server whose root is this tree.
+    /// Returns the URL of each file on a server whose root is this tree.
     pub(crate) fn urls(&self, server: SocketAddr) -> String {
         let urls = self
             .files
@@ -262,7 +260,7 @@ impl Tree {
             let path = copy.join(name);
             let found = fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(found.len(), content.len(), "length of {name}");
-            // Byte by byte only for the message: without optimisation it takes its time.
+            // Compared byte by byte only for the message, which is slow without optimization.
             let differs = || found.iter().zip(content).position(|(a, b)| a != b);
             assert!(found == *content, "{name} differs at byte {:?}", differs());
         }
@@ -290,16 +288,15 @@ impl Random {
     }
 }
 
-// ---- servers
-// -------------------------------------------------------------------------------------------------------
+// ---- servers ----
 
-/// An address where nobody listens: the port was free just now.
+/// Returns an address without a listener: the port was free a moment ago.
 pub(crate) fn free_addr() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     listener.local_addr().expect("bound")
 }
 
-/// Answers the first connection with `response`, whatever it asks, and closes it.
+/// Answers the first connection with `response`, whatever the request, and closes it.
 pub(crate) fn serve_once(response: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     let addr = listener.local_addr().expect("bound");
@@ -315,7 +312,7 @@ pub(crate) fn serve_once(response: &'static [u8]) -> SocketAddr {
     addr
 }
 
-/// nginx, master and workers, which hands out a tree.
+/// nginx, master and workers, serving a tree.
 #[derive(Debug)]
 pub(crate) struct Nginx {
     program: PathBuf,
@@ -325,20 +322,20 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// `None`: it is not installed.
+    /// Returns `None` if nginx is not installed.
     pub(crate) fn start(tree: &Tree) -> Option<Self> {
         let root = tree.path().display();
-        // A rate slow enough for a reload to meet responses half sent.
+        // Slow enough for a reload to find responses half sent.
         Self::serving(&format!("root \"{root}\"; limit_rate 8m;"))
     }
 
-    /// With these directives for its only server, beside the address; the files that they name
-    /// without a path are in [`prefix`](Self::prefix). `None`: it is not installed.
+    /// Starts nginx with these directives for its only server, besides the address. Relative file
+    /// names refer to [`prefix`](Self::prefix). Returns `None` if nginx is not installed.
     pub(crate) fn serving(server: &str) -> Option<Self> {
         Self::serving_with(server, "", |_| ())
     }
 
-    /// As [`serving`](Self::serving), with `options` behind the address, and with files that
+    /// Like [`serving`](Self::serving), with `options` after the address, and with files that
     /// `prepare` puts into the prefix.
     pub(crate) fn serving_with(
         server: &str,
@@ -353,7 +350,7 @@ impl Nginx {
             let server = format!("listen {addr} {options}; {server}");
             Self::start_in(&program, prefix, &server, addr)
         });
-        Some(started.expect("nginx starts on a port that is free"))
+        Some(started.expect("nginx starts on a free port"))
     }
 
     fn start_in(program: &Path, prefix: TempDir, server: &str, addr: SocketAddr) -> Option<Self> {
@@ -373,25 +370,26 @@ impl Nginx {
             if nginx.master.try_wait().expect("our child").is_some() {
                 return None;
             }
-            // The pid file is what `-s` needs.
+            // `nginx -s` needs the pid file.
             let has_pid = fs::read(nginx.prefix.path().join("nginx.pid"));
             if has_pid.is_ok_and(|pid| !pid.is_empty()) && TcpStream::connect(addr).is_ok() {
                 return Some(nginx);
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("nginx neither listens nor ends");
+        panic!("nginx neither listens nor exits");
     }
 
-    /// The directory that it runs in.
+    /// The directory that nginx runs in.
     pub(crate) fn prefix(&self) -> &Path {
         self.prefix.path()
     }
 
     fn conf(prefix: &Path, server: &str) -> String {
         use std::os::unix::fs::MetadataExt;
-        // Started by root, workers would change to a user who may not read the tree.
-        let owner = fs::metadata(prefix).expect("it was made just now").uid();
+        // If the master runs as root, the workers would otherwise switch to a user who may not read
+        // the tree.
+        let owner = fs::metadata(prefix).expect("the prefix exists").uid();
         let user = if owner == 0 { "user root;" } else { "" };
         let temps: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path temp-{kind};\n"))
@@ -424,12 +422,12 @@ impl Nginx {
         sent.is_ok_and(|status| status.success())
     }
 
-    /// Runs `work` while nginx reloads again and again, and answers how often it did.
+    /// Runs `work` while nginx reloads repeatedly, and returns how often it reloaded.
     pub(crate) fn reload_during(&self, work: impl FnOnce()) -> u32 {
         self.reload_every(Duration::from_millis(40), work)
     }
 
-    /// As [`reload_during`](Self::reload_during), at this pace.
+    /// Like [`reload_during`](Self::reload_during), at this interval.
     pub(crate) fn reload_every(&self, pace: Duration, work: impl FnOnce()) -> u32 {
         thread::scope(|scope| {
             let (stop, stopped) = mpsc::channel::<()>();
@@ -442,14 +440,14 @@ impl Nginx {
             });
             work();
             drop(stop);
-            reloads.join().expect("it cannot panic")
+            reloads.join().expect("the thread did not panic")
         })
     }
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // A master that is killed would leave its workers behind.
+        // Killing the master would leave its workers running.
         if !self.signal("stop") {
             let _ = self.master.kill();
         }
@@ -457,17 +455,17 @@ impl Drop for Nginx {
     }
 }
 
-/// `python3 -m http.server`, which hands out a tree.
+/// `python3 -m http.server`, serving a tree.
 #[derive(Debug)]
 pub(crate) struct Python {
     child: Child,
     pub(crate) addr: SocketAddr,
-    /// Whether it speaks HTTP/1.1, which it can since Python 3.11.
+    /// Whether it supports HTTP/1.1, as it does since Python 3.11.
     pub(crate) keeps_alive: bool,
 }
 
 impl Python {
-    /// `None`: it is not installed.
+    /// Returns `None` if Python is not installed.
     pub(crate) fn start(tree: &Tree) -> Option<Self> {
         let python = tool("python3")?;
         let help = run(Command::new(&python).args(["-m", "http.server", "--help"]));
@@ -487,7 +485,9 @@ impl Python {
             .expect("python3 can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
-        stdout.read_line(&mut line).expect("it says where it is");
+        stdout
+            .read_line(&mut line)
+            .expect("python3 prints its address");
         // Serving HTTP on 127.0.0.1 port 12345 (http://127.0.0.1:12345/) ...
         let port = line
             .split(' ')
@@ -518,7 +518,8 @@ pub(crate) struct OpensslServer {
 }
 
 impl OpensslServer {
-    /// Started in `dir`, which has the files that `args` name. `None`: it is not installed.
+    /// Starts it in `dir`, which has the files that `args` name. Returns `None` if it is not
+    /// installed.
     pub(crate) fn start(dir: &Path, args: &[&str]) -> Option<Self> {
         let mut child = Command::new(tool("openssl")?)
             .args(["s_server", "-accept", "127.0.0.1:0"])
@@ -534,9 +535,9 @@ impl OpensslServer {
         let mut lines = stdout.lines().map_while(Result::ok);
         let accept = lines.find(|line| line.starts_with("ACCEPT"));
         let port = accept.and_then(|line| line.rsplit(':').next()?.trim().parse().ok());
-        // What it says of each connection has to go somewhere.
+        // Its output about connections must be read, or it would block.
         thread::spawn(move || lines.for_each(drop));
-        let port = port.expect("it says where it listens");
+        let port = port.expect("openssl prints its address");
         Some(Self { child, port })
     }
 }

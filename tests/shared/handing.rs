@@ -1,4 +1,4 @@
-//! Events that are handed over late, twice, in another order and in pieces.
+//! Events that are handed over late, twice, out of order and in parts.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::common::PATIENCE;
 use crate::host::Host;
 use crate::{KINDS, assert_mixture, server, submit_mixture};
 
-/// A host that keeps events back and mixes them up, but hands over each of them at last.
+/// A host that holds events back and shuffles them, but eventually hands over each of them.
 struct Hoarder {
     host: Host,
     random: Random,
-    /// Batches as the poll told them.
+    /// Batches of events, as the poll returned them.
     hoard: Vec<Events>,
-    /// Which events of them are still to be handed over.
+    /// Which of their events are still to be handed over.
     left: Vec<(usize, usize)>,
 }
 
@@ -36,7 +36,7 @@ impl Hoarder {
 
     fn poll(&mut self) {
         let mut events = Events::with_capacity(self.random.between(1, 9));
-        // As long as there is something to hand over, it looks, and does not wait.
+        // While there are events to hand over, poll without waiting.
         let wait = match self.left.is_empty() {
             true => self.host.engine.next_timeout().unwrap_or(PATIENCE),
             false => Duration::ZERO,
@@ -49,7 +49,7 @@ impl Hoarder {
         self.hoard.push(events);
     }
 
-    /// Hands over some of what it has, in any order, and now and then one of them twice.
+    /// Hands over some of the events in random order, and occasionally one of them twice.
     fn hand_over(&mut self) {
         self.random.shuffle(&mut self.left);
         let some = self.random.below(self.left.len() + 1);
@@ -77,7 +77,7 @@ impl Hoarder {
                 self.host.turn();
             }
         }
-        // What it has kept of connections that are gone is told too.
+        // Events of connections that are gone are handed over as well.
         while !self.left.is_empty() {
             self.hand_over();
         }
@@ -111,10 +111,10 @@ fn with_a_budget_of_one_event_each_turn_takes_one_of_those_handed_over() {
         for n in 1..=handed {
             let turn = host.turn();
             assert_eq!(turn.events, 1);
-            assert!(turn.more || n == handed, "{} are left", handed - n);
+            assert!(turn.more || n == handed, "{} events are left", handed - n);
             assert!(
                 n == handed || host.engine.next_timeout().unwrap().is_zero(),
-                "and a turn is due for them"
+                "a turn is due for the rest"
             );
         }
         host.turn();

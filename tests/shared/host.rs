@@ -1,5 +1,4 @@
-//! A mio program with a poll of its own, on which an engine lives beside what else the program
-//! does.
+//! A mio program with a poll of its own, which an engine shares with the program's other sources.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::common::{Got, Log, PATIENCE, Server, note};
 /// The program's own.
 pub(crate) const WAKE: Token = Token(0);
 pub(crate) const LISTENER: Token = Token(1);
-/// Where the engine's tokens begin.
+/// The first of the engine's tokens.
 pub(crate) const FIRST: usize = 1000;
 
 /// When the host makes turns.
@@ -35,16 +34,16 @@ pub(crate) struct Host {
     pub(crate) turns: Turns,
     /// Tokens of events that are not the engine's.
     pub(crate) own: Vec<Token>,
-    /// Events of the window that were nobody's any more.
+    /// Events with one of the engine's tokens whose registration was gone.
     pub(crate) stale: usize,
 }
 
-/// As many tokens as so many connections take.
+/// Returns as many tokens as this number of connections requires.
 pub(crate) fn smallest_window(max_connections: usize) -> Range<usize> {
     FIRST..FIRST + 2 * max_connections + 64
 }
 
-/// An engine on `poll`, woken by `waker`.
+/// Makes an engine on `poll`, woken by `waker`.
 pub(crate) fn engine_on(
     poll: &Poll,
     waker: &Arc<Waker>,
@@ -61,7 +60,7 @@ impl Host {
         Self::with(|_| ())
     }
 
-    /// In the smallest window that the configuration allows.
+    /// Makes a host with the smallest window that the configuration allows.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.max_connections = 64;
@@ -87,21 +86,21 @@ impl Host {
         self.engine.submit(request, note)
     }
 
-    /// Polls, for `longest` at most. What comes is in `events`.
+    /// Polls, for `longest` at most. The result is in `events`.
     pub(crate) fn poll(&mut self, longest: Duration) {
         let timeout = self.engine.next_timeout();
         let timeout = timeout.map_or(longest, |timeout| timeout.min(longest));
         self.poll.poll(&mut self.events, Some(timeout)).unwrap();
     }
 
-    /// Hands over what the poll has told. Answers how many events the engine took.
+    /// Hands over the poll's events, and returns how many of them the engine took.
     pub(crate) fn hand_over(&mut self) -> usize {
         let mut taken = 0;
         for event in &self.events {
             let is_lent = self.window.contains(&event.token().0);
             match self.engine.on_event(event) {
                 true => {
-                    assert!(is_lent, "{event:?} is none of {:?}", self.window);
+                    assert!(is_lent, "{event:?} is not in {:?}", self.window);
                     taken += 1;
                 }
                 false if is_lent => self.stale += 1,
@@ -115,7 +114,7 @@ impl Host {
         self.engine.turn(&mut self.log).unwrap()
     }
 
-    /// A poll, and what follows.
+    /// Polls once, then hands over events and makes a turn as configured.
     pub(crate) fn round(&mut self, longest: Duration) {
         self.poll(longest);
         let taken = self.hand_over();
@@ -129,7 +128,7 @@ impl Host {
         }
     }
 
-    /// Rounds until `is_done`, or a panic when that takes too long. Answers how many they were.
+    /// Makes rounds until `is_done`, and returns their number. Panics if that takes too long.
     pub(crate) fn until(&mut self, what: &str, mut is_done: impl FnMut(&Self) -> bool) -> usize {
         let end = Instant::now() + PATIENCE;
         for rounds in 0.. {
@@ -139,7 +138,7 @@ impl Host {
             let left = end.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "not within {PATIENCE:?}: {what}; {:?} {:?}",
+                "gave up after {PATIENCE:?}, waiting for: {what}; {:?} {:?}",
                 self.engine.stats(),
                 self.log
             );
@@ -148,7 +147,7 @@ impl Host {
         unreachable!()
     }
 
-    /// Until the server's connections have read so many requests.
+    /// Makes rounds until the server's connections have read this many requests.
     pub(crate) fn until_seen(&mut self, server: &Server, count: usize) {
         let end = Instant::now() + PATIENCE;
         let mut seen = 0;
@@ -171,7 +170,7 @@ impl Host {
         self.log.replies.pop().unwrap()
     }
 
-    /// Until the poll tells nothing and no turn is due.
+    /// Makes rounds until the poll is empty and no turn is due.
     pub(crate) fn quiet(&mut self) {
         for _ in 0..5 {
             self.round(Duration::from_millis(1));
@@ -187,10 +186,10 @@ impl Host {
             (0, 0),
             "{stats:?}"
         );
-        assert_eq!(self.engine.next_deadline(), None, "no timer is left");
+        assert_eq!(self.engine.next_deadline(), None, "a timer is left");
     }
 
-    /// Tokens of what is registered with the poll (proc_pid_fdinfo(5)).
+    /// Returns the tokens registered with the poll (proc_pid_fdinfo(5)).
     pub(crate) fn registered(&self) -> Vec<usize> {
         use std::os::fd::AsRawFd;
         let fd = self.poll.as_raw_fd();
@@ -204,7 +203,7 @@ impl Host {
         targets.map(|line| token(line).unwrap()).collect()
     }
 
-    /// Of those, the engine's.
+    /// Returns how many of them are the engine's.
     pub(crate) fn registered_by_engine(&self) -> usize {
         let mut tokens = self.registered();
         tokens.retain(|token| *token != WAKE.0 && *token != LISTENER.0);

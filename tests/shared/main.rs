@@ -1,5 +1,5 @@
-//! An engine on its host's own poll: under tokens that the host lends, by events that the host
-//! hands over.
+//! An engine on its host's own poll: it uses tokens that the host lends it, and gets its events
+//! from the host.
 #![cfg(target_os = "linux")]
 
 #[cfg(feature = "tls")]
@@ -38,7 +38,7 @@ pub(crate) fn server() -> Server {
     Server::by_path(LARGE)
 }
 
-/// Submits requests of all kinds, so many of each, some later.
+/// Submits `each` requests of every kind, some of them delayed.
 pub(crate) fn submit_mixture(host: &mut Host, server: &Server, each: usize) {
     let paths = ["/", "/close", "/large", "/slow", "/silent", "/reset", "/"];
     for i in 0..each * KINDS {
@@ -52,7 +52,7 @@ pub(crate) fn submit_mixture(host: &mut Host, server: &Server, each: usize) {
     }
 }
 
-/// That it has come to its end as it must.
+/// Checks that all requests of a mixture have ended as expected.
 pub(crate) fn assert_mixture(host: &mut Host, each: usize) {
     assert_eq!(host.log.replies.len(), each * KINDS);
     let failed = |kind| {
@@ -118,7 +118,7 @@ fn a_host_that_turns_only_when_told_loses_nothing() {
     host.turns = Turns::WhenTold;
     submit_mixture(&mut host, &server, 14);
     let rounds = host.until("replies", |host| host.log.replies.len() == 98);
-    assert!(rounds < 100_000, "no busy loop: {rounds}");
+    assert!(rounds < 100_000, "busy loop: {rounds} rounds");
     assert_mixture(&mut host, 14);
 }
 
@@ -209,7 +209,11 @@ fn two_engines_live_on_one_poll_side_by_side() {
     drop(two);
     one.window.end = after.end;
     let idle = one.engine.stats().links_idle;
-    assert_eq!(one.registered_by_engine(), idle, "those of the first");
+    assert_eq!(
+        one.registered_by_engine(),
+        idle,
+        "only the first engine's tokens are left"
+    );
     one.window.end = after.start;
     one.assert_empty();
 }
@@ -237,7 +241,7 @@ fn foreign_and_stale_events_are_not_taken() {
         told.recv_timeout(common::PATIENCE).unwrap();
     }
     host.waker.wake().unwrap();
-    // All answers, and the host's own wake-up, before any of them is handed over.
+    // Collects all answers, and the host's own wake-up, before handing over any of them.
     let (mut late, mut events) = (Vec::new(), 0);
     while events < 4 {
         host.poll(common::PATIENCE);
@@ -252,7 +256,7 @@ fn foreign_and_stale_events_are_not_taken() {
     }
     host.turn();
     assert_eq!(host.log.kinds(), [ErrorKind::Cancelled; 2]);
-    // The next one has the slot of a link that is gone; the other slot is free.
+    // The next link reuses the slot of one that is gone; the other slot is free.
     host.submit(server.get("/"));
     host.turn();
     let before = host.engine.stats();
@@ -318,7 +322,7 @@ fn a_host_that_turns_while_it_is_being_woken_hears_of_the_order() {
             Next::done()
         });
         ordered.unwrap();
-        // Its end is one more reason to wake the host.
+        // Dropping the submitter would also wake the host.
         drop(submitter);
     });
     told.recv_timeout(common::PATIENCE).unwrap();
@@ -332,7 +336,7 @@ fn a_host_that_turns_while_it_is_being_woken_hears_of_the_order() {
 #[test]
 fn getaddrinfo_makes_the_hosts_poll_return() {
     let Some((name, ip)) = common::hosts_name() else {
-        println!("skipped: no name of this machine but localhost");
+        println!("skipped: this machine has no name except localhost");
         return;
     };
     let server = Server::on(&format!("{}", std::net::SocketAddr::new(ip, 0)), |peer| {
@@ -385,7 +389,11 @@ fn what_is_asked_for_between_turns_makes_a_turn_due() {
     host.replies(3);
     assert!(host.registered_by_engine() > 0);
     host.engine.close_idle();
-    assert_eq!(host.registered_by_engine(), 0, "closed at once");
+    assert_eq!(
+        host.registered_by_engine(),
+        0,
+        "idle links are closed at once"
+    );
     assert!(!is_due(&host));
     assert_eq!(host.log.texts(), ["a", "Cancelled", ""]);
     host.assert_empty();
@@ -399,7 +407,7 @@ fn after_a_panic_the_rest_of_what_was_handed_over_comes_next() {
         let readback =
             move |log: &mut Log, reply: Reply<'_>, cx: &mut httpstream::Context<'_, Log>| {
                 let next = note(log, reply, cx);
-                assert!(i % 2 == 1, "as told");
+                assert!(i % 2 == 1, "on purpose");
                 next
             };
         host.engine.submit(server.get("/"), readback);
@@ -454,11 +462,17 @@ fn an_engine_that_is_dropped_leaves_nothing_on_the_poll() {
     poll.poll(&mut events, Some(Duration::from_millis(100)))
         .unwrap();
     assert!(events.is_empty(), "{events:?}");
-    assert!(log.replies.is_empty(), "no readback is run");
-    assert!(submitter.submit(server.get("/"), note).is_err(), "gone");
-    // The poll is as good as new.
+    assert!(log.replies.is_empty(), "no readback runs");
+    assert!(
+        submitter.submit(server.get("/"), note).is_err(),
+        "the engine is gone"
+    );
+    // The poll can be used again.
     let engine = engine_on(&poll, &waker, window.clone(), Config::default());
-    assert!(engine.is_err(), "the default has more connections");
+    assert!(
+        engine.is_err(),
+        "the default allows more connections than the window"
+    );
     let mut again = Host::new();
     (again.poll, again.waker) = (poll, waker);
     let mut config = Config::default();
@@ -485,7 +499,7 @@ fn the_hosts_poll_may_go_first() {
     } = host;
     drop(poll);
     let id = engine.submit(server.get("/"), note);
-    // Nobody tells of anything any more; what needs no event still goes.
+    // No events arrive any more; what needs no event still works.
     for _ in 0..3 {
         engine.turn(&mut log).unwrap();
     }
@@ -525,10 +539,10 @@ fn an_engine_that_waits_keeps_nobody_awake() {
         let stats = host.engine.stats();
         stats.in_flight == 100 && stats.paused == 50
     });
-    // What is on its way to those that are paused arrives as far as there is room for it.
+    // Data for the paused responses arrives until the buffers are full.
     let end = Instant::now() + common::PATIENCE;
     loop {
-        assert!(Instant::now() < end, "it comes to rest");
+        assert!(Instant::now() < end, "the engine does not come to rest");
         let turns = host.engine.stats().turns;
         host.round(Duration::from_millis(300));
         if host.engine.stats().turns == turns {
@@ -538,7 +552,7 @@ fn an_engine_that_waits_keeps_nobody_awake() {
     assert!(host.events.is_empty(), "{:?}", host.events);
     let left = host.engine.next_timeout().unwrap();
     assert!(left > Duration::from_secs(1), "{left:?}");
-    // And one that has nothing at all to do is never due.
+    // An engine that has nothing to do is never due.
     let mut idle = Host::new();
     idle.poll(Duration::from_millis(50));
     assert!(idle.events.is_empty());

@@ -58,14 +58,17 @@ fn names_are_looked_up_on_the_hosts_poll() {
         host.log.replies.len() == 100
     });
     assert!(host.log.kinds().is_empty(), "{:?}", host.log.kinds());
-    assert!(names.seen().len() >= 200, "of both families");
+    assert!(
+        names.seen().len() >= 200,
+        "both address families are looked up"
+    );
     host.engine.close_idle();
     host.quiet();
     assert_eq!(host.registered_by_engine(), 0);
 }
 
-/// As many questions are under way as may be, and each datagram is repeated before its answer
-/// comes.
+/// As many lookups as possible are under way, and each datagram is repeated before its answer
+/// arrives.
 #[test]
 fn slow_name_servers_are_asked_within_the_smallest_window() {
     let names = NameServer::start(|question, back| {
@@ -85,7 +88,7 @@ fn slow_name_servers_are_asked_within_the_smallest_window() {
         host.log.replies.len() == 150
     });
     assert!(host.log.kinds().is_empty(), "{:?}", host.log.kinds());
-    assert!(most > 32, "{most} at once");
+    assert!(most > 32, "only {most} at once");
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn a_look_up_under_way_goes_with_the_engine() {
     let http = Server::answering(ok("a"));
     let mut host = host(&names);
     host.submit(get("never.test", &http));
-    host.until("it asks", |_| !names.seen().is_empty());
+    host.until("a query", |_| !names.seen().is_empty());
     assert!(host.registered_by_engine() > 0);
     let Host {
         engine,

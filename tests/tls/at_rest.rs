@@ -1,6 +1,6 @@
-//! What comes on a TLS connection between two exchanges is no answer to the next one, and a
-//! connection that has ended is not used, with a close_notify or without: before a turn, inside it
-//! and behind a readback that takes its time.
+//! Bytes that arrive on a TLS connection between two exchanges are never taken for the next
+//! response, and a connection that has ended is not used, with or without a close_notify: before a
+//! turn, during it and after a slow readback.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ const ACTS: [Act; 9] = [
         peer.send_raw(&alert);
         peer.tcp.half_close();
     }),
-    ("a response to nobody", |peer| {
+    ("an unsolicited response", |peer| {
         peer.send(&ok("forged"));
     }),
     ("an empty line", |peer| {
@@ -46,7 +46,7 @@ const ACTS: [Act; 9] = [
         let wire = peer.seal(&ok("forged"));
         peer.send_raw(&wire[..wire.len() / 2]);
     }),
-    ("what is no record", |peer| {
+    ("bytes that are not a record", |peer| {
         peer.send_raw(b"HTTP/1.1 408 Request Timeout\r\n\r\n");
     }),
 ];
@@ -72,13 +72,13 @@ impl Cue {
             assert!(Instant::now() < end, "the server did not act");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // What was found empty within a millisecond is not looked at again.
+        // The engine does not check a connection again within a millisecond.
         std::thread::sleep(Duration::from_millis(3));
     }
 }
 
-/// Its first connection answers once, and acts when it is told to; else each request is answered
-/// with its path.
+/// A server whose first connection answers once, and acts on command; all other requests are
+/// answered with their path.
 fn world(act: Option<Act>) -> (World, Cue) {
     let cue = Cue {
         gate: Gate::new(),

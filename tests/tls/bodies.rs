@@ -1,4 +1,4 @@
-//! Bodies both ways, of all sizes, in all sorts of pieces.
+//! Bodies in both directions, of all sizes, in all kinds of pieces.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::common::{Gate, Log, Script, ok};
 use crate::peer::{Pieces, TlsPeer, VERSIONS, World};
 use crate::servers::Random;
 
-/// Around the sizes of records, and some that take many.
+/// Sizes around that of a record, and some that take many records.
 pub(crate) const SIZES: [usize; 7] = [
     0,
     1,
@@ -19,7 +19,7 @@ pub(crate) const SIZES: [usize; 7] = [
     20 << 20,
 ];
 
-/// The body of this size: the same each time.
+/// Returns the body of this size, always the same.
 pub(crate) fn body_of(size: usize) -> Vec<u8> {
     Random(0x9e37_79b9_7f4a_7c15 ^ size as u64).bytes(size)
 }
@@ -27,12 +27,12 @@ pub(crate) fn body_of(size: usize) -> Vec<u8> {
 #[track_caller]
 pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    // Not printed whole.
+    // Does not print the whole body.
     let differs = || found.iter().zip(expected).position(|(a, b)| a != b);
     assert!(found == expected, "{what}: differs at {:?}", differs());
 }
 
-/// In chunks of all sizes up to a good deal more than a record.
+/// Encodes a body in chunks of all sizes up to several records.
 fn chunked(body: &[u8]) -> Vec<u8> {
     let mut wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     let (mut rest, mut size) = (body, 1);
@@ -77,7 +77,7 @@ fn bodies_of_all_sizes_come_as_they_were_sent() {
                 assert_same(&got.body, &body_of(size), &path);
             }
         }
-        assert_eq!(bench.stats().opened, 1, "all on one connection");
+        assert_eq!(bench.stats().opened, 1, "all use one connection");
         bench.assert_empty();
     }
 }
@@ -132,7 +132,7 @@ fn a_server_may_send_each_byte_in_a_record_of_its_own() {
         while peer.request().is_some() {
             let plaintext = chunked(b"record by record");
             let wires: Vec<_> = plaintext.chunks(1).map(|byte| peer.seal(byte)).collect();
-            // All at once, cut where no record ends, ...
+            // All at once, in pieces that do not end where records end.
             let wire = wires.concat();
             for piece in wire.chunks(wire.len() / 7) {
                 peer.send_raw(piece);
@@ -147,7 +147,7 @@ fn a_server_may_send_each_byte_in_a_record_of_its_own() {
     bench.assert_empty();
 }
 
-/// Reads a little now and then.
+/// Reads a little at intervals.
 fn read_slowly(peer: &mut TlsPeer<'_>, len: usize) -> Vec<u8> {
     let mut body = Vec::with_capacity(len);
     while body.len() < len {
@@ -162,7 +162,7 @@ fn read_slowly(peer: &mut TlsPeer<'_>, len: usize) -> Vec<u8> {
     body
 }
 
-/// With buffers so small that ciphertext waits in the session nearly always.
+/// Buffers so small that ciphertext almost always waits in the session.
 fn small_buffers(config: &mut httpstream::Config) {
     config.route.send_buffer = Some(4096);
 }
@@ -237,7 +237,7 @@ fn an_answer_before_the_end_of_an_upload_is_heard() {
             let mut wire = peer.seal(refusal);
             wire.extend(end(peer));
             peer.send_raw(&wire);
-            // Read on, so that no reset overtakes the answer.
+            // Keeps reading, so that no reset overtakes the answer.
             peer.tcp.hold();
         });
         let mut bench = world.bench();
@@ -252,14 +252,14 @@ fn an_answer_before_the_upload_hears_of_a_reset_is_heard() {
     let world = World::new(|peer| {
         peer.head();
         peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig");
-        // What is not read makes this end a reset.
+        // Unread data turns this close into a reset.
     });
     let mut bench = world.bench();
     for _ in 0..20 {
         let got = bench.fetch(world.post("/", vec![7; 8 << 20]));
         match got {
             Ok(got) => assert_eq!((got.status, got.text()), (413, "big")),
-            // The kernel threw it away with the connection: then at least that is said.
+            // The kernel may discard the answer with the connection; then the error must say so.
             Err(error) => assert_eq!(error.kind(), ErrorKind::ClosedBeforeResponse, "{error:#}"),
         }
     }
@@ -315,7 +315,7 @@ fn a_stream_is_paused_and_goes_on() {
             // Resumed in a turn.
             bench.quiet();
         }
-        assert!(pauses > 8, "{pauses}: records came between them");
+        assert!(pauses > 8, "only {pauses} pauses between records");
         assert!(bench.log.replies[0].is_ok());
     }
     assert_eq!(bench.stats().opened, 1);

@@ -1,5 +1,5 @@
-//! How connections end: with a close_notify or without (RFC 8446 §6.1, RFC 9112 §9.8), busy, idle
-//! and paused.
+//! How connections end: with or without a close_notify (RFC 8446 §6.1, RFC 9112 §9.8), while busy,
+//! idle or paused.
 
 use httpstream::{ErrorKind, Flow, Phase, Sent};
 
@@ -115,7 +115,7 @@ fn a_response_that_is_cut_is_truncated_with_a_close_notify_or_without() {
 #[test]
 fn a_connection_is_not_used_again_behind_a_close_notify_in_the_same_segment() {
     for version in VERSIONS {
-        // Its half of the TCP connection stays open.
+        // The server's half of the TCP connection stays open.
         let world = World::speaking(version, |peer| {
             if peer.request().is_some() {
                 let wire = [peer.seal(&ok("last")), peer.close_notify()].concat();
@@ -134,7 +134,7 @@ fn a_connection_is_not_used_again_behind_a_close_notify_in_the_same_segment() {
     }
 }
 
-/// What a server may do to a connection that waits in the pool.
+/// A server that does something to a connection that is idle in the pool.
 fn between_two_requests(meanwhile: fn(&mut TlsPeer<'_>)) -> (World, Gate) {
     let gate = Gate::new();
     let at = gate.clone();
@@ -172,7 +172,7 @@ fn an_idle_connection_is_closed_by_whatever_ends_it() {
         }),
         ("the end alone", |peer| peer.tcp.close()),
         ("a reset", |peer| peer.tcp.reset()),
-        ("an answer to nothing", |peer| {
+        ("an unsolicited response", |peer| {
             peer.send(&ok("out of turn"));
             peer.hold();
         }),
@@ -199,7 +199,7 @@ fn an_idle_connection_is_closed_by_whatever_ends_it() {
 #[test]
 fn an_idle_connection_outlives_a_change_of_keys() {
     let (world, gate) = between_two_requests(|peer| {
-        // Of TLS 1.3 only, which is what these two agree on.
+        // TLS 1.3 only, which is what these two agree on.
         peer.tls.refresh_traffic_keys().unwrap();
         let wire = peer.wire();
         peer.send_raw(&wire);
@@ -216,7 +216,8 @@ fn an_idle_connection_outlives_a_change_of_keys() {
     bench.assert_empty();
 }
 
-/// What it says to the request itself comes behind that, and would be read by the next one.
+/// The server's answer to the request itself would come after its early one, and be read by the
+/// next request.
 #[test]
 fn a_connection_whose_server_speaks_before_it_is_asked_serves_one_request() {
     let authority = crate::certificates::Authority::new();
@@ -295,7 +296,7 @@ fn what_stands_behind_a_pause_comes_after_it_without_any_news_from_the_socket() 
         Option<ErrorKind>,
     );
     let rows: &[Row] = &[
-        ("the true end", |peer| peer.close_notify(), None),
+        ("a regular end", |peer| peer.close_notify(), None),
         (
             "garbage",
             |_| b"\x17\x03\x03\x00\x20nothing that these keys can open".to_vec(),
@@ -307,7 +308,7 @@ fn what_stands_behind_a_pause_comes_after_it_without_any_news_from_the_socket() 
         let world = World::new(move |peer| {
             if peer.request().is_some() {
                 let mut wire = peer.seal(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-                // The end of a chunked body would say itself that it is the end.
+                // A chunked body would mark its own end.
                 wire = [wire, peer.seal(b"3\r\none\r\n3\r\ntwo\r\n")].concat();
                 wire.extend(end(peer));
                 peer.send_raw(&wire);
@@ -356,7 +357,7 @@ fn closing_idle_connections_tells_their_servers() {
     let world = World::new(|peer| {
         peer.answer(&ok("a"));
         peer.hold();
-        // The client has said close_notify, or there is none left to say it.
+        // The client has sent close_notify, or the connection is gone.
         let said = match peer.tls.process_new_packets() {
             Ok(state) => state.peer_has_closed(),
             Err(_) => false,

@@ -1,4 +1,4 @@
-//! Handshakes that fail, each with an error that says who, where and why.
+//! Handshakes that fail, each with an error that says where and why.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::certificates::{Authority, provider};
 use crate::common::{Bench, Peer, Server, facts, ok};
 use crate::peer::{Pieces, TlsPeer, VERSIONS, World};
 
-/// A server that is no good, whatever it is.
+/// A server whose handshake fails.
 fn bad(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> (Server, Bench) {
     let tls = Authority::new().tls();
     let bench = Bench::with(|config| config.route.tls = tls);
@@ -25,7 +25,7 @@ fn at(server: &Server) -> RequestBuilder {
     Request::get(&crate::peer::url(server, "/"))
 }
 
-/// Fetches from a bad server, and leaves nothing behind.
+/// Fetches from such a server, checks the error, and that nothing is left.
 fn fails(server: &Server, bench: &mut Bench, request: RequestBuilder) -> Error {
     let error = bench.fetch_err(request.build().unwrap());
     assert_eq!(error.phase(), Phase::Tls, "{error:#}");
@@ -38,7 +38,7 @@ fn fails(server: &Server, bench: &mut Bench, request: RequestBuilder) -> Error {
     error
 }
 
-/// What follows the origin.
+/// Returns the text after the origin.
 fn why(error: &Error) -> String {
     let text = format!("{error:#}");
     text.splitn(4, ':').nth(3).unwrap().trim().to_owned()
@@ -78,7 +78,7 @@ fn a_connection_that_is_cut_in_the_handshake_says_so() {
     type Row = (&'static str, fn(&mut Peer), &'static str);
     let rows: &[Row] = &[
         ("at once", |_| (), "unexpected end of file"),
-        ("behind the hello", hello, "unexpected end of file"),
+        ("after the hello", hello, "unexpected end of file"),
         (
             "inside a record",
             |peer| {
@@ -106,7 +106,8 @@ fn a_connection_that_is_cut_in_the_handshake_says_so() {
             "{when}"
         );
         let found = why(&error);
-        // What is not read of the hello makes an end a reset, and a reset may meet the hello.
+        // Unread bytes of the hello turn an end into a reset, and the reset may hit the client
+        // while it sends the hello.
         let others = [
             "Connection reset by peer (os error 104)",
             "Broken pipe (os error 32)",
@@ -248,7 +249,7 @@ fn a_server_of_another_protocol_is_refused_by_its_name() {
         "TLS handshake failed: server sent the alert no_application_protocol"
     );
 
-    // Offered by the caller, it is agreed on; and is not what is spoken here.
+    // If the caller offers h2, it is negotiated, but the engine does not support it.
     let config = offering_h2(&world.authority);
     let mut bench = Bench::with(|c| c.route.tls = Tls::from(config));
     let request = world.at("/");

@@ -1,4 +1,4 @@
-//! Certificates as `openssl` makes them, good ones and bad ones, and what is said of them.
+//! Certificates made by `openssl`, valid and invalid, and the errors about them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use httpstream::{Config, ErrorKind, Request};
 use crate::common::Bench;
 use crate::servers::{OpensslServer, TempDir};
 
-/// Runs openssl in `dir`. `None`: it is not installed.
+/// Runs openssl in `dir`. Returns `None` if it is not installed.
 fn openssl(dir: &Path, args: &str) -> Option<()> {
     let status = Command::new("openssl")
         .args(args.split_whitespace())
@@ -26,7 +26,7 @@ fn openssl(dir: &Path, args: &str) -> Option<()> {
 
 const SUBJECT: &str = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1";
 
-/// A self-signed certificate, which is the root too.
+/// A self-signed certificate, which is also the root.
 fn one_liner(dir: &Path, key: &str) -> Option<()> {
     openssl(
         dir,
@@ -38,7 +38,7 @@ fn one_liner(dir: &Path, key: &str) -> Option<()> {
     Some(())
 }
 
-/// One that an authority has signed whose key is of kind `key`, by `options`.
+/// A certificate signed by an authority with a key of kind `key`, with `options`.
 fn signed(dir: &Path, key: &str, options: &str) -> Option<()> {
     openssl(
         dir,
@@ -59,7 +59,7 @@ fn signed(dir: &Path, key: &str, options: &str) -> Option<()> {
     )
 }
 
-/// What becomes of a request to a server with this certificate: its status, or what is said of the
+/// Sends a request to a server with this certificate. Returns its status, or the error about the
 /// certificate.
 fn fetch(dir: &Path, version: &str) -> Option<Result<u16, String>> {
     let args = [
@@ -99,9 +99,9 @@ fn certificates_of_openssl_are_believed_or_called_by_what_is_wrong() {
             |dir| one_liner(dir, "ec -pkeyopt ec_paramgen_curve:P-256"),
             Ok(200),
         ),
-        // Who is believed as a root need not prove that it has signed itself.
+        // The signature of a trusted root is not checked.
         (
-            "signed with SHA-1 by itself",
+            "self-signed with SHA-1",
             |dir| one_liner(dir, "rsa:2048 -sha1"),
             Ok(200),
         ),
@@ -155,7 +155,7 @@ fn certificates_of_openssl_are_believed_or_called_by_what_is_wrong() {
             if make(dir.path()).is_none() {
                 return println!("SKIPPED: openssl is not installed");
             }
-            let found = fetch(dir.path(), version).expect("it made the certificate");
+            let found = fetch(dir.path(), version).expect("openssl is installed");
             assert_eq!(found, expected, "{why}, {version}");
         }
     }

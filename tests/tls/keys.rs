@@ -1,4 +1,4 @@
-//! Keys that are changed, and keys that are worn out.
+//! Key updates, and keys that are used up.
 
 use std::sync::Arc;
 
@@ -41,10 +41,11 @@ fn keys_change_before_between_and_during_responses() {
     bench.assert_empty();
 }
 
-/// Records that keys are good for.
+/// The number of records that keys can be used for.
 const LIMIT: u64 = 100;
 
-/// Keys that are worn out soon: rustls has a limit of 2^24 records for some, too many to send here.
+/// Makes keys that are used up soon: rustls' limit of 2^24 records for some suites is too much for
+/// a test.
 fn soon_worn_out(version: &'static SupportedProtocolVersion) -> CryptoProvider {
     let mut provider = (*provider()).clone();
     let suites = provider.cipher_suites.iter();
@@ -100,14 +101,14 @@ fn worn_out_keys_are_changed_or_the_connection_is() {
         let tls = tls_of(&world.authority, version);
         let mut bench = Bench::with(|config| config.route.tls = tls);
         for i in 0..REQUESTS {
-            // Which is not sent twice unless it is certain that nothing of it was.
+            // A POST is not sent twice unless no byte of it was sent.
             let got = bench.fetch_ok(world.post("/", "once"));
             assert_eq!(got.text(), "a", "request {i}");
         }
         let stats = bench.stats();
         let expected = match version == &TLS13 {
             true => (1, 0),
-            // Keys of TLS 1.2 cannot be changed.
+            // TLS 1.2 cannot update its keys.
             false => (4, 3),
         };
         assert_eq!((stats.opened, stats.retried), expected, "{version:?}");
@@ -121,11 +122,11 @@ fn keys_worn_out_in_an_upload_fail_it() {
     let world = World::speaking(VERSIONS[0], |peer| while peer.answer(&ok("a")) {});
     let tls = tls_of(&world.authority, VERSIONS[0]);
     let mut bench = Bench::with(|config| config.route.tls = tls);
-    // More records than keys are good for.
+    // More records than the keys can be used for.
     let error = bench.fetch_err(world.post("/", vec![0; (LIMIT as usize + 10) << 14]));
     assert_eq!(error.kind(), httpstream::ErrorKind::Tls, "{error:#}");
     assert!(!error.resend_is_safe());
-    // A connection of its own is not to be had for so long a body; for a short one it is.
+    // For such a long body a new connection would not help; for a short one it does.
     assert_eq!(bench.fetch_ok(world.post("/", "short")).text(), "a");
     bench.assert_empty();
 }

@@ -1,5 +1,5 @@
-//! https, against nginx and `openssl s_server`, and against a server that follows a script where
-//! those would not misbehave.
+//! https, with nginx and `openssl s_server`, and with a scripted server for misbehavior that those
+//! do not show.
 #![cfg(unix)]
 
 mod certificates;

@@ -1,5 +1,5 @@
-//! The engine against nginx: versions, resumption, client certificates, crowds, and reloads under
-//! load.
+//! The engine with nginx: versions, resumption, client certificates, many connections, and reloads
+//! under load.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn skip(tool: &str) {
     println!("skipped: {tool} is not installed");
 }
 
-/// nginx with a certificate of `authority`, whose root is `www` in its prefix.
+/// nginx with a certificate of `authority`, serving the folder `www` in its prefix.
 fn nginx(authority: &Authority, directives: &str, prepare: impl Fn(&Path)) -> Option<Nginx> {
     let identity = authority.server();
     let server = format!(
@@ -131,7 +131,7 @@ fn client_certificates_are_shown_to_who_asks_for_them() {
             tls.client_certificate_pem(chain.as_bytes(), key.as_bytes())
                 .unwrap()
         };
-        // nginx says over HTTP what it thinks of a certificate.
+        // nginx reports its verdict on a certificate over HTTP.
         let rows = [
             ("given", shown(&clients), 200, "CN=bot 7"),
             (
@@ -195,7 +195,7 @@ fn a_server_that_insists_on_a_client_certificate_says_so_by_an_alert() {
             .client_certificate_pem(stranger.pem().as_bytes(), stranger.key_pem().as_bytes())
             .unwrap();
         let missing = match version {
-            // It has no alert for that.
+            // TLS 1.2 has no alert for that.
             "-tls1_2" => "handshake_failure",
             _ => "certificate_required",
         };
@@ -279,7 +279,7 @@ fn files_of_all_sizes_come_as_they_are() {
     }
 }
 
-/// What reloads have come to.
+/// The results of a run with reloads.
 #[derive(Default)]
 struct Load {
     answered: usize,
@@ -289,7 +289,7 @@ struct Load {
 
 impl Load {
     fn on_get(&mut self, reply: Reply<'_>, _: &mut httpstream::Context<'_, Self>) -> Next<Self> {
-        let response = reply.unwrap_or_else(|error| panic!("a GET is lost: {error:#}"));
+        let response = reply.unwrap_or_else(|error| panic!("a GET failed: {error:#}"));
         assert_eq!(response.body(), b"page");
         self.answered += 1;
         self.next()
@@ -299,7 +299,7 @@ impl Load {
         match reply {
             Ok(_) => self.answered += 1,
             Err(error) => {
-                // What may have been processed is not sent again, and that is said.
+                // A request that may have been processed is not sent again, and the error says so.
                 assert_eq!(error.request_sent(), Sent::Maybe, "{error:#}");
                 assert!(!error.resend_is_safe(), "{error:#}");
                 self.posts_failed += 1;
@@ -320,11 +320,12 @@ impl Load {
 fn reloads_under_load_lose_no_request_that_may_be_sent_again() {
     const CHAINS: usize = 50;
     const POSTING: usize = 5;
-    /// Connections are made anew after each, fifty handshakes at once: time to use them.
+    /// After each reload, connections are made anew with fifty handshakes at once. This leaves time
+    /// to use them.
     const PACE: Duration = Duration::from_millis(500);
     const RELOADS: u32 = 4;
     let authority = Authority::new();
-    // A 405 to a POST is an answer as good as any.
+    // For this test, a 405 to a POST is an answer like any other.
     let page = |www: &Path| fs::write(www.join("page"), "page").unwrap();
     let Some(nginx) = nginx(&authority, "keepalive_requests 100000;", page) else {
         return skip("nginx");
@@ -359,7 +360,7 @@ fn reloads_under_load_lose_no_request_that_may_be_sent_again() {
     assert!(reloads >= RELOADS, "{reloads} reloads");
     assert!(
         stats.opened > (CHAINS + POSTING) as u64,
-        "no connection was lost: {stats:?}"
+        "the reloads closed no connection: {stats:?}"
     );
     assert!(stats.reused > stats.opened, "{stats:?}");
 }

@@ -13,7 +13,7 @@ use crate::common::{Bench, Got, Log, Peer, Server};
 
 pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// In how many pieces ciphertext goes to the socket.
+/// How ciphertext is split when it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pieces {
     Whole,
@@ -21,7 +21,7 @@ pub(crate) enum Pieces {
     Bytes,
 }
 
-/// A server, and who believes it.
+/// A server, and the authority that its clients trust.
 pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) server: Server,
@@ -97,7 +97,7 @@ pub(crate) struct TlsPeer<'p> {
     pub(crate) tcp: &'p mut Peer,
     pub(crate) tls: ServerConnection,
     pieces: Pieces,
-    /// Plaintext that has been read and not taken.
+    /// Plaintext that was read and not taken.
     unread: Vec<u8>,
 }
 
@@ -115,7 +115,7 @@ impl<'p> TlsPeer<'p> {
         self.tcp.number
     }
 
-    /// False: the client has gone, or is not content.
+    /// Performs the handshake. Returns false if the client is gone or rejects it.
     pub(crate) fn shake(&mut self) -> bool {
         while self.tls.is_handshaking() {
             if !self.send_wire() || !self.fill() {
@@ -125,14 +125,14 @@ impl<'p> TlsPeer<'p> {
         self.send_wire()
     }
 
-    /// Reads once. False: nothing more comes, or it is no good.
+    /// Reads once. Returns false at the end or on an error.
     pub(crate) fn fill(&mut self) -> bool {
         match self.tls.read_tls(&mut self.tcp.stream()) {
             Ok(0) | Err(_) => return false,
             Ok(_) => {}
         }
         let state = self.tls.process_new_packets();
-        // Alerts, and answers to changes of keys.
+        // Alerts, and answers to key updates.
         let is_sent = self.send_wire();
         let Ok(state) = state else { return false };
         let mut plaintext = vec![0; state.plaintext_bytes_to_read()];
@@ -141,13 +141,13 @@ impl<'p> TlsPeer<'p> {
         is_sent && !state.peer_has_closed()
     }
 
-    /// Reads once, and answers nothing yet. False: nothing more comes, or it is no good.
+    /// Reads once, without sending anything. Returns false at the end or on an error.
     pub(crate) fn fill_silently(&mut self) -> bool {
         let read = self.tls.read_tls(&mut self.tcp.stream());
         read.is_ok_and(|n| n > 0) && self.tls.process_new_packets().is_ok()
     }
 
-    /// Reads a request's head and nothing behind it. `None`: the client has closed.
+    /// Reads a request's head and nothing after it. Returns `None` if the client has closed.
     pub(crate) fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -160,20 +160,20 @@ impl<'p> TlsPeer<'p> {
         }
     }
 
-    /// Reads so many bytes of a body, or fewer where the client closes.
+    /// Reads this many bytes of a body, or fewer if the client closes.
     pub(crate) fn body(&mut self, len: usize) -> Vec<u8> {
         while self.unread.len() < len && self.fill() {}
         let len = len.min(self.unread.len());
         self.unread.drain(..len).collect()
     }
 
-    /// How much has been read and not taken.
+    /// Returns the number of bytes read and not taken.
     pub(crate) fn unread_len(&self) -> usize {
         self.unread.len()
     }
 
-    /// Reads a request and tells the test. Answers its path and body. `None`: the client has
-    /// closed.
+    /// Reads a request and reports it to the test. Returns its path and body, or `None` if the
+    /// client has closed.
     pub(crate) fn request(&mut self) -> Option<(String, Vec<u8>)> {
         let head = self.head()?;
         let length = head.lines().find_map(|line| {
@@ -194,10 +194,10 @@ impl<'p> TlsPeer<'p> {
         self.send_raw(&wire)
     }
 
-    /// What would be sent, instead of sending it.
+    /// Returns the encrypted bytes instead of sending them.
     pub(crate) fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
         let mut wire = self.wire();
-        // As much as rustls keeps at a time.
+        // As much as rustls buffers at a time.
         for piece in plaintext.chunks(16 << 10) {
             self.tls.writer().write_all(piece).unwrap();
             wire.extend(self.wire());
@@ -205,7 +205,7 @@ impl<'p> TlsPeer<'p> {
         wire
     }
 
-    /// What rustls has to send.
+    /// Takes the bytes that rustls has to send.
     pub(crate) fn wire(&mut self) -> Vec<u8> {
         let mut wire = Vec::new();
         while self.tls.wants_write() {
@@ -214,7 +214,7 @@ impl<'p> TlsPeer<'p> {
         wire
     }
 
-    /// The closure alert, instead of sending it.
+    /// Returns the closure alert instead of sending it.
     pub(crate) fn close_notify(&mut self) -> Vec<u8> {
         self.tls.send_close_notify();
         self.wire()
@@ -232,16 +232,16 @@ impl<'p> TlsPeer<'p> {
         }
     }
 
-    /// Reads on until the client closes.
+    /// Reads until the client closes.
     pub(crate) fn hold(&mut self) {
         while self.fill() {}
     }
 }
 
-/// Notes the reply, and how its connection is protected: `TLSv1.3 full`, `TLSv1.2 resumed`.
+/// Records the reply, and how its connection is protected: `TLSv1.3 full`, `TLSv1.2 resumed`.
 pub(crate) fn note(log: &mut Log, reply: Reply<'_>, _: &mut Context<'_, Log>) -> Next<Log> {
     if let Ok(response) = &reply {
-        let tls = response.info().tls().expect("it is https");
+        let tls = response.info().tls().expect("an https response");
         let kind = if tls.is_resumed() { "resumed" } else { "full" };
         log.notes.push(format!("{} {kind}", tls.version()));
     }

@@ -1,4 +1,4 @@
-//! Pipelines in records: several requests share one, and answers are cut wherever records are.
+//! Pipelines in records: several requests share a record, and answers are cut at record boundaries.
 
 use httpstream::{Config, ErrorKind, Request};
 use rustls::SupportedProtocolVersion;
@@ -20,7 +20,7 @@ fn paths(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|i| format!("/{i}")).collect()
 }
 
-/// Reads so many requests and answers them together, for as long as there are any.
+/// Reads `count` requests and answers them together, repeatedly until the client closes.
 fn answer_together(peer: &mut TlsPeer<'_>, count: usize) {
     loop {
         let mut answers = Vec::new();
@@ -53,7 +53,7 @@ fn get_all(version: &'static SupportedProtocolVersion, pieces: Pieces) {
     assert_eq!(bench.log.texts(), paths(0..5 * DEPTH));
     let stats = bench.stats();
     assert_eq!((stats.opened, stats.retried), (1, 0));
-    // The last that waits for a place in line finds nobody before it.
+    // The last request to be queued finds the pipeline empty.
     assert!(stats.pipelined >= 4 * DEPTH as u64, "{}", stats.pipelined);
     bench.assert_empty();
 }
@@ -157,7 +157,8 @@ fn a_broken_record_fails_the_one_in_front_and_sends_the_others_again() {
         bench.submit(world.get(&format!("/{i}")));
     }
     bench.replies(DEPTH);
-    // The one that could not be read had a second try, as on any connection that had served before.
+    // The request whose answer could not be read had a second attempt, as on any connection that
+    // has served others.
     assert_eq!(bench.log.kinds(), [ErrorKind::Tls; 0]);
     assert_eq!(bench.log.texts(), paths(0..DEPTH));
     let seen = world.server.so_far();

@@ -1,4 +1,4 @@
-//! `get`, run as its users run it, against nginx and `openssl s_server`.
+//! `get`, run as users run it, with nginx and `openssl s_server`.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::certificates::{Authority, Identity, for_servers};
 use crate::servers::{Ended, Nginx, OpensslServer, TempDir, example, run};
 
-/// `get` with an environment that names no root certificates.
+/// `get`, without environment variables that name root certificates.
 fn get() -> Command {
     let mut command = example("get");
     for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"] {
@@ -15,7 +15,7 @@ fn get() -> Command {
     command
 }
 
-/// nginx which shows `identity`, and hands out `page`.
+/// nginx with the certificate of `identity`, serving `page`.
 fn nginx(identity: &Identity) -> Option<Nginx> {
     let server = "ssl_certificate server.pem; ssl_certificate_key server.key; root .;";
     let nginx = Nginx::serving_with(server, "ssl", |prefix| {
@@ -28,7 +28,7 @@ fn nginx(identity: &Identity) -> Option<Nginx> {
     nginx
 }
 
-/// A file that holds `pem`.
+/// Writes a file that contains `pem`.
 fn file(dir: &TempDir, name: &str, pem: &str) -> String {
     let path = dir.path().join(name);
     fs::write(&path, pem).unwrap();
@@ -63,7 +63,7 @@ fn get_prints_a_page_of_openssl() {
     fs::write(dir.path().join("page"), "the page\n").unwrap();
     let roots = file(&dir, "ca.pem", &authority.pem());
     for version in ["-tls1_2", "-tls1_3"] {
-        // HTTP/1.0, and bodies that last until the end.
+        // HTTP/1.0, with bodies that last until the end.
         let args = ["-cert", "server.pem", "-key", "server.key", "-WWW", version];
         let Some(server) = OpensslServer::start(dir.path(), &args) else {
             return println!("skipped: openssl is not installed");

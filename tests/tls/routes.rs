@@ -1,4 +1,4 @@
-//! Whom connections are shared with: requests of the same route, and so of the same [`Tls`] or a
+//! Which requests share connections: those with the same route, and so with the same [`Tls`] or a
 //! clone of it.
 
 use httpstream::tls::Tls;
@@ -41,7 +41,7 @@ fn a_connection_made_under_other_rules_lets_nobody_in() {
     let stranger = Authority::new().tls();
     let error = bench.fetch_err(through(&world, &stranger));
     assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-    // Nor is the session resumed of a connection that believed the server.
+    // Nor is a session resumed from a connection that trusted the server.
     assert_eq!(bench.fetch_ok(world.get("/")).text(), "a");
     assert_eq!(bench.stats().opened, 2);
     bench.assert_empty();

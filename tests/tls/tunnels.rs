@@ -1,4 +1,4 @@
-//! Connections whose protocol was switched by a 101, inside TLS.
+//! Connections whose protocol was switched by a 101, inside of TLS.
 
 use httpstream::{Context, Flow, Next, Readback, Reply, Response};
 
@@ -8,7 +8,7 @@ use crate::peer::{Pieces, VERSIONS, World};
 
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n";
 
-/// Says pieces, one after the other, and wants each back before the next.
+/// Sends pieces one after another, each after the previous one was echoed.
 struct Echo {
     pieces: Vec<Vec<u8>>,
     heard: Vec<u8>,
@@ -66,7 +66,7 @@ fn bytes_go_both_ways_through_tls() {
                     if peer.request().is_none() {
                         return;
                     }
-                    // What comes with the head is the readback's.
+                    // Bytes that arrive with the head go to the readback.
                     if !peer.send(SWITCHED) {
                         return;
                     }

@@ -1,4 +1,4 @@
-//! `cargo bench -p versus`: everything is in the library beside it.
+//! `cargo bench -p versus`. All code is in the library of this package.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What all measurements stand on: the server on its core, and clients as processes on the other.
+//! The base of all measurements: the server on its core, and clients as processes on another.
 
 use std::error::Error;
 use std::fs;
@@ -12,38 +12,39 @@ use crate::machine;
 use crate::scene::Scene;
 use crate::server::{Reached, Server};
 
-/// What a process opens beside its connections: its output, its poll, and what watches the server.
+/// The files that a process opens besides its connections: its output, its poll, and the connection
+/// that watches the server.
 const SPARE_FILES: usize = 64;
 const ROOT: &str = "root.pem";
 
 #[derive(Debug)]
 pub(crate) struct Bench {
     server: Server,
-    /// For the certificate, and for what the tools write.
+    /// A directory for the certificate, and for what the tools write.
     work: PathBuf,
-    /// Connections that one process can hold.
+    /// The most connections that one process can hold.
     pub(crate) most_connections: usize,
     pub(crate) cores: Cores,
 }
 
-/// Which core who is on.
+/// The cores that server and clients run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cores {
     Two {
         server: usize,
         client: usize,
     },
-    /// Then neither measures what it should.
+    /// Server and clients share a core, so neither is measured properly.
     One,
 }
 
 impl Bench {
-    /// Starts the server, and stays on the clients' core: there is nothing to do here while they
+    /// Starts the server. This process stays on the clients' core, because it is idle while they
     /// run.
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let files = machine::raise_open_files()?;
         let (cores, server, client) = match machine::cores()?[..] {
-            [] => return Err("there is no core to run on".into()),
+            [] => return Err("no core is available".into()),
             [only] => (Cores::One, only, only),
             [client, server, ..] => (Cores::Two { server, client }, server, client),
         };
@@ -60,8 +61,8 @@ impl Bench {
         })
     }
 
-    /// Without requests to do yet. All connections go to one address as long as that has ports
-    /// enough for twice as many.
+    /// Makes a job without requests. All connections go to one address, as long as that has enough
+    /// ports for twice as many.
     pub(crate) fn job(&self, client: Client, scene: Scene) -> Job {
         const ONE_ADDRESS: usize = 4000;
         let reached = &self.server.reached;
@@ -97,7 +98,7 @@ impl Bench {
         }
     }
 
-    /// Runs the client under a tool, whose own words are on the standard error output.
+    /// Runs the client under a tool, and returns what the tool writes to standard error.
     pub(crate) fn run_under(
         &self,
         tool: &[String],
@@ -134,7 +135,7 @@ impl Bench {
         let outcome = said
             .lines()
             .find_map(|line| serde_json::from_str(line).ok())
-            .ok_or_else(|| format!("{} ended without a word: {complaints}", job.client.name()))?;
+            .ok_or_else(|| format!("{} ended without a result: {complaints}", job.client.name()))?;
         Ok((complete(outcome, job, &complaints), complaints.into_owned()))
     }
 }
@@ -148,7 +149,7 @@ fn complete(outcome: Outcome, job: &Job, complaints: &str) -> Outcome {
                 && cost.answered != job.requests as u64 =>
         {
             let (answered, requests) = (cost.answered, job.requests);
-            let complaint = complaints.lines().next().unwrap_or("nothing was said");
+            let complaint = complaints.lines().next().unwrap_or("no message");
             Outcome::Failed(format!(
                 "{answered} of {requests} were answered: {complaint}"
             ))
@@ -157,7 +158,7 @@ fn complete(outcome: Outcome, job: &Job, complaints: &str) -> Outcome {
     }
 }
 
-/// `target/versus`, beside which this program was built.
+/// Returns `target/versus`, which is next to this program's directory.
 pub(crate) fn target_dir() -> Result<PathBuf, Box<dyn Error>> {
     let exe = std::env::current_exe()?;
     let target = exe

@@ -1,12 +1,12 @@
-//! What one client process is asked to do, and what it says it has cost. Both go between processes
-//! as JSON, a line each.
+//! The job of one client process, and the cost that it reports. Both are passed between processes
+//! as JSON, one line each.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// One of those that are compared.
+/// A client that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Client {
@@ -19,11 +19,11 @@ pub(crate) enum Client {
     CurlMulti,
     MioHttpc,
     Ureq,
-    /// Another program, where it is installed: throughput only.
+    /// Another program, if installed: throughput only.
     Wrk,
 }
 
-/// What is asked for, and how.
+/// What is requested, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Workload {
@@ -37,45 +37,45 @@ pub(crate) enum Workload {
     Large,
     /// 1 MiB, collected.
     Huge,
-    /// 1 MiB, handed out piece by piece.
+    /// 1 MiB, handed out in pieces.
     HugeStreamed,
-    /// As small, each on a connection of its own.
+    /// Like small, each on a connection of its own.
     Close,
-    /// As small, over https.
+    /// Like small, over https.
     Tls,
-    /// As small, so many requests unanswered on each connection.
+    /// Like small, with `depth` unanswered requests on each connection.
     Pipelined { depth: usize },
-    /// As small, each a millisecond after the answer to the last.
+    /// Like small, each a millisecond after the answer to the last.
     Delayed,
-    /// Requests that are not answered: what is measured is what they cost while they wait.
+    /// Requests that are not answered, to measure their cost while they wait.
     Held,
 }
 
-/// What one client process does.
+/// The job of one client process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) client: Client,
     pub(crate) workload: Workload,
     /// Where the server listens, on one port of several loopback addresses.
     pub(crate) servers: Vec<SocketAddr>,
-    /// PEM of the root certificate that the server shows one of.
+    /// A PEM file with the root of the server's certificate.
     pub(crate) root: PathBuf,
-    /// Requests in flight at once, each on a connection of its own but where they are pipelined.
+    /// Requests in flight at once, each on a connection of its own unless they are pipelined.
     pub(crate) connections: usize,
-    /// Open beside them, with a request that is not answered.
+    /// Additional open connections, each with a request that is not answered.
     #[serde(default)]
     pub(crate) held: usize,
-    /// Requests before the measurement: each connection is open after them.
+    /// Requests before the measurement, after which all connections are open.
     pub(crate) warm_up: usize,
     /// Requests that are measured.
     pub(crate) requests: usize,
-    /// Whether the time of each request is taken, where one is in flight at a time. The clock is no
-    /// part of what is counted.
+    /// Whether each request is timed, with one in flight at a time. Reading the clock is not part
+    /// of the counts.
     #[serde(default)]
     pub(crate) timed: bool,
 }
 
-/// What the measured requests have cost, all of them together.
+/// The cost of all measured requests together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub(crate) wall_seconds: f64,
@@ -83,29 +83,29 @@ pub(crate) struct Cost {
     pub(crate) system_seconds: f64,
     pub(crate) allocations: u64,
     pub(crate) allocated_bytes: u64,
-    /// More bytes of heap in use at the end than at the start.
+    /// The growth of the heap in use, in bytes.
     pub(crate) heap_bytes: i64,
-    /// Likewise of resident memory.
+    /// The growth of resident memory, in bytes.
     pub(crate) resident_bytes: i64,
-    /// Of the requests that were measured: the rest failed.
+    /// The number of measured requests that were answered; the rest failed.
     pub(crate) answered: u64,
-    /// Median time between a request and its answer, where only one is in flight.
+    /// The median time between a request and its answer, if only one is in flight.
     pub(crate) median_latency_seconds: Option<f64>,
 }
 
 impl Cost {
-    /// User and system time of a request.
+    /// Returns the user and system time per request.
     pub(crate) fn cpu_seconds_each(&self) -> f64 {
         (self.user_seconds + self.system_seconds) / self.answered.max(1) as f64
     }
 }
 
-/// How a job went.
+/// The outcome of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
     Cost(Cost),
-    /// It is none for this client, and why.
+    /// The job does not apply to this client, for this reason.
     NotApplicable(String),
     Failed(String),
 }
@@ -127,9 +127,9 @@ mod tests {
             requests: 1000,
             timed: true,
         };
-        let line = serde_json::to_string(&job).expect("it is data");
+        let line = serde_json::to_string(&job).expect("a job is serializable");
         assert!(!line.contains('\n'));
-        let read: Job = serde_json::from_str(&line).expect("it is a job");
+        let read: Job = serde_json::from_str(&line).expect("a job");
         assert_eq!(format!("{read:?}"), format!("{job:?}"));
 
         let cost = Cost {
@@ -143,9 +143,9 @@ mod tests {
             Outcome::NotApplicable("it has no \"TLS\"\n".to_owned()),
             Outcome::Failed("no".to_owned()),
         ] {
-            let line = serde_json::to_string(&outcome).expect("it is data");
+            let line = serde_json::to_string(&outcome).expect("an outcome is serializable");
             assert!(!line.contains('\n'));
-            let read: Outcome = serde_json::from_str(&line).expect("it is an outcome");
+            let read: Outcome = serde_json::from_str(&line).expect("an outcome");
             assert_eq!(read, outcome);
         }
     }

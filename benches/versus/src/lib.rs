@@ -1,5 +1,5 @@
-//! httpstream beside its peers: one command that starts a server, runs each client in a process of
-//! its own, in turns, and reports.
+//! Compares httpstream with its peers: one command starts a server, runs each client in turn in a
+//! process of its own, and reports.
 
 mod bench;
 mod clients;
@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 use options::{Asked, Options, USAGE};
 
-/// What `cargo bench -p versus` runs; also the server and each of the clients, which are this same
-/// program started anew.
+/// What `cargo bench -p versus` runs. The server and each of the clients are this same program,
+/// started again.
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {

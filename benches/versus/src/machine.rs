@@ -1,12 +1,12 @@
-//! What is asked of the system: which core a process runs on, how much it may open, and when it has
-//! to end.
+//! Queries and settings of the system: the core a process runs on, how many files it may open, and
+//! when it must end.
 
 use std::{fs, io};
 
-/// The cores that this process may use, in order.
+/// Returns the cores that this process may use, in order.
 pub(crate) fn cores() -> io::Result<Vec<usize>> {
-    // SAFETY: a set of cores is all integers, which sched_getaffinity fills in; CPU_ISSET looks
-    // inside it only.
+    // SAFETY: a set of cores consists of integers, which sched_getaffinity fills in; CPU_ISSET
+    // reads only inside of it.
     unsafe {
         let mut set = std::mem::zeroed::<libc::cpu_set_t>();
         if libc::sched_getaffinity(0, size_of_val(&set), &mut set) != 0 {
@@ -19,7 +19,7 @@ pub(crate) fn cores() -> io::Result<Vec<usize>> {
 
 /// Keeps this thread, and all that it starts from now on, on one core.
 pub(crate) fn pin(core: usize) -> io::Result<()> {
-    // SAFETY: the set is a value of ours, and CPU_SET writes inside it only.
+    // SAFETY: the set is a local value, and CPU_SET writes only inside of it.
     let pinned = unsafe {
         let mut set = std::mem::zeroed::<libc::cpu_set_t>();
         libc::CPU_SET(core, &mut set);
@@ -31,8 +31,8 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     }
 }
 
-/// Raises the limit of open files as far as it goes, for this process and all that it starts;
-/// answers how far that is.
+/// Raises the limit of open files as far as possible, for this process and all that it starts.
+/// Returns the new limit.
 pub(crate) fn raise_open_files() -> io::Result<usize> {
     // SAFETY: a limit is two integers, which getrlimit fills in and setrlimit reads.
     unsafe {
@@ -48,7 +48,7 @@ pub(crate) fn raise_open_files() -> io::Result<usize> {
     }
 }
 
-/// How many ports the system gives out for connections to one address.
+/// Returns how many ports the system has for connections to one address.
 pub(crate) fn ports() -> Option<usize> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let mut ends = range.split_whitespace().map(str::parse::<usize>);
@@ -56,7 +56,7 @@ pub(crate) fn ports() -> Option<usize> {
     Some((last + 1).saturating_sub(first))
 }
 
-/// Bytes that can be had without swapping.
+/// Returns the memory that is available without swapping, in bytes.
 pub(crate) fn free_memory() -> Option<usize> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -66,28 +66,29 @@ pub(crate) fn free_memory() -> Option<usize> {
     Some(kibibytes.saturating_mul(1024))
 }
 
-/// Ends this process when the one that started it has ended, and after so many seconds in any case:
-/// nothing is left behind.
+/// Ends this process when its parent ends, and after this many seconds in any case, so that nothing
+/// is left behind.
 pub(crate) fn end_with_parent(seconds: u32) {
-    // SAFETY: neither touches memory.
+    // SAFETY: neither call touches memory.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::alarm(seconds);
     }
 }
 
-/// User and system time, in seconds, of the processes that this one has started and waited for.
+/// Returns the user and system time, in seconds, of the child processes that this one has waited
+/// for.
 pub(crate) fn children_computed() -> (f64, f64) {
     computed(libc::RUSAGE_CHILDREN)
 }
 
-/// Likewise of this process.
+/// The same for this process.
 pub(crate) fn computed_here() -> (f64, f64) {
     computed(libc::RUSAGE_SELF)
 }
 
 fn computed(who: i32) -> (f64, f64) {
-    // SAFETY: it is all integers, which getrusage fills in.
+    // SAFETY: it consists of integers, which getrusage fills in.
     let usage = unsafe {
         let mut usage = std::mem::zeroed::<libc::rusage>();
         libc::getrusage(who, &mut usage);

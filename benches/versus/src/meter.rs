@@ -1,4 +1,4 @@
-//! What a client process measures of itself: processor time, heap and the clock.
+//! What a client process measures about itself: processor time, heap and the clock.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
@@ -9,9 +9,8 @@ use std::time::Instant;
 use crate::job::Cost;
 use crate::machine;
 
-/// The system's allocator, and a count of what is asked of it. Each client runs with it, and pays
-/// for it by its allocations: some one or two hundredths of the instructions of those that allocate
-/// most.
+/// The system's allocator, with counters. Each client runs with it, and pays for it in proportion
+/// to its allocations: about one or two percent of the instructions of those that allocate most.
 struct Counting;
 
 #[global_allocator]
@@ -20,10 +19,10 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-/// Notes what was asked for and given back, both in bytes.
+/// Counts allocated and freed bytes.
 pub(crate) fn count(allocated: usize, freed: usize) {
-    // Loads and stores, not exchanges: a lock prefix costs more than all the rest. Clients that
-    // allocate on several threads lose a few.
+    // Loads and stores instead of atomic exchanges: a lock prefix would cost more than all the
+    // rest. Clients that allocate on several threads lose a few counts.
     ALLOCATIONS.store(
         ALLOCATIONS.load(Relaxed) + u64::from(allocated > 0),
         Relaxed,
@@ -35,31 +34,31 @@ pub(crate) fn count(allocated: usize, freed: usize) {
     );
 }
 
-// SAFETY: everything is the system allocator's.
+// SAFETY: all calls are forwarded to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's contract is that of `System`.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's contract is that of `System`.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         count(0, layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's contract is that of `System`.
         unsafe { System.dealloc(ptr, layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(new_size, layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's contract is that of `System`.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
 }
 
-/// Begun when a client is warm, ended when its last answer is there.
+/// Started when a client is warm, stopped when its last answer has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
     started: Reading,
@@ -89,7 +88,7 @@ impl Meter {
             wall_seconds: (to.wall - from.wall).as_secs_f64(),
             user_seconds: to.user_seconds - from.user_seconds,
             system_seconds: to.system_seconds - from.system_seconds,
-            // Never less, but where two threads count at once.
+            // Never less, unless two threads count at the same time.
             allocations: to.allocations.saturating_sub(from.allocations),
             allocated_bytes: to.allocated.saturating_sub(from.allocated),
             heap_bytes: to.live - from.live,
@@ -115,7 +114,8 @@ impl Reading {
     }
 }
 
-/// The second number of proc_pid_statm(5). Allocates nothing: that would be counted.
+/// Returns the second number of proc_pid_statm(5). It must not allocate, since that would be
+/// counted.
 fn resident_pages() -> Option<i64> {
     let mut text = [0; 128];
     let n = File::open("/proc/self/statm").ok()?.read(&mut text).ok()?;
@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_meter_counts_what_is_allocated_and_nothing_of_its_own() {
-        // Other tests allocate meanwhile: of many counts the least, and the middle one.
+        // Other tests allocate at the same time, so this looks at the least and the median of many
+        // counts.
         let counts = |work: fn()| {
             let mut counts: Vec<u64> = (0..1000)
                 .map(|_| {

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line.
 
 use crate::job::{Client, Workload};
 use crate::scene::{CLIENTS, ONLY};
@@ -8,15 +8,16 @@ Usage: cargo bench -p versus [-- OPTIONS]
 
 Measures httpstream and its peers against a server of its own on loopback, and prints tables.
 
-  --quick             in under a minute: 3 repeats of small, close and tls at 1 and 50 connections, few counts, nothing that waits, no growth
-  --bars              only what the table of bars is made of
-  --only A,B          these parts: small, chunked, fields, large, huge, huge-streamed, close, tls, pipelined, delayed, held, timers,
-                      growth
-  --clients A,B       these clients: floor, httpstream, hyper-conn, hyper-util, reqwest, curl-multi, mio-httpc, ureq, wrk
+  --quick             in under a minute: 3 repeats of small, close and tls at 1 and 50 connections, few counts, no waiting requests,
+                      no growth
+  --bars              only what the table of limits needs
+  --only A,B          only these parts: small, chunked, fields, large, huge, huge-streamed, close, tls, pipelined, delayed, held,
+                      timers, growth
+  --clients A,B       only these clients: floor, httpstream, hyper-conn, hyper-util, reqwest, curl-multi, mio-httpc, ureq, wrk
   --repeats N         rounds in which each client runs once (default 15)
   --no-counts         no instructions and no system calls (valgrind, strace)
-  --write             write versus.md, versus.json and the charts to docs/performance, not to the target directory; of a whole run only
-  -h, --help          this text
+  --write             write versus.md, versus.json and the charts to docs/performance instead of the target directory; whole runs only
+  -h, --help          print this text
 ";
 
 /// How much is measured.
@@ -52,8 +53,10 @@ pub(crate) enum Asked {
 }
 
 impl Options {
+    /// Parses the arguments.
+    ///
     /// # Errors
-    /// Names the option that is wrong.
+    /// Names the invalid option.
     pub(crate) fn parse(args: &[String]) -> Result<Asked, String> {
         let mut args = args
             .iter()
@@ -119,7 +122,10 @@ impl Options {
         if options.destination == Destination::Docs
             && !(is_whole && options.extent == Extent::Whole && options.exact_counts)
         {
-            return Err("--write: a part would take the place of the whole".to_owned());
+            return Err(
+                "--write: a partial run would replace the published results of a whole one"
+                    .to_owned(),
+            );
         }
         options.command = command;
         Ok(Asked::Run(options))
@@ -137,7 +143,7 @@ impl Options {
 fn list<T>(option: &str, words: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
     words
         .split(',')
-        .map(|word| parse(word).ok_or_else(|| format!("{option}: {word:?} is none of its words")))
+        .map(|word| parse(word).ok_or_else(|| format!("{option}: {word:?} is unknown")))
         .collect()
 }
 
@@ -155,7 +161,7 @@ mod tests {
         let Ok(Asked::Run(options)) =
             parse("--quick --only small,close --clients floor,httpstream --bench")
         else {
-            panic!("they are good");
+            panic!("valid options are refused");
         };
         assert_eq!(options.extent, Extent::Quick);
         assert_eq!(options.only, ["small", "close"]);

@@ -1,4 +1,4 @@
-//! The whole measurement: a list of steps, done one after the other, with a word on each.
+//! The whole measurement: a list of steps, done one after another, each announced with a line.
 
 use std::error::Error;
 use std::fmt;
@@ -15,14 +15,14 @@ use crate::scene::{
     SMALL_50, SMALL_1000, Scene, TLS,
 };
 
-/// The floor, ourselves, and whom the bars are about.
+/// The floor, httpstream, and the clients that the limits refer to.
 const MAIN_CLIENTS: [Client; 4] = [
     Client::Floor,
     Client::Httpstream,
     Client::HyperConn,
     Client::CurlMulti,
 ];
-/// What it costs to wait is counted, not timed: it hardly differs.
+/// The cost of waiting is counted, not timed, so it hardly varies.
 const WAITING_REPEATS: usize = 3;
 const GROWING: [Client; 2] = [Client::Floor, Client::Httpstream];
 
@@ -33,11 +33,11 @@ enum Step {
     Calls(Scene),
     /// Polls that are not answered.
     Held,
-    /// Requests that are delayed for long.
+    /// Requests with a long delay.
     Pending,
     /// Among a million.
     Timers,
-    /// With so many open connections.
+    /// With this many open connections.
     Growth(usize),
 }
 
@@ -55,7 +55,7 @@ impl Step {
         }
     }
 
-    /// Roughly; what has been done tells how this machine compares.
+    /// A rough estimate; the steps done so far show how this machine compares.
     fn expected_seconds(self, options: &Options) -> f64 {
         let clients = self.clients(options).len() as f64;
         match self {
@@ -79,7 +79,7 @@ impl Step {
         };
         match (self, options.extent) {
             (Step::Growth(_), _) => wanted(&GROWING),
-            // Who is best with large bodies only all of them can tell.
+            // Finding the best client for large bodies takes all of them.
             (Step::Cpu(HUGE | HUGE_STREAMED), _) => options.clients.clone(),
             (_, Extent::Bars) => wanted(&MAIN_CLIENTS),
             (Step::Instructions(_), Extent::Quick)
@@ -192,15 +192,15 @@ fn steps(options: &Options) -> Vec<Step> {
         .collect()
 }
 
-/// Does it all; what is said meanwhile is on the standard error output.
+/// Does all steps, and reports progress on standard error.
 pub(crate) fn run(options: &Options) -> Result<Measured, Box<dyn Error>> {
     let steps = steps(options);
     if steps.is_empty() {
-        return Err("nothing of what --only asks for is in so short a run".into());
+        return Err("a run this short has none of the parts that --only selects".into());
     }
     let bench = Bench::start()?;
     if bench.cores == Cores::One {
-        eprintln!("one core only: client and server share it, and no figure of time means much");
+        eprintln!("only one core: client and server share it, so times are not meaningful");
     }
     let begin = Instant::now();
     let mut measured = Measured::new(Header::new(options, bench.cores));
@@ -262,7 +262,7 @@ fn do_step(
     Ok(())
 }
 
-/// What is done of what is to do, in expected seconds.
+/// The progress, in expected seconds.
 struct Progress {
     steps: usize,
     begun: usize,
@@ -296,7 +296,7 @@ impl Progress {
         self.done += expected;
     }
 
-    /// At the pace so far.
+    /// Estimates the time left, at the pace so far.
     fn left(&self) -> Duration {
         let pace = match self.done > 0.0 {
             true => self.begin.elapsed().as_secs_f64() / self.done,

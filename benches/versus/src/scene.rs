@@ -1,4 +1,4 @@
-//! What is compared: the clients, and the scenes in which they are.
+//! The clients, and the scenes in which they are compared.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(crate) const CLIENTS: [Client; 9] = [
     Client::Wrk,
 ];
 
-/// What can be asked for alone.
+/// The parts that can be selected.
 pub(crate) const ONLY: [&str; 13] = [
     "small",
     "chunked",
@@ -36,7 +36,7 @@ pub(crate) const ONLY: [&str; 13] = [
     "growth",
 ];
 
-/// Requests on each connection that is pipelined.
+/// The number of pipelined requests on each connection.
 pub(crate) const DEPTH: usize = 16;
 
 impl Client {
@@ -72,7 +72,7 @@ impl Workload {
         }
     }
 
-    /// As a reader is told.
+    /// Returns the title in tables.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Workload::Small => "small",
@@ -94,7 +94,7 @@ impl Workload {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Scene {
     pub(crate) workload: Workload,
-    /// Requests in flight at once; pipelined, so many connections.
+    /// The number of requests in flight at once, or of connections if they are pipelined.
     pub(crate) connections: usize,
 }
 
@@ -130,5 +130,5 @@ pub(crate) const HUGE_STREAMED: Scene = Scene::new(Workload::HugeStreamed, 4);
 pub(crate) const CLOSE: Scene = Scene::new(Workload::Close, 50);
 pub(crate) const TLS: Scene = Scene::new(Workload::Tls, 50);
 pub(crate) const DELAYED: Scene = Scene::new(Workload::Delayed, 50);
-/// As many in flight as there are connections where they are not pipelined, or a few more.
+/// About as many requests in flight as there are connections in scenes without pipelining.
 pub(crate) const PIPELINED: Scene = Scene::new(Workload::Pipelined { depth: DEPTH }, 4);

@@ -1,9 +1,9 @@
-//! The server that all are measured against: prebuilt answers, one core, and as little work as can
-//! be, so that it is not what is measured.
+//! The server for all measurements: prebuilt answers, one core, and as little work as possible, so
+//! that the server is not what is measured.
 //!
-//! It answers all requests of one read in one write, and knows a request by its path alone. What it
-//! cannot send waits as slices of the prebuilt answers; nothing is copied. It ends with its
-//! standard input, so with the process that started it.
+//! It answers all requests of one read in one write, and recognizes a request by its path alone.
+//! Bytes that it cannot send wait as slices of the prebuilt answers; nothing is copied. It ends
+//! with its standard input, and so with the process that started it.
 //!
 //! | path | answer |
 //! |---|---|
@@ -36,24 +36,24 @@ use crate::machine;
 
 pub(crate) const ASKED: &str = "--server";
 
-/// How many loopback addresses it listens on: more connections can then be held than one pair of
-/// addresses has ports.
+/// The number of loopback addresses that it listens on, so that more connections can be held than
+/// one pair of addresses has ports.
 const ADDRESSES: u8 = 8;
 const BACKLOG: i32 = 4096;
-/// No run of the whole takes as long.
+/// No whole run takes this long.
 const LIFE_SECONDS: u32 = 2 * 60 * 60;
 
-/// Where a server can be reached.
+/// The server's addresses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Reached {
     /// One port of several loopback addresses.
     pub(crate) plain: Vec<SocketAddr>,
     pub(crate) tls: SocketAddr,
-    /// The certificate that the https one shows, in PEM.
+    /// The certificate of the https server, in PEM.
     pub(crate) root_pem: String,
 }
 
-/// A server in a process of its own, which ends with this.
+/// A server in a process of its own, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -61,7 +61,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts this very program as a server on that core.
+    /// Starts this program again as a server on that core.
     pub(crate) fn start(core: usize) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([ASKED, &core.to_string()])
@@ -72,7 +72,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(said).read_line(&mut line)?;
         let reached = serde_json::from_str(&line)
-            .map_err(|error| format!("the server did not say where it is: {error}"))?;
+            .map_err(|error| format!("the server did not report its address: {error}"))?;
         Ok(Self { child, reached })
     }
 }
@@ -94,7 +94,8 @@ pub(crate) fn run(core: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Serves on two threads of this process, one plain and one with TLS, as long as it lives.
+/// Serves on two threads of this process, one plain and one with TLS, for as long as the process
+/// lives.
 pub(crate) fn start_threads() -> Result<Reached, Box<dyn Error>> {
     let first = listen([127, 0, 0, 1].into(), 0)?;
     let port = first.local_addr()?.port();
@@ -114,7 +115,7 @@ pub(crate) fn start_threads() -> Result<Reached, Box<dyn Error>> {
     std::thread::spawn(move || {
         serve(vec![secure], move |socket| {
             let tls =
-                ServerConnection::new(Arc::clone(&config)).expect("a configuration that holds");
+                ServerConnection::new(Arc::clone(&config)).expect("the configuration is valid");
             StreamOwned::new(tls, socket)
         })
     });
@@ -143,7 +144,7 @@ fn tls_config() -> Result<(ServerConfig, String), Box<dyn Error>> {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Every handshake is a full one, and an answer is all that comes after it.
+    // Every handshake is a full one, and only answers follow it.
     config.send_tls13_tickets = 0;
     Ok((config, certificate.pem()))
 }
@@ -152,8 +153,8 @@ fn tls_config() -> Result<(ServerConfig, String), Box<dyn Error>> {
 const SIXTH: &str =
     "Set-Cookie: ticket=0123456789abcdef0123456789abcdef; Path=/; HttpOnly; Secure\r\n";
 
-/// What is answered, by path. They live as long as the process, so that what waits to be sent can
-/// be slices of them.
+/// The answers, by path. They live as long as the process, so that unsent bytes can be slices of
+/// them.
 #[derive(Clone, Copy)]
 struct Answers {
     small: &'static [u8],
@@ -197,8 +198,8 @@ impl Answers {
         }
     }
 
-    /// What `request`, which is a whole head, asks for. All that is looked at is its path, and that
-    /// it is GET.
+    /// Returns what `request`, a complete head, asks for. Only its method, GET, and its path are
+    /// checked.
     fn to(&self, request: &[u8]) -> Asked {
         let Some(target) = request.strip_prefix(b"GET /") else {
             return Asked::AnswerAndClose(self.unknown);
@@ -232,11 +233,11 @@ fn sized(length: usize, more: &str) -> &'static [u8] {
     answer.leak()
 }
 
-/// What the connections have in common.
+/// State that the connections share.
 struct Hall {
     answers: Answers,
     held: usize,
-    /// Since the last look: whatever is held is let go at the end of the turn.
+    /// Whether all held requests are answered at the end of the turn.
     release: bool,
     buffer: Vec<u8>,
     /// Answers to the requests of one read.
@@ -257,7 +258,7 @@ impl Hall {
 
 struct Peer<S> {
     socket: S,
-    /// Of a request that has not come whole.
+    /// The beginning of an incomplete request.
     unread: Vec<u8>,
     unsent: VecDeque<IoSlice<'static>>,
     held: usize,
@@ -267,11 +268,11 @@ struct Peer<S> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Open,
-    /// After what is unsent.
+    /// Closes when everything has been sent.
     Close,
 }
 
-/// Serves for ever.
+/// Serves forever.
 fn serve<S: Read + Write>(
     mut listeners: Vec<TcpListener>,
     wrap: impl Fn(TcpStream) -> S,
@@ -280,7 +281,7 @@ fn serve<S: Read + Write>(
     let mut events = Events::with_capacity(1024);
     let mut peers: Slab<Peer<S>> = Slab::new();
     let mut hall = Hall::new();
-    // Tokens from the top down are listeners, from zero up peers.
+    // Tokens count down from the top for listeners, and up from zero for peers.
     for (i, listener) in listeners.iter_mut().enumerate() {
         let token = Token(usize::MAX - i - 1);
         poll.registry()
@@ -316,7 +317,7 @@ fn serve<S: Read + Write>(
     }
 }
 
-/// Answers whatever is held.
+/// Answers all held requests.
 fn release<S: Read + Write>(peers: &mut Slab<Peer<S>>, hall: &mut Hall) {
     hall.held = 0;
     peers.retain(|_, peer| {
@@ -338,8 +339,8 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
-    /// Writes and reads what can be; an error ends the connection, be it only that it is to be
-    /// closed.
+    /// Writes and reads as much as possible. An error ends the connection, even if it only means
+    /// that the connection should be closed.
     fn go_on(&mut self, hall: &mut Hall) -> io::Result<()> {
         loop {
             self.send()?;
@@ -354,7 +355,7 @@ impl<S: Read + Write> Peer<S> {
             self.take(n, hall);
             match hall.out[..] {
                 [] => {}
-                // Not vectored, which costs a little more.
+                // Not vectored, which would cost slightly more.
                 [answer] => {
                     hall.out.clear();
                     let sent = or_none(self.socket.write(&answer))?;
@@ -371,10 +372,10 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
-    /// Takes the requests of the first `n` bytes in the buffer: what they are answered with is then
-    /// in `hall.out`.
+    /// Takes the requests in the first `n` bytes of the buffer, and puts their answers into
+    /// `hall.out`.
     fn take(&mut self, n: usize, hall: &mut Hall) {
-        // The buffer is taken out for as long: a request may be held, and counted.
+        // The buffer is taken out meanwhile, because `hall` is needed to hold and count requests.
         let buffer = std::mem::take(&mut hall.buffer);
         if self.unread.is_empty() {
             let taken = self.take_requests(&buffer[..n], hall);
@@ -389,7 +390,7 @@ impl<S: Read + Write> Peer<S> {
         hall.buffer = buffer;
     }
 
-    /// Answers how many bytes the whole requests are.
+    /// Returns the length of the complete requests.
     fn take_requests(&mut self, bytes: &[u8], hall: &mut Hall) -> usize {
         let mut taken = 0;
         while self.fate == Fate::Open
@@ -429,7 +430,7 @@ impl<S: Read + Write> Peer<S> {
             self.keep_front(first, sent);
         }
         match self.fate {
-            // What a TLS session has taken, and the socket did not.
+            // Bytes that a TLS session has taken, but the socket has not.
             Fate::Open => match self.socket.flush() {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
                 _ => Ok(()),
@@ -445,7 +446,7 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
-    /// Keeps what is left of `slices` after their first `sent` bytes.
+    /// Keeps the rest of `slices` after their first `sent` bytes.
     fn keep_unsent(&mut self, slices: impl IntoIterator<Item = IoSlice<'static>>, mut sent: usize) {
         for mut slice in slices {
             let of_this = sent.min(slice.len());
@@ -458,7 +459,7 @@ impl<S: Read + Write> Peer<S> {
     }
 }
 
-/// The answer to a question that is asked a few times in a run, so it may stay for ever.
+/// This answer is needed only a few times in a run, so it may be leaked.
 fn counted(held: usize) -> &'static [u8] {
     let body = held.to_string();
     let head = head(&format!("Content-Length: {}", body.len()), "");
@@ -480,10 +481,10 @@ mod tests {
     use super::*;
 
     fn connect(reached: &Reached) -> BlockingStream {
-        let socket = BlockingStream::connect(reached.plain[1]).expect("it listens");
+        let socket = BlockingStream::connect(reached.plain[1]).expect("the server listens");
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("it can be set");
+            .expect("a read timeout");
         socket
     }
 
@@ -511,16 +512,18 @@ mod tests {
             ("/nothing", answers.unknown),
         ] {
             let mut socket = connect(&reached);
-            socket.write_all(get(path).as_bytes()).expect("it is sent");
+            socket
+                .write_all(get(path).as_bytes())
+                .expect("the request is sent");
             assert!(receive(&mut socket, answer.len()) == answer, "{path}");
         }
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut fields);
-        response.parse(answers.fields).expect("it is HTTP");
+        response.parse(answers.fields).expect("valid HTTP");
         assert_eq!(response.headers.len(), 30);
     }
 
-    /// A socket that reads what is written here, and takes so many bytes of each write.
+    /// A socket that reads prepared bytes, and takes `room` bytes of each write.
     struct Wire {
         reads: VecDeque<Vec<u8>>,
         written: Vec<u8>,
@@ -573,7 +576,7 @@ mod tests {
             let (first, second) = requests.as_bytes().split_at(split);
             for room in [usize::MAX, 100] {
                 let mut peer = peer(&[first, second], room);
-                // As many readinesses as there may be reads.
+                // As many events as there may be reads.
                 for _ in 0..3 {
                     let _ = peer.go_on(&mut hall);
                 }
@@ -590,7 +593,7 @@ mod tests {
         let mut hall = Hall::new();
         let requests = get("/small").repeat(16);
         let mut peer = peer(&[requests.as_bytes()], usize::MAX);
-        peer.go_on(&mut hall).expect("it stays open");
+        peer.go_on(&mut hall).expect("the connection stays open");
         assert_eq!(peer.socket.writes, 1);
         assert!(peer.socket.written == hall.answers.small.repeat(16));
     }
@@ -602,7 +605,9 @@ mod tests {
         let mut socket = connect(&reached);
         // 64 MiB are more than any socket's buffers.
         let many = get("/huge").repeat(64);
-        socket.write_all(many.as_bytes()).expect("it is sent");
+        socket
+            .write_all(many.as_bytes())
+            .expect("the requests are sent");
         for i in 0..64 {
             assert!(receive(&mut socket, huge.len()) == huge, "{i}");
         }
@@ -614,9 +619,11 @@ mod tests {
         let mut socket = connect(&reached);
         socket
             .write_all(get("/close").as_bytes())
-            .expect("it is sent");
+            .expect("the request is sent");
         let mut answer = Vec::new();
-        socket.read_to_end(&mut answer).expect("it is closed");
+        socket
+            .read_to_end(&mut answer)
+            .expect("the connection is closed");
         assert!(answer == Answers::new().close);
     }
 
@@ -627,17 +634,19 @@ mod tests {
         let mut control = connect(&reached);
         let mut held: Vec<BlockingStream> = (0..10).map(|_| connect(&reached)).collect();
         for socket in &mut held {
-            // Two of each, since they may be pipelined.
+            // Two on each connection, since they may be pipelined.
             let polls = get("/held").repeat(2);
-            socket.write_all(polls.as_bytes()).expect("it is sent");
+            socket
+                .write_all(polls.as_bytes())
+                .expect("the polls are sent");
         }
         wait_for_held(&mut control, 20);
-        // One goes, and nothing of it is held any more.
+        // One client goes, and none of its requests is held any more.
         held.pop();
         wait_for_held(&mut control, 18);
         control
             .write_all(get("/release").as_bytes())
-            .expect("it is sent");
+            .expect("the request is sent");
         receive(&mut control, answers.empty.len());
         for socket in &mut held {
             let answer = receive(socket, 2 * answers.small.len());
@@ -646,21 +655,21 @@ mod tests {
         wait_for_held(&mut control, 0);
     }
 
-    /// Fails when the count does not come.
+    /// Fails if the count is not reached.
     fn wait_for_held(control: &mut BlockingStream, count: usize) {
         let expected = counted(count);
         for _ in 0..2000 {
             control
                 .write_all(get("/holding").as_bytes())
-                .expect("it is sent");
+                .expect("the request is sent");
             let mut answer = [0; 1024];
-            let n = control.read(&mut answer).expect("it answers");
+            let n = control.read(&mut answer).expect("the server answers");
             if &answer[..n] == expected {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        panic!("{count} are never held");
+        panic!("the server never holds {count}");
     }
 
     #[test]
@@ -679,7 +688,7 @@ mod tests {
             },
         );
         let mut length = 0;
-        engine.run(&mut length).expect("it runs");
+        engine.run(&mut length).expect("the run succeeds");
         assert_eq!(length, 128);
     }
 }

@@ -1,8 +1,8 @@
-//! What is said of repeated runs: the least, the median, and how sure a ratio is.
+//! Statistics of repeated runs: the least, the median, and the interval of a ratio.
 //!
-//! Clients run in turns, so runs of one round met the same weather: ratios are taken within a
-//! round, and the median of them is given. Its interval is the percentile bootstrap's (Efron 1979):
-//! rounds are drawn anew, with replacement, and the median taken of each draw.
+//! Clients run in turn, so the runs of one round had the same conditions: ratios are taken within a
+//! round, and their median is given. The interval is from the percentile bootstrap (Efron 1979):
+//! rounds are drawn again, with replacement, and the median of each draw is taken.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     })
 }
 
-/// Of `ours` to `theirs`, run by run; `None` where there are no two of one round.
+/// Returns the ratio of `ours` to `theirs`, run by run; `None` if no round has both.
 pub(crate) fn paired_ratio(ours: &[f64], theirs: &[f64]) -> Option<Ratio> {
     let ratios: Vec<f64> = ours
         .iter()
@@ -66,7 +66,7 @@ impl XorShift {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // The upper half: the lower bits are the weaker ones.
+        // The upper half, because the lower bits are weaker.
         (self.0 >> 32) as usize % bound
     }
 }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        // Weather that doubles both in a round does not show.
+        // Conditions that double both in a round do not show.
         let theirs = [10.0, 20.0, 40.0, 10.0, 80.0];
         let ours = theirs.map(|cost| cost * 0.5);
         let ratio = paired_ratio(&ours, &theirs).expect("there are runs");
@@ -116,7 +116,7 @@ mod tests {
             );
         }
         assert!(rough.high - rough.low > 10.0 * (calm.high - calm.low));
-        // One wild round in fifteen does not carry the upper end away.
+        // One outlier in fifteen does not move the upper end.
         let mut wild = [0.8; 15];
         wild[7] = 30.0;
         assert_eq!(

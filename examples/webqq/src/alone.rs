@@ -1,4 +1,4 @@
-//! Server and bot in processes of their own.
+//! Server and bot in separate processes.
 
 use std::error::Error;
 use std::sync::mpsc::channel;
@@ -16,7 +16,7 @@ use crate::show::Show;
 use crate::verdict::{Evidence, judge};
 use crate::world::{self, World, drive, grant};
 
-/// Between two questions to a bot.
+/// The interval between two questions to a bot.
 const QUESTIONS: Duration = Duration::from_secs(1);
 /// How long the last answers may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
     ctrlc::set_handler(move || {
         let _ = stop.send(());
     })?;
-    // Without an end it lasts until Ctrl-C.
+    // Without a limit, wait until Ctrl-C.
     let _ = stopped.recv_timeout(options.lasts.unwrap_or(Duration::MAX));
     silence.fall();
     server.wait_over(LAST_ANSWERS);
@@ -69,7 +69,7 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(verdict.is_good())
 }
 
-/// Runs the bot with a server that is elsewhere, until Ctrl-C.
+/// Runs the bot against a server in another process, until Ctrl-C.
 pub(crate) fn run_bot(options: &Options, server: &Elsewhere) -> Result<bool, Box<dyn Error>> {
     let mut engine = world::engine(1, &doors::reach(server)?)?;
     let mut world = World::new([options.bot_settings(ACCOUNT)]);
@@ -81,7 +81,7 @@ pub(crate) fn run_bot(options: &Options, server: &Elsewhere) -> Result<bool, Box
     drive(&mut engine, &mut world, |world, engine| {
         stay.tell(world);
         for line in lines.try_iter().filter(|line| !line.trim().is_empty()) {
-            // The only thing that it ever waits for.
+            // A captcha's code is the only input that the bot expects.
             let code = line.trim().to_owned();
             grant(
                 &submitter,

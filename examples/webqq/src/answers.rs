@@ -1,8 +1,8 @@
-//! The bot's side of the WebQQ protocol, incoming: what the server's answers say.
+//! The bot's side of the WebQQ protocol, incoming: parses the server's answers.
 //!
 //! Server text is parsed and never evaluated. Decoding is tolerant, since real answers had fields
-//! missing, null, or naming people who were in no list; what cannot be done without is an error
-//! that tells what was there instead.
+//! that were missing, null, or named people who were in no list. If something essential is missing,
+//! the error quotes what was there instead.
 
 use std::fmt;
 use std::str::Chars;
@@ -10,16 +10,16 @@ use std::str::Chars;
 use httpstream::http::Uri;
 use serde_json::Value;
 
-/// Why an answer is none.
+/// Why an answer cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// There was no response, or not all of it.
+    /// There was no response, or only a part of one.
     Lost(String),
-    /// The server could not show that it is who it should be: nothing was sent.
+    /// The server's certificate could not be verified; no request was sent.
     Disbelieved(String),
     Status(u16),
     Empty,
-    /// Not what was to be expected.
+    /// The answer does not have the expected form.
     Garbled(String),
     Retcode(i64),
     /// PTLOGIN's code and message.
@@ -39,8 +39,8 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// How long a server's word may be that goes into a request of ours: a URL of them all is within
-/// every limit.
+/// The longest server value that goes into one of our requests, in bytes. A URL made of several
+/// stays within every limit.
 const LONGEST_WORD: usize = 1024;
 
 fn is_usable(word: &str) -> bool {
@@ -54,14 +54,14 @@ fn garbled(what: &str, text: &str) -> Trouble {
 
 // ---- the login's scripts ----
 
-/// The string behind `g_login_sig=encodeURIComponent(` in SIG's page. A page without one is no
-/// reason to stop.
+/// Returns the string behind `g_login_sig=encodeURIComponent(` in SIG's page. The login continues
+/// without one.
 pub(crate) fn login_sig(page: &str) -> Option<String> {
     let (_, rest) = page.split_once("g_login_sig=encodeURIComponent(")?;
     string_literal(&mut rest.trim_start().chars())
 }
 
-/// The arguments of `name('a','b',…)`: a call with string literals and nothing else.
+/// Parses the arguments of `name('a','b',…)`: a call with string literals and nothing else.
 pub(crate) fn arguments(text: &str, name: &str) -> Result<Vec<String>, Trouble> {
     let parse = || {
         let mut chars = text
@@ -77,7 +77,7 @@ pub(crate) fn arguments(text: &str, name: &str) -> Result<Vec<String>, Trouble> 
             skip_space(&mut chars);
             match chars.next()? {
                 ',' => {}
-                // Nor does anything follow that would have to be run.
+                // Nothing may follow that would have to be evaluated.
                 ')' => return matches!(chars.as_str().trim(), "" | ";").then_some(found),
                 _ => return None,
             }
@@ -94,8 +94,8 @@ fn skip_space(chars: &mut Chars<'_>) {
     *chars = text.trim_start().chars();
 }
 
-/// A string in quotes, with the escapes `\xHH`, `\uHHHH`, `\n` and a backslash before what stands
-/// for itself.
+/// Parses a quoted string with the escapes `\xHH`, `\uHHHH` and `\n`; a backslash before any other
+/// character stands for that character.
 fn string_literal(chars: &mut Chars<'_>) -> Option<String> {
     let quote = chars.next().filter(|c| matches!(c, '\'' | '"'))?;
     let mut text = String::new();
@@ -119,24 +119,24 @@ fn hex_digits(chars: &mut Chars<'_>, count: usize) -> Option<char> {
     let digits = chars.as_str().get(..count)?;
     *chars = chars.as_str()[count..].chars();
     let valid = digits.bytes().all(|b| b.is_ascii_hexdigit());
-    // Half of a surrogate pair has no place of its own.
+    // Half of a surrogate pair is not a character.
     valid.then(|| char::from_u32(u32::from_str_radix(digits, 16).ok()?).or(Some('\u{fffd}')))?
 }
 
-/// Where each character was written as one byte: CHECK's `\x00\x00…`.
+/// Converts characters below 256 to one byte each: CHECK's `\x00\x00…`.
 pub(crate) fn bytes_of(text: &str) -> Option<Vec<u8>> {
     text.chars()
         .map(|c| u8::try_from(u32::from(c)).ok())
         .collect()
 }
 
-/// Where a `Location` leads, from the URL it was found at (RFC 3986 §5.2, without dots in the path,
-/// which no server of ours sends).
+/// Resolves a `Location` against the URL of its response (RFC 3986 §5.2, without removing dot
+/// segments, which no server of ours sends).
 pub(crate) fn resolve(base: &Uri, location: &[u8]) -> Option<String> {
     let location = str::from_utf8(location).ok()?.trim();
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
-    // A URL in a query is no scheme of this one: PTLOGIN's lead on to another page that way.
+    // A colon in the query does not make a scheme: PTLOGIN's URLs carry another URL there.
     let has_scheme = location
         .split(['/', '?', '#'])
         .next()
@@ -161,7 +161,7 @@ pub(crate) fn resolve(base: &Uri, location: &[u8]) -> Option<String> {
 
 // ---- JSON ----
 
-/// The whole answer, where its retcode is 0 or it has none.
+/// Returns the `result` of an answer whose retcode is 0 or missing.
 pub(crate) fn result(text: &str) -> Result<Value, Trouble> {
     let answer = object(text)?;
     match answer.get("retcode").and_then(Value::as_i64) {
@@ -181,13 +181,13 @@ fn object(text: &str) -> Result<Value, Trouble> {
     }
 }
 
-/// The things in `list[name]`, each through `read`; what lacks something is left out.
+/// Reads each item of `list[name]`, leaving out incomplete ones.
 fn each<T>(list: &Value, name: &str, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
     let items = list[name].as_array().map(Vec::as_slice).unwrap_or_default();
     items.iter().filter_map(read).collect()
 }
 
-/// Numbers stood as numbers or as strings, by server and year.
+/// Reads a number. Servers sent numbers or strings, depending on the server and the year.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -203,7 +203,7 @@ fn named(
     move |item| Some((number(&item[number_at])?, text(&item[name_at])))
 }
 
-/// LOGIN2's gift.
+/// The keys that LOGIN2 returns.
 pub(crate) struct Keys {
     pub(crate) vfwebqq: String,
     pub(crate) psessionid: String,
@@ -221,8 +221,8 @@ pub(crate) fn keys(answer: &str) -> Result<Keys, Trouble> {
     })
 }
 
-/// Uins and names, the name that the bot's owner gave before the one they gave themselves. Ghosts
-/// have no name.
+/// Returns uins and names. A name given by the bot's owner takes precedence over the friend's own.
+/// Ghosts, which `info` does not list, may have none.
 pub(crate) fn friends(answer: &str) -> Result<Vec<(u64, String)>, Trouble> {
     let result = result(answer)?;
     let nicks = each(&result, "info", named("uin", "nick"));
@@ -255,7 +255,7 @@ pub(crate) fn groups(answer: &str) -> Result<Vec<GroupEntry>, Trouble> {
     }))
 }
 
-/// Uins and names: the card that a member wears in the group before the nick.
+/// Returns uins and names. A member's card in the group takes precedence over the nick.
 pub(crate) fn members(answer: &str) -> Result<Vec<(u64, String)>, Trouble> {
     let result = result(answer)?;
     let cards = each(&result, "cards", named("muin", "card"));
@@ -292,17 +292,17 @@ pub(crate) fn signature(answer: &str) -> Result<String, Trouble> {
 
 // ---- the poll ----
 
-/// What a poll brought.
+/// What a poll returned.
 pub(crate) enum Poll {
-    /// In the order in which they happened.
+    /// In chronological order.
     Items(Vec<Item>),
-    /// Retcode 116: the cookie `ptwebqq` has this value now.
+    /// Retcode 116: the new value of the cookie `ptwebqq`.
     NewPtwebqq(String),
 }
 
 pub(crate) enum Item {
     Message(Message),
-    /// Somebody logged in elsewhere.
+    /// The account logged in elsewhere.
     Kick(String),
     /// Statuses, typing, files: nothing to answer.
     Other,
@@ -316,8 +316,8 @@ pub(crate) struct Message {
     pub(crate) picture: Option<Picture>,
 }
 
-/// What a message keeps when it is delivered again. Its uins do not belong to that: they change
-/// with the login.
+/// What identifies a message across deliveries. Its uins are not part of that: they change with the
+/// login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MessageId {
     pub(crate) msg_id: u64,
@@ -325,7 +325,7 @@ pub(crate) struct MessageId {
     time: u64,
 }
 
-/// Who spoke, and where, in the uins of the session.
+/// The sender and the place, in the session's uins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
     Buddy { uin: u64 },

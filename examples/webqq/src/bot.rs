@@ -1,9 +1,9 @@
 //! The bot: a plain struct whose methods are readbacks.
 //!
-//! Each step is a method that reads one answer and says what follows, so that the login below reads
-//! as the sequence it is. What belongs to a login is read through [`Bot::in_session`] (`steps.rs`):
-//! when another has begun, nothing of it is heard any more. The lists are in `lists.rs`, what is
-//! heard and said in `talk.rs`, what goes over the wire in `protocol.rs` and `answers.rs`.
+//! Each step is a method that reads one answer and returns what follows, so the login below reads
+//! as the sequence it is. The readbacks of a login are wrapped in [`Bot::in_session`] (`steps.rs`),
+//! which drops their answers once another login has begun. The lists are in `lists.rs`, incoming
+//! and outgoing messages in `talk.rs`, the wire formats in `protocol.rs` and `answers.rs`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,18 +27,18 @@ pub(crate) use crate::settings::{Https, Settings};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
-/// How long a captcha's picture is good for.
+/// How long a captcha's picture is valid.
 const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
-/// How many hops CHECKSIG may take.
+/// The most redirects that CHECKSIG may take.
 const MOST_REDIRECTS: u32 = 8;
-/// A poll that lasted so long was held, however it ended.
+/// A poll that lasted this long was held open by the server, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Offline,
     LoggingIn,
-    /// A person reads the captcha; nothing is on the wire.
+    /// A person is reading the captcha; no request is in flight.
     Parked,
     Online,
     LoggingOut,
@@ -49,30 +49,30 @@ pub(crate) struct Bot {
     pub(crate) settings: Settings,
     pub(crate) session: Session,
     pub(crate) roster: Roster,
-    /// While they are fetched.
+    /// The lists being fetched, if any.
     pub(crate) lists: Option<Lists>,
     pub(crate) plugins: Plugins,
     pub(crate) inbox: VecDeque<Received>,
     pub(crate) seen: Seen,
     pub(crate) outbox: Outbox,
-    /// Answers that wait for something to be fetched.
+    /// The number of answers that wait for something to be fetched.
     pub(crate) fetching: usize,
-    /// Told to log out.
+    /// Set when the bot was told to log out.
     pub(crate) is_leaving: bool,
     pub(crate) backoff: Backoff,
-    /// Of polls that were not answered: that says nothing of the session.
+    /// For polls without an answer, which say nothing about the session.
     silence: Backoff,
     kicks: Kicks,
     suspicions: u32,
     refusals: u32,
     redirects: u32,
     pub(crate) chains: Chains,
-    /// What happened since somebody looked.
+    /// Events since they were last taken.
     pub(crate) events: Vec<Entry>,
 }
 
-/// What must not outlive its session, one of a kind: poll and heartbeat, and what waits for its
-/// time.
+/// The chains that must not outlive their session, at most one of each kind: poll, heartbeat, and
+/// the timed ones.
 #[derive(Default)]
 pub(crate) struct Chains {
     poll: Option<ChainId>,
@@ -123,14 +123,14 @@ impl Bot {
         self.settings.account
     }
 
-    /// Whether it was ever told to log in.
+    /// Whether the bot was ever told to log in.
     pub(crate) fn has_come(&self) -> bool {
         self.session.number > 0
     }
 
     // ---- the login: SIG, CHECK, perhaps CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, FRIENDS ----
 
-    /// From outside: begins from nothing.
+    /// Starts a login from scratch. Called from outside of the bot.
     pub(crate) fn log_in(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.end_session(Stage::LoggingIn, cx);
         self.is_leaving = false;
@@ -175,7 +175,7 @@ impl Bot {
         self.step(captcha, Self::on_captcha)
     }
 
-    /// The chain ends here; a person's code begins another.
+    /// The chain ends here; the code that a person enters starts another.
     fn on_captcha(&mut self, answer: &Response<'_>, cx: &mut Context<'_, Self>) -> Step {
         self.stage = Stage::Parked;
         self.tell(Event::Parked {
@@ -187,8 +187,8 @@ impl Bot {
         Ok(Next::done())
     }
 
-    /// From outside: what a person read in the captcha's picture. Where that is still on its way,
-    /// the code waits for it.
+    /// Takes the text that a person read in the captcha's picture. Called from outside of the bot.
+    /// If the picture is still in flight, the code waits for it.
     pub(crate) fn enter_code(&mut self, code: String, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         match self.stage {
@@ -212,7 +212,7 @@ impl Bot {
         let argument = |i: usize| arguments.get(i).map_or("", String::as_str);
         match argument(0) {
             "0" => {}
-            // The captcha was wrong, or has expired.
+            // The captcha was wrong, or it has expired.
             "4" => return Ok(self.ask_for_captcha()),
             "3" => return Ok(self.stop(argument(4), cx)),
             code => return Err(Trouble::Refused(code.to_owned(), argument(4).to_owned())),
@@ -222,7 +222,7 @@ impl Bot {
         self.follow(argument(2))
     }
 
-    /// CHECKSIG is wherever PTLOGIN says, and redirects: each hop sets cookies.
+    /// Follows PTLOGIN's URL and its redirects, each of which sets cookies.
     fn follow(&mut self, url: &str) -> Step {
         self.redirects += 1;
         match self.session.checksig(url) {
@@ -247,7 +247,8 @@ impl Bot {
     fn on_login2(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
         self.session.set_keys(answers::keys(text(answer)?)?);
         self.refusals = 0;
-        // In `lists.rs`, which calls `go_online` when the members of a first group have come.
+        // `on_first_friends` is in `lists.rs`, which calls `go_online` when the first group's
+        // members have arrived.
         Ok(self.step(self.session.friends(), Self::on_first_friends))
     }
 
@@ -298,8 +299,7 @@ impl Bot {
                     what: "poll",
                     why: trouble.to_string(),
                 });
-                // Servers end long polls in all sorts of ways; only one that ended early wants a
-                // pause.
+                // Servers end long polls in many ways; only one that ended early calls for a pause.
                 let pause = self.silence.next_wait();
                 match held >= self.wait(HALF_A_HOLD) {
                     true => self.poll(),
@@ -327,7 +327,7 @@ impl Bot {
         }
     }
 
-    /// After a poll that shows the session to be good.
+    /// Continues after a poll that showed the session to be valid.
     fn poll_on(&mut self) -> Next<Self> {
         self.backoff.reset();
         self.silence.reset();
@@ -335,9 +335,11 @@ impl Bot {
         self.poll_when_known()
     }
 
-    /// The next poll tells the server that what the last one brought has come: not before the lists
-    /// tell who it is from. If this session ends by then, the next one gets it once more, with uins
-    /// that are good there.
+    /// Polls once the senders of the last poll's messages are known.
+    ///
+    /// The next poll acknowledges what the last one delivered, so it must not start before the
+    /// lists have arrived. If the session ends before that, the next session gets those messages
+    /// again, with uins that are valid there.
     fn poll_when_known(&mut self) -> Next<Self> {
         match self.has_strangers() {
             true => Next::call(self.in_session_call(|bot, _| bot.poll_when_known()))
@@ -361,8 +363,8 @@ impl Bot {
             }
         }
         self.session.was_polled = true;
-        // A call runs when what this readback answers has been done: the next poll is on its way
-        // before a message is looked at.
+        // A call runs after this readback's result has been carried out, so the next poll is sent
+        // before any message is handled.
         cx.call(Self::read_inbox);
         match kicked {
             Some(reason) => self.on_kick(&reason, cx),
@@ -379,7 +381,8 @@ impl Bot {
                     why: trouble.to_string(),
                 }),
             }
-            // Whatever came of it. Built when it is due, with the cookies of then.
+            // The next heartbeat follows in either case. It is built when it is due, with the
+            // cookies of that time.
             Next::call(bot.in_session_call(Self::beat)).after(bot.wait(BEAT))
         });
         Next::send(self.session.heartbeat()).read_by(on_beat)
@@ -425,7 +428,7 @@ impl Bot {
         Next::done()
     }
 
-    /// LOGIN2 alone, with the cookies of the login.
+    /// Repeats LOGIN2 alone, with the cookies of the login.
     fn relink(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
         self.step(self.session.login2(), |bot, answer, cx| {
             bot.session.set_keys(answers::keys(text(answer)?)?);
@@ -444,14 +447,15 @@ impl Bot {
             self.refusals += 1;
         }
         match (trouble, self.refusals) {
-            // Nor would it be believed the next time, and a password is not for strangers.
+            // The next handshake would fail the same way, and the password must not go to an
+            // unverified server.
             (Trouble::Disbelieved(why), _) => self.stop(why, cx),
             (_, MOST_REFUSALS..) => self.stop(&trouble.to_string(), cx),
             _ => self.start_again(How::Login, &trouble.to_string(), cx),
         }
     }
 
-    /// Until somebody has it log in.
+    /// Stops the bot until it is told to log in again.
     pub(crate) fn stop(&mut self, why: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.end_session(Stage::Offline, cx);
         self.tell(Event::Stopped {
@@ -460,8 +464,8 @@ impl Bot {
         Next::done()
     }
 
-    /// Nothing of the session goes on: poll, heartbeat and waits are cancelled, and what is on the
-    /// wire is not heard.
+    /// Ends the session: cancels poll, heartbeat and timed chains. Answers to requests in flight
+    /// are dropped.
     pub(crate) fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
         self.session.set_now(cx.now());
         self.session.begin_another();

@@ -1,10 +1,10 @@
-//! The bot's time and chance. Both come in from outside, so that a simulation repeats itself.
+//! The bot's time and random numbers. Both are arguments, which makes a simulation repeatable.
 
 use std::time::{Duration, Instant};
 
-/// How long a server holds a poll when there is nothing to tell.
+/// How long a server holds a poll open when it has nothing to deliver.
 pub(crate) const HOLD: Duration = Duration::from_secs(60);
-/// How long a client waits for a poll: some more.
+/// How long a client waits for a poll's answer: somewhat longer.
 const POLL_PATIENCE: Duration = Duration::from_secs(70);
 /// How long any other answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -14,9 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Clock {
     now: Instant,
     begin: Instant,
-    /// The wall clock's time at `begin`.
+    /// Wall-clock time at `begin`, since the Unix epoch.
     epoch: Duration,
-    /// By how much the protocol's waits are divided.
+    /// The divisor of the protocol's waits.
     scale: f64,
     least_patience: Duration,
 }
@@ -45,7 +45,7 @@ impl Clock {
         self.now = now;
     }
 
-    /// Since 1970.
+    /// Returns the wall-clock time since the Unix epoch.
     pub(crate) fn wall(&self) -> Duration {
         self.epoch + self.since_begin().mul_f64(self.scale)
     }
@@ -54,7 +54,7 @@ impl Clock {
         self.now.saturating_duration_since(self.begin)
     }
 
-    /// What a wait of the protocol lasts here.
+    /// Scales a wait of the protocol.
     pub(crate) fn wait(&self, wait: Duration) -> Duration {
         wait.div_f64(self.scale)
     }
@@ -64,14 +64,14 @@ impl Clock {
         self.wait(PATIENCE).max(self.least_patience)
     }
 
-    /// How long a poll may be silent.
+    /// How long a poll may go unanswered.
     pub(crate) fn poll_patience(&self) -> Duration {
         self.wait(POLL_PATIENCE)
             .max(self.wait(HOLD) + self.least_patience)
     }
 }
 
-/// Xorshift: for numbers that need only differ.
+/// A xorshift generator, for numbers that only have to differ.
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -1,4 +1,5 @@
-//! A director for a server that stands alone: whoever logs in is asked something every few seconds.
+//! A director for a server that runs alone: every account that logs in is asked something every few
+//! seconds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ pub(crate) struct Company {
     expectations: Expectations,
     silence: Silence,
     every: Duration,
-    /// When an account is spoken to next, and how often it was.
+    /// When each account gets its next message, and how many it has had.
     next: BTreeMap<u64, (Duration, u64)>,
 }
 
-/// When it has fallen nobody asks any more, and the play is over when all have been answered.
+/// Ends the questions once `fall` is called. The play is over when all of them have been answered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Silence(Arc<AtomicBool>);
 
@@ -31,7 +32,7 @@ impl Silence {
 }
 
 impl Company {
-    /// Each account is asked something every so often, while it is online.
+    /// Makes a director that sends each account a question every `every`, while it is online.
     pub(crate) fn new(
         accounts: Vec<u64>,
         every: Duration,
@@ -50,7 +51,7 @@ impl Company {
 
     fn all_answered(&self, server: &Server) -> bool {
         let answers = Answers::of(server.ledger());
-        let expected = self.expectations.lock().expect("nobody panics over it");
+        let expected = self.expectations.lock().expect("the lock is not poisoned");
         expected
             .iter()
             .all(|(nonce, expected)| answers.meet(*nonce, Some(expected)))

@@ -8,19 +8,19 @@ use crate::expect::{Answers, Expect};
 use crate::script::{Expectations, Line, say};
 use crate::server::{Direct, Director, Fault, Place, Server, Step, Wish};
 
-/// How many messages an account gets.
+/// The number of messages to each account.
 pub(crate) const MESSAGES: usize = 6;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How many logins may be under way: people do not all come in one moment, and neither do bots
-/// after a start.
+/// How many logins may be under way: people do not all log in at the same moment, and neither do
+/// bots after a start.
 const AT_ONCE: usize = 50;
 
 pub(crate) struct Crowd {
     waiting: Vec<u64>,
-    /// Those told to log in and not yet online.
+    /// Accounts that were told to log in and are not yet online.
     coming: Vec<u64>,
     online: Vec<u64>,
-    /// The numbers of messages that are not answered.
+    /// The numbers of messages without an answer.
     open: BTreeSet<u64>,
     leaving: bool,
     expectations: Expectations,
@@ -68,7 +68,7 @@ impl Crowd {
 
     fn forget_answered(&mut self, server: &Server) {
         let answers = Answers::of(server.ledger());
-        let expectations = self.expectations.lock().expect("nobody panics over it");
+        let expectations = self.expectations.lock().expect("the lock is not poisoned");
         self.open
             .retain(|nonce| !answers.meet(*nonce, expectations.get(nonce)));
     }
@@ -76,7 +76,7 @@ impl Crowd {
 
 impl Director for Crowd {
     fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
-        // It is asked after every request of every bot, and looks at them all.
+        // This is called after every request of every bot, and examines all of them.
         if now < self.look_at {
             return Direct::Wait(Some(self.look_at));
         }
@@ -84,7 +84,7 @@ impl Director for Crowd {
         self.let_in(server);
         self.talk(server, now);
         self.forget_answered(server);
-        // All stay until the last has been answered: so many bots are online at once.
+        // All bots stay until the last message has been answered, so that many are online at once.
         let is_done = self.waiting.is_empty() && self.coming.is_empty() && self.open.is_empty();
         if is_done && !self.leaving {
             self.leaving = true;
@@ -99,7 +99,7 @@ impl Director for Crowd {
     }
 }
 
-/// What each account is asked.
+/// The messages to each account.
 fn lines() -> [Line; MESSAGES] {
     let exactly = |words: &str| Expect::Exactly(words.to_owned());
     let line = |place, who, words, answer| Line::new(place, who, words, exactly(answer));
@@ -123,7 +123,7 @@ fn lines() -> [Line; MESSAGES] {
     ]
 }
 
-/// Every other account has some bad luck.
+/// Returns the faults of an account; every other account has some.
 fn faults(account: u64) -> Vec<(Step, Fault)> {
     match account % 10 {
         1 => vec![(Step::Check, Fault::Captcha)],

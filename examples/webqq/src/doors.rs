@@ -1,5 +1,5 @@
-//! Where the server of this process listens, how a bot gets there, and the file that lets bots of
-//! other processes in.
+//! The addresses of this process's server, how a bot reaches them, and the certificate file that
+//! bots in other processes need.
 
 use std::error::Error;
 use std::fs;
@@ -14,16 +14,16 @@ use crate::server::http::tls::Identity;
 use crate::server::http::{self, Doors};
 use crate::world::Reach;
 
-/// The doors of a server that is about to begin.
+/// The listeners of a server that is about to start.
 pub(crate) struct Opened {
     pub(crate) doors: Doors,
     pub(crate) reach: Reach,
-    /// Whom a bot has to believe.
+    /// The root certificate that a bot must trust.
     root_pem: Option<String>,
 }
 
-/// Listens where it was told to. With `--tls`, the server is all hosts that have https, by a root
-/// of its own.
+/// Opens the listeners. With `--tls`, the server impersonates all hosts that have https, with
+/// certificates of its own root.
 pub(crate) fn open(options: &Options) -> Result<Opened, Box<dyn Error>> {
     let listener = http::listen(options.listen)?;
     let http = listener.local_addr()?;
@@ -52,8 +52,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened, Box<dyn Error>> {
 }
 
 impl Opened {
-    /// What to tell people, who may come with programs of their own; and the root's file, for as
-    /// long as the server runs.
+    /// Returns the addresses as text, for people who connect other programs, and the root's file,
+    /// which exists while the server runs.
     pub(crate) fn announce(&self) -> io::Result<(String, Option<RootFile>)> {
         let Reach { http, https } = &self.reach;
         let (Some((https, _)), Some(root_pem)) = (https, &self.root_pem) else {
@@ -68,19 +68,19 @@ impl Opened {
     }
 }
 
-/// A file with a root certificate. It goes when nobody has the key any more.
+/// A file with a root certificate. It is removed on drop, when the server and its key are gone.
 pub(crate) struct RootFile(PathBuf);
 
 impl RootFile {
     fn save(pem: &str, port: u16) -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("webqq-root-{port}.pem"));
         let named = |error: io::Error| named(&path, error);
-        // A server that was killed leaves it behind.
+        // A server that was killed leaves its file behind.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
             Ok(()) | Err(_) => {}
         }
-        // Not through a link that somebody else has put there.
+        // `create_new` does not follow a link that another user has put there.
         let mut file = fs::File::create_new(&path).map_err(named)?;
         file.write_all(pem.as_bytes()).map_err(named)?;
         Ok(Self(path))
@@ -89,15 +89,15 @@ impl RootFile {
 
 impl Drop for RootFile {
     fn drop(&mut self) {
-        // Whoever has removed it was faster.
+        // It may have been removed already.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// How to get to a server that was started elsewhere.
+/// Returns how to reach a server that was started in another process.
 ///
 /// # Errors
-/// When there is no root certificate where there should be one.
+/// If the root certificate's file cannot be read or is invalid.
 pub(crate) fn reach(elsewhere: &Elsewhere) -> Result<Reach, Box<dyn Error>> {
     let https = match &elsewhere.tls {
         Some((https, cacert)) => {

@@ -1,4 +1,4 @@
-//! What the bot tells of itself: for the transcript, the log on disk, and the judgement.
+//! The events that a bot reports: for the transcript, the log file, and the judgment.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::policy::How;
 
-/// Something that happened, and when: since the bot began.
+/// An event and its time since the bot started.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) at: Duration,
@@ -17,19 +17,19 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     LoggingIn,
-    /// The login waits for a person to read the picture, which has so many bytes.
+    /// The login waits for a person to read the picture, whose size in bytes this is.
     Parked {
         picture: usize,
     },
     Online,
-    /// Friends, groups and discussions.
+    /// The numbers of friends, groups and discussions.
     Lists([usize; 3]),
     Heard {
         msg_id: u64,
         from: String,
         text: String,
     },
-    /// Delivered before.
+    /// A message that was delivered before.
     Repeated {
         msg_id: u64,
         text: String,
@@ -38,7 +38,7 @@ pub(crate) enum Event {
         to: String,
         text: String,
     },
-    /// No answer came, or none that says so: not said again.
+    /// The send was not answered, or not clearly. It is not repeated.
     PerhapsSaid {
         to: String,
         text: String,
@@ -109,12 +109,12 @@ impl fmt::Display for Event {
                 )
             }
             Event::Heard { from, text, .. } => write!(f, "{from}: {text}"),
-            Event::Repeated { text, .. } => write!(f, "once more, and not answered again: {text}"),
+            Event::Repeated { text, .. } => write!(f, "delivered again, already answered: {text}"),
             Event::Said { to, text } => write!(f, "to {to}: {text}"),
             Event::PerhapsSaid { to, text, why } => {
-                write!(f, "to {to}, perhaps ({why}): {text}")
+                write!(f, "to {to}, perhaps sent ({why}): {text}")
             }
-            Event::NotSaid { to, text, why } => write!(f, "to {to}, in vain ({why}): {text}"),
+            Event::NotSaid { to, text, why } => write!(f, "to {to}, not sent ({why}): {text}"),
             Event::Delayed { why } => write!(f, "not sent yet: {why}"),
             Event::Trouble { what, why } => write!(f, "{what}: {why}"),
             Event::LoggingInAgain { how, why, wait } => {
@@ -132,7 +132,7 @@ impl fmt::Display for Event {
 }
 
 impl Entry {
-    /// Bytes that it takes in a log, about.
+    /// Returns the approximate size in a log, in bytes.
     pub(crate) fn size(&self) -> usize {
         let texts = match &self.event {
             Event::Heard { from, text, .. } => from.capacity() + text.capacity(),
@@ -143,7 +143,7 @@ impl Entry {
         size_of::<Self>() + texts
     }
 
-    /// A line of the log on disk.
+    /// Returns a line of the log file.
     pub(crate) fn to_json(&self, account: u64) -> Value {
         let mut line = json!({
             "at_ms": self.at.as_millis() as u64,

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use crate::server::{Account, Ledger, Place};
 
-/// What a message is to be answered with, behind its number and, in company, behind the name of who
-/// said it.
+/// The expected answer to a message, without the message's number and, in groups and discussions,
+/// the sender's name in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     Nothing,
     Exactly(String),
-    /// Begins so; nobody knows what follows.
+    /// Begins with this; the rest is unknown.
     Begins(String),
-    /// Too long for one message: these are the parts put together.
+    /// Too long for one message: the parts must add up to this.
     Parts(String),
-    /// Too long for one message: as much of this as there is room for, and a mark.
+    /// Too long for one message: as much of this as fits, and a mark.
     Cut(String),
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
-    /// What stands in front of each message of the answer.
+    /// The prefix of each message of the answer.
     pub(crate) head: String,
     pub(crate) answer: Expect,
 }
@@ -44,7 +44,7 @@ impl Expected {
         Self { head, answer }
     }
 
-    /// Whether `texts` are the answer, whole and once.
+    /// Whether `texts` are the answer, complete and exactly once.
     pub(crate) fn is_met_by(&self, texts: &[&str]) -> bool {
         let bodies: Vec<&str> = texts
             .iter()
@@ -61,7 +61,7 @@ impl Expected {
     }
 }
 
-/// What people could read, by the number of the message that it answers.
+/// The bot's messages, by the number of the message that each answers.
 pub(crate) struct Answers<'a> {
     by_number: BTreeMap<u64, Vec<&'a str>>,
     ledger: &'a Ledger,
@@ -78,12 +78,12 @@ impl<'a> Answers<'a> {
         Self { by_number, ledger }
     }
 
-    /// Whether message number `nonce` has its whole answer; where none is expected, whether the bot
-    /// has the message.
+    /// Whether message number `nonce` has been delivered, and has its whole answer if one is
+    /// expected.
     pub(crate) fn meet(&self, nonce: u64, expected: Option<&Expected>) -> bool {
         let texts = self.by_number.get(&nonce).map_or(&[][..], Vec::as_slice);
         let is_delivered = || {
-            // They are numbered from 1.
+            // Messages are numbered from 1.
             let message = self.ledger.messages.get((nonce as usize).saturating_sub(1));
             message.is_none_or(|message| message.delivered > 0)
         };
@@ -96,13 +96,13 @@ fn is_cut(text: &str, words: &str) -> bool {
     kept.is_some_and(|kept| kept.len() > 20 && words.starts_with(kept))
 }
 
-/// The number behind the first `#`.
+/// Returns the number behind the first `#`.
 pub(crate) fn number_of(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once('#')?;
     rest.split(' ').next()?.parse().ok()
 }
 
-/// What stands in `(1/3) …`, `(2/3) …`, `(3/3) …`, if they are all there and in order.
+/// Joins the parts `(1/3) …`, `(2/3) …`, `(3/3) …`, if all are there and in order.
 fn joined(bodies: &[&str]) -> Option<String> {
     let mut whole = String::new();
     for (i, body) in bodies.iter().enumerate() {

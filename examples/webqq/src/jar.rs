@@ -1,48 +1,47 @@
-//! A cookie jar: what servers set, and what goes back to them (RFC 6265).
+//! A cookie jar: stores the cookies that servers set, and returns those for a request (RFC 6265).
 //!
-//! One jar per account, whatever connections its requests take. A request asks for its Cookie field
-//! each time it is sent: one that is sent for hours must not say what was true at first. Time is an
-//! argument, and counts from the epoch.
+//! There is one jar per account, whichever connections its requests use. The Cookie field of a
+//! request is built each time the request is sent, because cookies may change while it waits. Time
+//! is an argument, counted from the Unix epoch.
 //!
 //! Where RFC 6265 leaves a choice, or its successor (6265bis) has another rule:
-//! - A Secure cookie may be set over http, which 6265bis forbids: to a server without TLS the bot
-//!   speaks http where https is meant, and would lose its login. It goes back where the caller says
-//!   `secure`.
+//! - A Secure cookie may be set over http, which 6265bis forbids. The bot uses http instead of
+//!   https with a server without TLS, and would lose its login. The cookie is returned if the
+//!   caller says `secure`.
 //! - A cookie without a name is ignored.
-//! - There is no list of public suffixes: a Domain of one label (`com`) is one, `co.uk` is not. The
-//!   bot knows whom it talks to.
-//! - As in 6265bis, a control other than HTAB anywhere in a line makes it be refused, and an
-//!   attribute of over 1024 bytes is ignored.
-//! - A name or value that is not UTF-8 is refused: the field is a string.
+//! - There is no list of public suffixes: a Domain of one label (`com`) counts as one, `co.uk` does
+//!   not. The bot connects to known servers only.
+//! - As in 6265bis, a line with a control character other than HTAB is refused, and an attribute of
+//!   over 1024 bytes is ignored.
+//! - A name or value that is not UTF-8 is refused, because the field is a string.
 
 use std::cmp::Reverse;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Name and value together.
+/// Of name and value together.
 const MAX_COOKIE_BYTES: usize = 4096;
 const MAX_ATTRIBUTE_BYTES: usize = 1024;
 const MAX_PER_DOMAIN: usize = 50;
-/// What servers take in one field, about: the cookies of shorter paths are left out where there are
-/// too many.
+/// About what servers accept in one field. If there are too many cookies, those with the shortest
+/// paths are left out.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 
-/// The cookies of one account. Its `Debug` shows names and no values.
+/// The cookies of one account. Its `Debug` output shows names but no values.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jar {
-    /// In the order of creation; one that replaces another takes its place, and so its age.
+    /// In order of creation. A cookie that replaces another keeps its position, and so its age.
     cookies: Vec<Cookie>,
-    /// How many cookies were written so far.
+    /// The number of cookies written so far.
     writes: u64,
 }
 
 impl Jar {
-    /// Stores what a response from `host` to a request for `path` sets, given the values of its
-    /// Set-Cookie fields.
+    /// Stores the cookies that a response from `host` to a request for `path` sets, given the
+    /// values of its Set-Cookie fields.
     ///
-    /// The host is without port; a query behind the path does no harm. What cannot be understood is
-    /// ignored.
+    /// `host` has no port; `path` may include a query. Values that cannot be parsed are ignored.
     pub(crate) fn store<'a>(
         &mut self,
         host: &str,
@@ -60,10 +59,10 @@ impl Jar {
         }
     }
 
-    /// The Cookie field's value for a request to `host` for `path`, if there is one (RFC 6265
-    /// §5.4).
+    /// Returns the value of the Cookie field for a request to `host` for `path`, if there is one
+    /// (RFC 6265 §5.4).
     ///
-    /// With `secure`, Secure cookies go along.
+    /// Secure cookies are included if `secure` is set.
     pub(crate) fn header(
         &self,
         host: &str,
@@ -80,7 +79,8 @@ impl Jar {
                 && (secure || !cookie.secure)
         };
         let mut chosen: Vec<&Cookie> = self.cookies.iter().filter(goes_along).collect();
-        // Longer paths first. The sort is stable: among equals, the older first.
+        // Longer paths first. The sort is stable, so older cookies precede newer ones of the same
+        // length.
         chosen.sort_by_key(|cookie| Reverse(cookie.path.len()));
         let mut field = String::new();
         for Cookie { name, value, .. } in chosen {
@@ -93,7 +93,7 @@ impl Jar {
         (!field.is_empty()).then_some(field)
     }
 
-    /// The value written last under this name, whatever its domain and path.
+    /// Returns the value last written under this name, whatever its domain and path.
     pub(crate) fn get(&self, name: &str, now: Duration) -> Option<&str> {
         let named = self
             .cookies
@@ -102,10 +102,10 @@ impl Jar {
         Some(&named.max_by_key(|cookie| cookie.written)?.value)
     }
 
-    /// Stores what did not come in a Set-Cookie field, for `domain` and all hosts below, without an
-    /// end.
+    /// Stores a cookie that did not come from a Set-Cookie field, for `domain` and all hosts below
+    /// it, without an expiry.
     ///
-    /// As with [`store`](Self::store), what could not be sent back is ignored.
+    /// As with [`store`](Self::store), a cookie that could not be sent back is ignored.
     pub(crate) fn set(&mut self, domain: &str, name: &str, value: &str) {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
         let line = format!("{name}={value}; Domain={domain}; Path=/");
@@ -128,8 +128,8 @@ impl Jar {
         self.cookies.is_empty()
     }
 
-    /// Replaces, or adds and makes room: in a full domain, what was not written for longest goes
-    /// (RFC 6265 §5.3, steps 11 and 12).
+    /// Replaces the same cookie or adds a new one. A full domain loses the cookie that was written
+    /// longest ago (RFC 6265 §5.3, steps 11 and 12).
     fn put(&mut self, mut cookie: Cookie) {
         self.writes += 1;
         cookie.written = self.writes;
@@ -154,15 +154,15 @@ impl Jar {
 struct Cookie {
     /// In lower case, without a leading dot.
     domain: String,
-    /// It goes to no host below.
+    /// Not sent to hosts below `domain`.
     host_only: bool,
     path: String,
     name: String,
     value: String,
-    /// `None`: as long as the jar lives.
+    /// `None` if the cookie lives as long as the jar.
     expires: Option<Duration>,
     secure: bool,
-    /// Which of the jar's writes this was.
+    /// The number of the jar's write that stored this cookie.
     written: u64,
 }
 
@@ -173,8 +173,8 @@ impl fmt::Debug for Cookie {
 }
 
 impl Cookie {
-    /// Reads a Set-Cookie value (RFC 6265 §5.2) and decides where it belongs (§5.3, steps 1 to 10).
-    /// `None`: it is ignored.
+    /// Parses a Set-Cookie value (RFC 6265 §5.2) and determines where the cookie belongs (§5.3,
+    /// steps 1 to 10). Returns `None` if it is to be ignored.
     fn parse(line: &[u8], host: &str, request_path: &str, now: Duration) -> Option<Self> {
         if line.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
             return None;
@@ -192,7 +192,7 @@ impl Cookie {
             ..Self::default()
         };
 
-        // Of an attribute given twice, the last one counts.
+        // If an attribute is repeated, the last one counts.
         let (mut domain, mut path, mut max_age, mut expires) = ("", None, None, None);
         let attributes = String::from_utf8_lossy(attributes);
         for attribute in attributes.split(';') {
@@ -206,7 +206,7 @@ impl Cookie {
                 "domain" => domain = value.strip_prefix('.').unwrap_or(value),
                 "path" => path = Some(value).filter(|path| path.starts_with('/')),
                 "secure" => cookie.secure = true,
-                _ => {} // HttpOnly is for browsers: it keeps scripts off.
+                _ => {} // HttpOnly only matters to browsers, where it hides the cookie from scripts.
             }
         }
         cookie.expires = max_age.or(expires);
@@ -217,7 +217,7 @@ impl Cookie {
         let host = host.to_ascii_lowercase();
         let is_suffix = !cookie.domain.contains('.');
         if cookie.domain.is_empty() || (is_suffix && cookie.domain == host) {
-            // None is named, or that of a host of one label (step 5).
+            // No domain was given, or that of a host of one label (step 5).
             cookie.host_only = true;
             cookie.domain = host;
         } else if is_suffix || !domain_matches(&host, &cookie.domain) {
@@ -226,12 +226,13 @@ impl Cookie {
         Some(cookie)
     }
 
-    /// In its last moment it is not: Max-Age=0 deletes at once.
+    /// Whether the cookie has not expired. It expires at `expires` exactly, so Max-Age=0 deletes at
+    /// once.
     fn is_live(&self, now: Duration) -> bool {
         self.expires.is_none_or(|at| now < at)
     }
 
-    /// Whether one replaces the other. The same name may stand in a domain under several paths.
+    /// Whether one replaces the other. A domain may have the same name under several paths.
     fn is_same(&self, other: &Self) -> bool {
         (&self.name, &self.domain, &self.path) == (&other.name, &other.domain, &other.path)
     }
@@ -241,36 +242,36 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// RFC 6265 §5.1.3, both in lower case. An IP address has nothing above it: 10.0.0.1 is not in
-/// 0.0.1.
+/// Domain matching (RFC 6265 §5.1.3), with both in lower case. An IP address has no parent domain:
+/// 10.0.0.1 is not in 0.0.1.
 fn domain_matches(host: &str, domain: &str) -> bool {
-    // No top-level domain is a number, so the short forms (127.1) are recognised as well. With a
-    // dot at its end, a host is taken for one, too: `com.` is as public as `com`.
+    // No top-level domain is a number, so a numeric last label recognizes short forms (127.1) as
+    // well. A host with a trailing dot counts as an address, too: `com.` is as public as `com`.
     let last_label = host.rsplit('.').next().unwrap_or(host);
     let is_address = host.contains(':') || last_label.bytes().all(|b| b.is_ascii_digit());
     let below = host.strip_suffix(domain);
     host == domain || (!is_address && below.is_some_and(|rest| rest.ends_with('.')))
 }
 
-/// The path of a request target, `/` for none.
+/// Returns the path of a request target, `/` if it has none.
 fn path_of(target: &str) -> &str {
     let path = target.split(['?', '#']).next().unwrap_or(target);
     if path.starts_with('/') { path } else { "/" }
 }
 
-/// Everything before the last slash (RFC 6265 §5.1.4).
+/// Returns everything before the last slash (RFC 6265 §5.1.4).
 fn default_path(path: &str) -> &str {
     let before = path.rsplit_once('/').map_or("", |(before, _)| before);
     if before.is_empty() { "/" } else { before }
 }
 
-/// RFC 6265 §5.1.4: /a is for /a/b, and not for /ab.
+/// Path matching (RFC 6265 §5.1.4): /a matches /a/b, but not /ab.
 fn path_matches(path: &str, wanted: &str) -> bool {
     let rest = path.strip_prefix(wanted);
     rest.is_some_and(|rest| rest.is_empty() || wanted.ends_with('/') || rest.starts_with('/'))
 }
 
-/// When a cookie of this Max-Age expires (RFC 6265 §5.2.2), if it is a number.
+/// Returns when a cookie of this Max-Age expires (RFC 6265 §5.2.2), if it is a number.
 fn expiry(max_age: &str, now: Duration) -> Option<Duration> {
     let digits = max_age.strip_prefix('-').unwrap_or(max_age);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -279,22 +280,22 @@ fn expiry(max_age: &str, now: Duration) -> Option<Duration> {
     if digits.len() < max_age.len() {
         return Some(Duration::ZERO);
     }
-    // What can still be wrong with it is its size.
+    // Only its size can be invalid now.
     let age = Duration::from_secs(digits.parse().unwrap_or(u64::MAX));
     Some(now.saturating_add(age))
 }
 
-/// 1970, in seconds since the first of March of the year 0.
+/// 1970-01-01, in seconds since March 1 of the year 0.
 const EPOCH: u64 = 719_468 * 24 * 60 * 60;
 
-/// Reads a date in any of the forms that servers send (RFC 6265 §5.1.1). What was before the epoch
-/// was long ago, as the epoch is.
+/// Parses a date in any of the forms that servers send (RFC 6265 §5.1.1). Dates before the epoch
+/// become the epoch.
 fn cookie_date(text: &str) -> Option<Duration> {
     let is_delimiter = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && c != ':';
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
     for token in text.split(is_delimiter) {
         let number = |digits| leading_number(token, digits).map(|(number, _)| number);
-        // A token is the first of these that it can be and that is still missing.
+        // A token counts as the first of these that it can be and that is still missing.
         let _ = fill(&mut time, time_of_day(token))
             || fill(&mut day, number(1..=2))
             || fill(&mut month, month_of_year(token))
@@ -315,7 +316,7 @@ fn cookie_date(text: &str) -> Option<Duration> {
     if year < 1601 || !(1..=last_day).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    // In years that begin in March, the leap day is the last one, and months have 153 days in five.
+    // In years that begin in March, the leap day is the last day, and five months have 153 days.
     let (year, month) = match month {
         1 | 2 => (year - 1, month + 9),
         _ => (year, month - 3),
@@ -329,7 +330,7 @@ fn fill<T>(missing: &mut Option<T>, found: Option<T>) -> bool {
     missing.is_none() && found.map(|found| *missing = Some(found)).is_some()
 }
 
-/// A number of so many digits, and what follows.
+/// Splits off a leading number with that many digits.
 fn leading_number(token: &str, digits: RangeInclusive<usize>) -> Option<(u64, &str)> {
     let is_other = |c: char| !c.is_ascii_digit();
     let count = token.find(is_other).unwrap_or(token.len());
@@ -345,7 +346,7 @@ fn time_of_day(token: &str) -> Option<[u64; 3]> {
     Some([hour, minute, second])
 }
 
-/// From 1, by its first three letters.
+/// Returns the month, from 1, by its first three letters.
 fn month_of_year(token: &str) -> Option<u64> {
     let start = token.get(..3)?.as_bytes();
     let mut names = b"janfebmaraprmayjunjulaugsepoctnovdec".chunks(3);

@@ -1,7 +1,7 @@
 //! The bot's lists: FRIENDS, then the number behind each friend, GROUPS with their MEMBERS, and
-//! DISCUS, all beside each other.
+//! DISCUS, all fetched concurrently.
 //!
-//! They are collected in a draft, which takes the roster's place when the last has come.
+//! They are collected in a draft, which replaces the roster when the last one has arrived.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::protocol::Session;
 use crate::roster::Roster;
 use crate::steps::{Step, text};
 
-/// Until the lists are asked for again, where some did not come.
+/// The time until the next refresh, if some lists failed.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Lists that are being fetched.
 pub(crate) struct Lists {
     why: Why,
     draft: Roster,
-    /// Answers still to come.
+    /// Answers that have not arrived yet.
     left: usize,
     failed: bool,
 }
@@ -30,9 +30,9 @@ pub(crate) struct Lists {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     Login,
-    /// Everybody may have another uin by now.
+    /// Every uin may have changed.
     Relink,
-    /// In between: what is known is still good.
+    /// A periodic refresh: the current roster remains valid.
     Refresh,
 }
 
@@ -46,14 +46,14 @@ impl Lists {
         }
     }
 
-    /// Whether somebody can be answered before they are there.
+    /// Whether messages can be answered before these lists have arrived.
     pub(crate) fn can_wait(&self) -> bool {
         self.why == Why::Refresh
     }
 }
 
 impl Bot {
-    /// FRIENDS of a login: without them there is none.
+    /// Reads FRIENDS during a login. Without them the login fails.
     pub(crate) fn on_first_friends(
         &mut self,
         answer: &Response<'_>,
@@ -68,7 +68,7 @@ impl Bot {
         Ok(Next::done())
     }
 
-    /// All lists once more. What fails here fails alone.
+    /// Fetches all lists again. Each may fail without affecting the others.
     pub(crate) fn fetch_lists(&mut self, why: Why, cx: &mut Context<'_, Self>) {
         self.lists = Some(Lists::new(why));
         self.list(Session::friends, cx, |bot, answer, cx| {
@@ -120,7 +120,7 @@ impl Bot {
         Ok(())
     }
 
-    /// One of the lists: asked for a few times, and done without if it does not come.
+    /// Fetches one of the lists, with a few retries. The draft is completed without it if all fail.
     fn list(
         &mut self,
         request: impl Fn(&Session) -> Request + Copy + 'static,
@@ -139,9 +139,10 @@ impl Bot {
                     what: "list",
                     why: trouble.to_string(),
                 });
-                // 100101 says that the request lacks something, which it will lack again.
+                // Retcode 100101 means that the request lacks something; a retry would lack it,
+                // too.
                 if tries < policy::TRIES && *trouble != Trouble::Retcode(100101) {
-                    // By then there may be other cookies, or another session.
+                    // The cookies may have changed by then, or the session.
                     let again =
                         bot.in_session_call(move |bot, _| Next::send(request(&bot.session)));
                     return Next::call(again).after(bot.wait(Duration::from_secs(1) * tries));
@@ -167,11 +168,11 @@ impl Bot {
             return;
         };
         if why == Why::Relink && failed {
-            // By now everybody may have another uin, and nobody tells.
-            let _ = self.start_again(How::Login, "the lists cannot be had", cx);
+            // Every uin may have changed, and no other answer would report the new ones.
+            let _ = self.start_again(How::Login, "the lists could not be fetched", cx);
             return;
         }
-        // What was known before is better than half of it.
+        // A complete old roster is better than an incomplete new one.
         if why == Why::Login || !failed {
             self.tell(Event::Lists(draft.counts()));
             self.roster = draft;

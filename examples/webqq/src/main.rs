@@ -1,12 +1,12 @@
-//! The system of 2013, alive: a WebQQ bot on this crate's engine, and a WebQQ server for it to talk
+//! The 2013 system, running: a WebQQ bot on this crate's engine, and a WebQQ server for it to talk
 //! to.
 //!
-//! `cargo run --release -p webqq` plays a scripted conversation and judges it; `--help` tells what
-//! else there is. Read `bot.rs` first: a login, a poll that never ends, a heartbeat every minute,
-//! as methods of a plain struct. What it says is encoded in `protocol.rs`, what it is told is read
-//! in `answers.rs`. The server (`server/`) is hyper's, and knows nothing of the engine.
+//! `cargo run --release -p webqq` plays a scripted conversation and judges it; `--help` lists the
+//! other modes. Read `bot.rs` first: a login, a poll that never ends and a heartbeat every minute,
+//! as methods of a plain struct. `protocol.rs` builds the bot's requests and `answers.rs` reads the
+//! answers. The server (`server/`) is built on hyper and shares no code with the engine.
 
-/// Prints a line. Where nobody reads any more, the program ends.
+/// Prints a line, or ends the program if stdout is closed.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;

@@ -14,32 +14,32 @@ const USAGE: &str = "\
 Usage: webqq [OPTION...]
 
 Runs a WebQQ bot on this crate's engine against a WebQQ server on loopback. Without an option it plays a
-scripted conversation in which everything goes wrong that went wrong with the real one, and judges by the
-server's ledger whether every message was answered, once and rightly: it ends with 0 if so, or else with 1.
+scripted conversation in which everything goes wrong that went wrong with the real one, and checks in the
+server's ledger that every message was answered correctly and exactly once. It exits with 0 if so, else 1.
 
   --time-scale X   divide the protocol's waits (heartbeat and poll 60 s, between two sends 0.5 s) by X;
-                   60 if not said, 1 with --serve, --server and --server-only
-  --log DIR        keep the server's ledger and the bot's log there, as lines of JSON
-  --accounts N     N bots in the one engine, in one thread
-  --seed N         for what is drawn by chance
-  --long WHAT      split or cut answers that are too long for one message; split if not said
-  --max-text N     how long a message may be, in characters, from 120; 300 if not said
+                   default 60, or 1 with --serve, --server and --server-only
+  --log DIR        write the server's ledger and the bot's log there, as JSON lines
+  --accounts N     run N bots in one engine, on one thread
+  --seed N         seed of the random numbers
+  --long WHAT      what to do with answers too long for one message: split (the default) or cut
+  --max-text N     longest message in characters, at least 120; default 300
 
-  --tls            serve https beside http, by a root certificate made on the fly which the bot believes: the
-                   steps of the protocol that were https go over TLS, and all others over http
+  --tls            serve https as well as http, with a root certificate generated at startup that the bot
+                   trusts: the protocol's https steps go over TLS, all others over http
 
-  --serve          keep server and bot running, and talk to the bot from this terminal; Ctrl-C ends
-  --server-only    run the server alone: people talk to whatever bot logs in; Ctrl-C ends and judges
-  --listen ADDR    where the server listens; 127.0.0.1 and any port if not said
-  --server ADDR    run the bot alone, with a server that was started elsewhere; Ctrl-C logs out. It is
-                   always the same account: one bot at a time
-  --https ADDR     with --tls: where https is served, 127.0.0.1 and any port if not said; or with --server,
-                   where it was started
-  --cacert FILE    with --tls and --server: the root certificate that the server has told of
-  --seconds N      with one of these: as Ctrl-C after N seconds
+  --serve          keep server and bot running, and chat with the bot from this terminal; Ctrl-C ends
+  --server-only    run the server alone: simulated people talk to any bot that logs in; Ctrl-C ends and judges
+  --listen ADDR    address of the server; default 127.0.0.1 and any port
+  --server ADDR    run the bot alone, against a server started elsewhere; Ctrl-C logs out. The account is
+                   always the same, so run one bot at a time
+  --https ADDR     with --tls: address for https, default 127.0.0.1 and any port; with --server, the https
+                   address of that server
+  --cacert FILE    with --tls and --server: the root certificate whose file name the server printed
+  --seconds N      with --serve, --server-only or --server: act as on Ctrl-C after N seconds
 
-ADDR is IP:PORT. Ctrl-C has the bot say what it has to say, for ten seconds at most, and log out; once
-more, and the program ends at once.
+ADDR is IP:PORT. On Ctrl-C the bot sends its pending messages, for ten seconds at most, and logs out. A
+second Ctrl-C ends the program at once.
 
   -h, --help       this text
 ";
@@ -52,11 +52,11 @@ pub(crate) enum Mode {
     BotOnly(Elsewhere),
 }
 
-/// A server that was started elsewhere.
+/// A server that was started in another process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Elsewhere {
     pub(crate) http: SocketAddr,
-    /// Where it serves https, and the file with its root certificate.
+    /// Its https address, and the file with its root certificate.
     pub(crate) tls: Option<(SocketAddr, PathBuf)>,
 }
 
@@ -70,13 +70,13 @@ pub(crate) struct Options {
     pub(crate) long: Long,
     pub(crate) max_text: usize,
     pub(crate) listen: SocketAddr,
-    /// Where the server of this process serves https, if it does.
+    /// The https address of this process's server, if it serves https.
     pub(crate) listen_tls: Option<SocketAddr>,
     pub(crate) lasts: Option<Duration>,
 }
 
 impl Options {
-    /// Ends the program where they make no sense.
+    /// Reads the command line, and ends the program if the options are invalid.
     pub(crate) fn read() -> Self {
         let mut args = Args::new("webqq", USAGE);
         let (mut scale, mut modes) = (None, Vec::new());
@@ -135,16 +135,16 @@ impl Options {
         match &*modes {
             [] => {}
             [mode] => options.mode = mode.clone(),
-            _ => args.wrong("--serve, --server-only, --server: only one of them"),
+            _ => args.wrong("--serve, --server-only and --server exclude each other"),
         }
         if let Err(wrong) = options.take_tls(tls) {
             args.wrong(wrong);
         }
         if options.accounts > 1 && options.mode != Mode::Play {
-            args.wrong("--accounts goes with the scripted conversation only");
+            args.wrong("--accounts works with the scripted conversation only");
         }
         if options.lasts.is_some() && options.mode == Mode::Play {
-            args.wrong("--seconds goes with --serve, --server-only or --server");
+            args.wrong("--seconds requires --serve, --server-only or --server");
         }
         let usual = if options.mode == Mode::Play {
             60.0
@@ -155,8 +155,10 @@ impl Options {
         options
     }
 
+    /// Applies the TLS options to the mode.
+    ///
     /// # Errors
-    /// What does not go together.
+    /// Which options do not go together.
     fn take_tls(&mut self, words: TlsWords) -> Result<(), &'static str> {
         let TlsWords {
             is_wanted,
@@ -166,7 +168,7 @@ impl Options {
         if !is_wanted {
             return match (https, cacert) {
                 (None, None) => Ok(()),
-                _ => Err("--https and --cacert go with --tls only"),
+                _ => Err("--https and --cacert require --tls"),
             };
         }
         match (&mut self.mode, https, cacert) {
@@ -175,11 +177,13 @@ impl Options {
             }
             (Mode::BotOnly(_), _, _) => {
                 return Err(
-                    "--tls with --server needs --https and --cacert: the server tells both",
+                    "--tls with --server requires --https and --cacert: the server prints both",
                 );
             }
             (Mode::Play | Mode::Serve | Mode::ServerOnly, _, Some(_)) => {
-                return Err("--cacert goes with --server only: a server here makes its own root");
+                return Err(
+                    "--cacert requires --server: a server in this process generates its own root",
+                );
             }
             (Mode::Play | Mode::Serve | Mode::ServerOnly, https, None) => {
                 self.listen_tls = Some(https.unwrap_or(ANY_PORT));
@@ -200,8 +204,8 @@ impl Options {
             account,
             password: server::Account::sample(account).password,
             scale: self.scale,
-            // Many come at once, and the machine may have other things to do. One is to be seen
-            // waiting in vain.
+            // Many bots start at once, and the machine may be busy. A single bot should be seen to
+            // time out.
             least_patience: Duration::from_secs(if self.accounts > 1 { 20 } else { 3 }),
             refresh: self.refresh(),
             max_text: self.max_text,
@@ -215,8 +219,7 @@ impl Options {
         }
     }
 
-    /// The real bot asked for its lists every hour; in a play of ten minutes they are to be asked
-    /// for as well.
+    /// The real bot refreshed its lists every hour. A ten-minute play should refresh them, too.
     fn refresh(&self) -> Duration {
         match self.mode {
             Mode::Play => Duration::from_secs(120),
@@ -239,7 +242,7 @@ impl Options {
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// What the command line says of TLS.
+/// The TLS options of the command line.
 #[derive(Default)]
 struct TlsWords {
     is_wanted: bool,

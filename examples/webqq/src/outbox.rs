@@ -1,8 +1,9 @@
-//! What the bot has to say, and when it may.
+//! The messages that the bot has to send, and when each may be sent.
 //!
-//! The server loses messages that come less than half a second apart, and repeats that come less
-//! than a second apart. So one is under way at a time, and the pause begins when its answer has
-//! come: nothing is counted by hand, and no clock of the server's need agree with ours.
+//! The server loses messages that arrive less than half a second apart, and repeats that arrive
+//! less than a second apart. So one message is under way at a time, and the pause begins when its
+//! answer has arrived. The bot does not have to count messages, and its clock need not agree with
+//! the server's.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,18 +11,18 @@ use std::time::{Duration, Instant};
 use crate::answers::MessageId;
 use crate::roster::Target;
 
-/// Between two messages, at least.
+/// The shortest time between two messages.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) target: Target,
     pub(crate) text: String,
-    /// The signature a session with a stranger needs, and the login it is good for.
+    /// The signature that a session with a stranger needs, and the login it is valid for.
     pub(crate) sig: Option<(u32, String)>,
-    /// How often it was refused.
+    /// How often the server refused it.
     pub(crate) refusals: u32,
-    /// How often it met the end of a session.
+    /// How often its session ended before it was sent.
     pub(crate) relinks: u32,
 }
 
@@ -32,21 +33,21 @@ pub(crate) struct Outbox {
     pause: Duration,
     last_text: String,
     not_before: Option<Instant>,
-    /// Whether somebody will look again by then.
+    /// Whether a timer will try again by then.
     pub(crate) has_timer: bool,
 }
 
-/// Whether something can be sent.
+/// When the next message can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// There is nothing to send, or something is under way.
+    /// There is nothing to send, or a message is under way.
     Nothing,
     In(Duration),
     Now,
 }
 
 impl Outbox {
-    /// `pause` as it is here and now: [`PAUSE`], or less where waits are compressed.
+    /// `pause` is [`PAUSE`], or less where waits are compressed.
     pub(crate) fn new(pause: Duration) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -91,7 +92,7 @@ impl Outbox {
         }
     }
 
-    /// The next message is under way from here on, until one of the calls below.
+    /// Takes the next message, which is under way until `done` or `put_back`.
     pub(crate) fn take(&mut self) -> Option<&mut Outgoing> {
         self.under_way = self.waiting.pop_front();
         self.under_way.as_mut()
@@ -101,12 +102,12 @@ impl Outbox {
         self.under_way.as_mut()
     }
 
-    /// What waits, and is not under way.
+    /// Removes and returns all waiting messages, but not the one under way.
     pub(crate) fn drain(&mut self) -> Vec<Outgoing> {
         self.waiting.drain(..).collect()
     }
 
-    /// It was sent, or given up.
+    /// Ends the message under way: it was sent, or given up.
     pub(crate) fn done(&mut self, now: Instant) -> Option<Outgoing> {
         let sent = self.under_way.take()?;
         self.last_text.clone_from(&sent.text);
@@ -114,7 +115,7 @@ impl Outbox {
         Some(sent)
     }
 
-    /// It was not sent: it is the next again, after `wait`.
+    /// Puts the message under way back in front, to be sent after `wait`.
     pub(crate) fn put_back(&mut self, now: Instant, wait: Duration) {
         if let Some(message) = self.under_way.take() {
             self.waiting.push_front(message);
@@ -123,14 +124,14 @@ impl Outbox {
     }
 }
 
-/// What becomes of an answer that is longer than a message may be.
+/// How to treat an answer that is longer than a message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Long {
     Split,
     Cut,
 }
 
-/// `text` in messages of at most `most` characters, `head` in front of each.
+/// Returns `text` as messages of at most `most` characters, with `head` in front of each.
 pub(crate) fn messages(head: &str, text: &str, most: usize, long: Long) -> Vec<String> {
     const CUT: &str = " [...]";
     let head_len = head.chars().count();
@@ -143,7 +144,7 @@ pub(crate) fn messages(head: &str, text: &str, most: usize, long: Long) -> Vec<S
         let kept: String = letters.iter().take(room(CUT.len())).collect();
         return vec![format!("{head}{kept}{CUT}")];
     }
-    // "(12/34) " for up to 99 parts. With more digits there is less room, and so there may be more
+    // "(12/34) " for up to 99 parts. More digits leave less room for text, which may take more
     // parts.
     let room = (2..)
         .map(|digits| (digits, room("(/) ".len() + 2 * digits)))
@@ -160,7 +161,7 @@ pub(crate) fn messages(head: &str, text: &str, most: usize, long: Long) -> Vec<S
         .collect()
 }
 
-/// The messages that were seen lately, by their ids: what is delivered twice is answered once.
+/// The ids of recent messages. A message that is delivered twice is answered once.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     ids: HashSet<MessageId>,
@@ -170,7 +171,7 @@ pub(crate) struct Seen {
 impl Seen {
     const KEPT: usize = 512;
 
-    /// Whether it is new.
+    /// Adds an id, and returns whether it is new.
     pub(crate) fn insert(&mut self, id: MessageId) -> bool {
         if !self.ids.insert(id) {
             return false;

@@ -1,4 +1,4 @@
-//! The scripted conversation, with one bot or with many, and its judgement.
+//! The scripted conversation, with one bot or many, and its judgment.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,28 +21,28 @@ use crate::show::Show;
 use crate::verdict::{Evidence, Verdict, judge};
 use crate::world::{self, World, drive, grant};
 
-/// The account of the facts: its password and hashes are known.
+/// The account of the published examples, whose password and hashes are known.
 pub(crate) const ACCOUNT: u64 = 1_685_359_365;
-/// Nothing lasts so long but what hangs; at the protocol's own pace it is longer.
+/// Only a hang lasts longer than this; at the protocol's own pace the limit is higher.
 const LONGEST: Duration = Duration::from_secs(180);
 const LONGEST_UNSCALED: Duration = Duration::from_secs(3600);
-/// When the play is over the bots have logged out, unless it was given up: then nobody has told
-/// them to.
+/// How long the last chains may take. Usually the bots have logged out when the play is over. If
+/// the play was given up, they were never told to.
 const LAST_CHAINS: Duration = Duration::from_secs(5);
 
-/// Everything that a play leaves behind.
+/// The result of a play.
 struct Outcome {
     server: Server,
     expectations: Expectations,
     logs: BTreeMap<u64, Vec<Entry>>,
     stats: Stats,
-    /// Chains that were left when all bots had logged out.
+    /// Chains left after all bots had logged out.
     left: usize,
     bytes_per_bot: Option<isize>,
     lasted: Duration,
 }
 
-/// Plays, judges, and answers whether all was well.
+/// Plays, judges, and returns whether the verdict is good.
 pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let show = Show::new(options.accounts, options.accounts * crowd::MESSAGES);
     let expectations = Expectations::default();
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let over_tls = match (options.listen_tls, &*accounts) {
         (None, _) => Vec::new(),
         (Some(_), [_]) => Step::https().collect(),
-        // Not everybody meets with a captcha.
+        // Only some of the bots get a captcha.
         (Some(_), _) => Step::https().filter(|s| *s != Step::Captcha).collect(),
     };
     let verdict = outcome.judge(&switches, &over_tls);
@@ -120,7 +120,7 @@ fn play(
             logs.entry(account).or_default().push(entry);
         }
         if bytes_per_bot.is_none() && world.online() == accounts.len() {
-            // Without what is only kept for the judgement.
+            // Entries that are kept only for the judgment do not count.
             let kept: usize = logs.values().flatten().map(Entry::size).sum();
             let live = counting::live_bytes() - before - kept as isize;
             bytes_per_bot = Some(live / accounts.len() as isize);
@@ -163,7 +163,7 @@ impl Outcome {
         if self.left > 0 {
             verdict
                 .complaints
-                .push(format!("{} chains were left behind", self.left));
+                .push(format!("{} chains were still alive at the end", self.left));
         }
         if ledger.logouts < self.logs.len() as u64 {
             verdict.complaints.push(format!(
@@ -229,12 +229,12 @@ impl Outcome {
     }
 }
 
-/// Keeps the server's ledger, as lines of JSON.
+/// Writes the server's ledger, as JSON lines.
 pub(crate) fn write_ledger(folder: &Path, ledger: &Ledger) -> io::Result<()> {
     fs::write(folder.join("server.jsonl"), ledger.to_json_lines())
 }
 
-/// Keeps what the bots told, as lines of JSON.
+/// Writes the bots' events, as JSON lines.
 pub(crate) fn write_log<'a>(
     folder: &Path,
     log: impl IntoIterator<Item = (u64, &'a Entry)>,

@@ -1,5 +1,5 @@
-//! What the bot can do. The plugin with the highest priority that matches a message answers it; one
-//! that fails harms nobody.
+//! The bot's abilities. The matching plugin of the highest priority answers a message; a plugin
+//! that fails affects nothing else.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ pub(crate) struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// What stands behind the first word, if that is `command`.
+    /// Returns the text behind the first word, if that is `command`.
     fn argument(&self, command: &str) -> Option<&'a str> {
         let (first, rest) = self.text.split_once(' ').unwrap_or((self.text, ""));
         (first == command).then_some(rest.trim())
@@ -27,7 +27,7 @@ impl<'a> Question<'a> {
 
 pub(crate) enum Answer {
     Say(String),
-    /// Something is fetched first, and read by the function.
+    /// Fetches something first, then makes the answer from the response with this function.
     Fetch(Source, fn(&Response<'_>) -> String),
 }
 
@@ -43,7 +43,7 @@ pub(crate) trait Plugin {
     }
     fn matches(&self, question: &Question<'_>) -> bool;
     /// # Errors
-    /// What to say of the failure.
+    /// The reason, as it is told to the sender.
     fn answer(&mut self, question: &Question<'_>) -> Result<Answer, String>;
 }
 
@@ -51,8 +51,8 @@ thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where a plugin crashes, whoever asked it is told so, and the log: it is nothing for the
-/// terminal.
+/// Installs a panic hook that logs a plugin's crash instead of printing it: the sender is told in
+/// the chat.
 pub(crate) fn keep_crashes_quiet() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |crash| match IS_RUNNING.get() {
@@ -61,12 +61,12 @@ pub(crate) fn keep_crashes_quiet() {
     }));
 }
 
-/// Reads what was fetched for a plugin.
+/// Reads the response that a plugin requested.
 pub(crate) fn read(read: fn(&Response<'_>) -> String, response: &Response<'_>) -> String {
     guarded(|| read(response)).unwrap_or_else(|crash| format!("sorry: {crash}"))
 }
 
-/// Runs what a plugin has written: its crash is its own.
+/// Runs a plugin's code, and contains its panic.
 fn guarded<R>(run: impl FnOnce() -> R) -> Result<R, String> {
     IS_RUNNING.set(true);
     let done = catch_unwind(AssertUnwindSafe(run));
@@ -93,7 +93,7 @@ impl Plugins {
         Self(plugins)
     }
 
-    /// `None`: the message is for nobody here.
+    /// Returns `None` if no plugin matches the message.
     pub(crate) fn answer(&mut self, question: &Question<'_>) -> Option<Result<Answer, String>> {
         guarded(|| {
             let plugin = self.0.iter_mut().find(|plugin| plugin.matches(question))?;
@@ -106,7 +106,7 @@ impl Plugins {
 const ABOUT: &str = "a WebQQ bot on httpstream, one thread, no sleep";
 const HELP: &str = "about, count N, divide A B, echo TEXT, help, ping, uptime, weather CITY";
 
-/// A plugin for a word that messages begin with.
+/// A plugin for messages that begin with a certain word.
 struct Command(
     &'static str,
     fn(&str, &Question<'_>) -> Result<Answer, String>,
@@ -135,11 +135,11 @@ fn count(argument: &str, _: &Question<'_>) -> Result<Answer, String> {
             let numbers: Vec<String> = (1..=most).map(|n| n.to_string()).collect();
             Ok(Answer::Say(numbers.join(" ")))
         }
-        _ => Err(format!("{argument:?} is no number from 1 to 1000")),
+        _ => Err(format!("{argument:?} is not a number from 1 to 1000")),
     }
 }
 
-/// Divides by zero where it is told to: this is the plugin that crashes.
+/// Divides by zero when told to: this is the plugin that crashes.
 fn divide(argument: &str, _: &Question<'_>) -> Result<Answer, String> {
     let numbers = argument
         .split_once(' ')
@@ -162,7 +162,7 @@ fn weather(city: &str, _: &Question<'_>) -> Result<Answer, String> {
     }))
 }
 
-/// Looks at every picture, before anybody else looks at the words beside it.
+/// Answers every picture, before other plugins see the text next to it.
 struct Pictures;
 
 impl Plugin for Pictures {
@@ -180,7 +180,7 @@ impl Plugin for Pictures {
             Source::Picture(picture),
             |response| match response.status().as_u16() {
                 200 => format!("a picture of {} bytes", response.body().len()),
-                status => format!("no picture, but status {status}"),
+                status => format!("no picture: status {status}"),
             },
         ))
     }

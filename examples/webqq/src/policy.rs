@@ -1,23 +1,22 @@
-//! What the bot does about each retcode, how long it waits before it tries again, and how often it
-//! lets itself be kicked.
+//! The bot's reactions to each retcode, its waits before a retry, and its limit on kicks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a poll's retcode asks for.
+/// What a poll's retcode calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterPoll {
-    /// There was nothing to tell.
+    /// There was nothing to deliver.
     Poll,
-    /// The session is gone, the cookies are good: LOGIN2 will do.
+    /// The session is gone but the cookies are valid: LOGIN2 is enough.
     Relink,
-    /// The cookies are gone as well.
+    /// The cookies are invalid as well.
     LogIn,
-    /// Perhaps the session is bad; certainly when it happens again and again.
+    /// The session may be bad. If this happens repeatedly, it is.
     Suspect,
-    /// The account has logged out: so be it.
+    /// The account has logged out: stop.
     Stop,
-    /// Not known here: said in the log, and polled again after a while.
+    /// An unknown code: it is logged, and the bot polls again after a while.
     Report,
 }
 
@@ -32,10 +31,10 @@ pub(crate) fn after_poll(retcode: i64) -> AfterPoll {
     }
 }
 
-/// What a send's retcode says of the message.
+/// What a send's retcode says about the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterSend {
-    /// It was sent, or probably so; twice would be worse than not at all.
+    /// It was sent, or probably so. Sending it twice would be worse than not at all.
     Sent,
     TooFast,
     Relink,
@@ -49,28 +48,28 @@ pub(crate) fn after_send(retcode: i64) -> AfterSend {
         8 => AfterSend::Relink,
         103 => AfterSend::Suspect,
         100001 | 100012 => AfterSend::Refused,
-        // 1202, 100003 and 100100 were known to say so of messages that had come through; what
-        // others say is not known.
+        // 1202, 100003 and 100100 were known to accompany messages that had arrived. For other
+        // codes it is unknown.
         _ => AfterSend::Sent,
     }
 }
 
-/// How a session that is over is followed by another.
+/// How a session follows one that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     /// With the cookies of the login.
     Relink,
-    /// From the beginning.
+    /// With a new login.
     Login,
 }
 
-/// So many refusals of PTLOGIN in a row end the attempts.
+/// After this many consecutive refusals by PTLOGIN the bot stops.
 pub(crate) const MOST_REFUSALS: u32 = 5;
 
-/// How often a message that was refused is offered, or one that met the end of a session (a second
-/// relink may meet the next end), and a list or picture asked for.
+/// How often a message is sent if it is refused, or if its session ends (the next session may end
+/// as well), and how often a list or picture is requested.
 pub(crate) const TRIES: u32 = 3;
-/// How many answers of [`AfterPoll::Suspect`] make a session bad.
+/// How many answers of [`AfterPoll::Suspect`] show that a session is bad.
 pub(crate) const SUSPICIONS: u32 = 3;
 
 /// Exponential backoff: 1 s, 2 s, 4 s, up to a minute.
@@ -94,11 +93,11 @@ impl Backoff {
     }
 }
 
-/// Two bots of one account kick each other for ever: this one answers a few kicks an hour, and then
-/// waits until the hour is over.
+/// Limits reactions to kicks: two bots of one account would kick each other forever. This one
+/// returns after a few kicks an hour, then stays away until the hour is over.
 #[derive(Debug, Default)]
 pub(crate) struct Kicks {
-    /// When they were answered, or will be: within the last hour, or later.
+    /// When kicks were or will be reacted to: within the last hour, or later.
     recent: VecDeque<Duration>,
 }
 
@@ -106,7 +105,7 @@ impl Kicks {
     pub(crate) const AN_HOUR: usize = 5;
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// Counts a kick, and answers how long to stay away.
+    /// Counts a kick, and returns how long to stay away.
     pub(crate) fn on_kick(&mut self, now: Duration) -> Duration {
         self.recent
             .retain(|at| now.saturating_sub(*at) < Self::HOUR);

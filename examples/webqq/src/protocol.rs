@@ -1,9 +1,9 @@
 //! The bot's side of the WebQQ protocol, outgoing: a session's variables, and the request of each
 //! step.
 //!
-//! The steps are numbered as in the table of the login: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG,
-//! LOGIN2, then the lists, then the poll, the heartbeat and the sends. What the answers say is read
-//! in `answers.rs`.
+//! The steps are numbered as in the protocol's table: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG,
+//! LOGIN2, then the lists, then the poll, the heartbeat and the sends. `answers.rs` parses the
+//! answers.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -30,11 +30,11 @@ const SAFE_CHANNEL: &str = "https://d.web2.qq.com/channel/";
 const LISTS_REFERER: &str = "http://s.web2.qq.com/proxy.html?v=20110412001&callback=1&id=3";
 const CHANNEL_REFERER: &str = "https://d.web2.qq.com/cfproxy.html?v=20110331002&callback=1";
 
-/// What is known of a login, and all that a request is made of.
+/// The state of a login, from which all requests are made.
 pub(crate) struct Session {
-    /// Counts logins: what belongs to an earlier one is dropped.
+    /// The number of this login. Whatever belongs to an earlier one is dropped.
     pub(crate) number: u32,
-    /// Whether a poll of it has brought something.
+    /// Whether one of its polls has delivered something.
     pub(crate) was_polled: bool,
     pub(crate) account: u64,
     password: String,
@@ -44,9 +44,9 @@ pub(crate) struct Session {
     beats: u32,
     pub(crate) login_sig: String,
     pub(crate) verify_code: String,
-    /// The account's number as CHECK tells it, in eight bytes.
+    /// The account's number as CHECK returns it, in eight bytes.
     pub(crate) huin: Vec<u8>,
-    /// The last one asked for, with its true scheme.
+    /// The URL of the last CHECKSIG, with its original scheme.
     pub(crate) checksig_url: Uri,
     pub(crate) ptwebqq: String,
     pub(crate) vfwebqq: String,
@@ -89,12 +89,12 @@ impl Session {
         self.clock.set_now(now);
     }
 
-    /// Up to `share` of `wait` more, so that a thousand bots do not come back in one moment.
+    /// Adds up to `share` of `wait`, so that a thousand bots do not return at the same moment.
     pub(crate) fn jitter(&mut self, wait: Duration, share: f64) -> Duration {
         wait.mul_f64(1.0 + share * f64::from(self.random.below(1000)) / 1000.0)
     }
 
-    /// What is of the one before is not of this one.
+    /// Begins another session. Chains and messages of the previous one no longer belong to it.
     pub(crate) fn begin_another(&mut self) {
         self.number += 1;
         self.was_polled = false;
@@ -105,13 +105,13 @@ impl Session {
         self.psessionid = keys.psessionid;
     }
 
-    /// What retcode 116 gives: a cookie, and a part of LOGIN2 and of the lists' hash.
+    /// Sets the value from retcode 116: a cookie, and a part of LOGIN2 and of the lists' hash.
     pub(crate) fn set_ptwebqq(&mut self, value: String) {
         self.jar.set("qq.com", "ptwebqq", &value);
         self.ptwebqq = value;
     }
 
-    /// Forgets the login; the account, its clientid and its counters stay.
+    /// Forgets the login, but keeps the account, its clientid and its counters.
     pub(crate) fn forget(&mut self) {
         self.jar.clear();
         for text in [
@@ -125,7 +125,7 @@ impl Session {
         self.psessionid.clear();
     }
 
-    /// What PTLOGIN has set.
+    /// Takes the cookie that PTLOGIN has set.
     pub(crate) fn take_ptwebqq(&mut self) {
         let cookie = self.jar.get("ptwebqq", self.clock.wall());
         self.ptwebqq = cookie.unwrap_or_default().to_owned();
@@ -159,7 +159,7 @@ impl Session {
         finish(self.get(LOGIN_PAGE, &query))
     }
 
-    /// 2, CHECK: whether the login wants a captcha.
+    /// 2, CHECK: whether the login requires a captcha.
     pub(crate) fn check(&mut self) -> Request {
         let (uin, r) = (self.account.to_string(), self.random.fraction());
         let query = [
@@ -175,7 +175,7 @@ impl Session {
         finish(request.header("Referer", LOGIN_PAGE))
     }
 
-    /// 3, CAPTCHA: its picture.
+    /// 3, CAPTCHA: fetches its picture.
     pub(crate) fn captcha(&mut self) -> Request {
         let (uin, r) = (self.account.to_string(), self.random.fraction());
         let query = [("aid", APP), ("r", &*r), ("uin", &uin)];
@@ -219,8 +219,8 @@ impl Session {
         finish(request.header("Referer", LOGIN_PAGE))
     }
 
-    /// 5, CHECKSIG: a URL of the server's choice, and where it redirects to. `None` when it leads
-    /// out of the server's domain.
+    /// 5, CHECKSIG: follows a URL chosen by the server, and its redirects. Returns `None` if it
+    /// leads out of the server's domain.
     pub(crate) fn checksig(&mut self, url: &str) -> Option<Request> {
         self.checksig_url = url.parse().ok()?;
         let host = Place::of(&self.checksig_url).host;
@@ -231,7 +231,7 @@ impl Session {
         request.build().ok()
     }
 
-    /// 6, LOGIN2: after the login, and again for a session that was lost.
+    /// 6, LOGIN2: after the login, and again for a lost session.
     pub(crate) fn login2(&self) -> Request {
         let r = json!({
             "status": "online",
@@ -294,14 +294,14 @@ impl Session {
         finish(self.list_get("get_discus_list", &query))
     }
 
-    /// 11, DISCUS: who is in one.
+    /// 11, DISCUS: the members of one.
     pub(crate) fn discu_info(&self, did: u64) -> Request {
         let did = did.to_string();
         let query = [("did", &*did), ("vfwebqq", &self.vfwebqq)];
         finish(self.channel_get("get_discu_info", &query))
     }
 
-    /// 19, FRIEND_UIN: the number of an account behind a uin, which changes with every login.
+    /// 19, FRIEND_UIN: the account number behind a uin. Uins change with every login.
     pub(crate) fn friend_uin(&self, uin: u64) -> Request {
         let (uin, t) = (uin.to_string(), self.millis());
         let query = [
@@ -353,10 +353,10 @@ impl Session {
         finish(request.header("Referer", "http://web.qq.com/"))
     }
 
-    /// 14 to 16 and 18, SEND. `sig` is what a session with a stranger needs.
+    /// 14 to 16 and 18, SEND. A session with a stranger requires `sig`.
     pub(crate) fn send(&mut self, to: Address, text: &str, sig: &str) -> Request {
         self.msg_id += 1;
-        // A JSON string inside the JSON.
+        // A JSON string inside of the JSON.
         let font =
             json!({ "name": "Monospace", "size": 10, "style": [0, 0, 0], "color": "000000" });
         let content = json!([text, ["font", font]]).to_string();
@@ -392,7 +392,7 @@ impl Session {
         finish(self.channel_form(origin, action, &r))
     }
 
-    /// 17, SESS SIG: a session with a stranger begins with it.
+    /// 17, SESS SIG: the signature with which a session with a stranger begins.
     pub(crate) fn sess_sig(&self, gid: u64, uin: u64) -> Request {
         let (gid, uin) = (gid.to_string(), uin.to_string());
         let query = [("id", &*gid), ("to_uin", &uin), ("service_type", "0")];
@@ -442,7 +442,7 @@ impl Session {
         finish(self.channel_get("logout2", &[("ids", "")]))
     }
 
-    // ---- what they have in common ----
+    // ---- common parts ----
 
     fn list_get(&self, action: &str, query: &[(&str, &str)]) -> RequestBuilder {
         self.get(&format!("{LISTS}{action}"), query)
@@ -458,7 +458,7 @@ impl Session {
             .form([("r", r.to_string())])
     }
 
-    /// With what identifies the session.
+    /// Adds the parameters that identify the session.
     fn channel_get(&self, action: &str, query: &[(&str, &str)]) -> RequestBuilder {
         let (clientid, t) = (self.clientid.to_string(), self.millis());
         let session = [
@@ -494,7 +494,7 @@ impl Session {
         self.ready(request, url)
     }
 
-    /// With the cookies of this moment: a request that waits is therefore built when it is due.
+    /// Adds the current cookies. A request that waits is therefore built only when it is due.
     fn ready(&self, request: RequestBuilder, url: &str) -> RequestBuilder {
         let request = request.timeout(self.clock.patience());
         let Some(place) = url.parse::<Uri>().ok().map(|url| Place::of(&url)) else {
@@ -514,7 +514,7 @@ impl Session {
     }
 }
 
-/// What a jar wants to know of a URL.
+/// The parts of a URL that a jar needs.
 struct Place {
     host: String,
     path: String,
@@ -532,7 +532,7 @@ impl Place {
 }
 
 impl Https {
-    /// `url` as it is asked for.
+    /// Returns `url` as it is requested: with http in place of https if the server has no TLS.
     fn carried<'a>(self, url: &'a str) -> Cow<'a, str> {
         match (self, url.strip_prefix("https://")) {
             (Https::AsHttp, Some(rest)) => format!("http://{rest}").into(),
@@ -542,18 +542,20 @@ impl Https {
 }
 
 fn finish(request: RequestBuilder) -> Request {
-    // What a server says was bounded where it was read, and its cookies by the jar.
-    request.build().expect("what varies is encoded and bounded")
+    // Values from the server were bounded when they were parsed, and cookies by the jar.
+    request
+        .build()
+        .expect("variable parts are encoded and bounded")
 }
 
-/// The field `p` of PTLOGIN.
+/// Computes the field `p` of PTLOGIN.
 pub(crate) fn password_hash(password: &str, huin: &[u8], verify_code: &str) -> String {
     let hex = |bytes: &[u8]| upper_hex(&Md5::digest(bytes));
     let inner = hex(&[&Md5::digest(password)[..], huin].concat());
     hex(format!("{inner}{}", verify_code.to_uppercase()).as_bytes())
 }
 
-/// The field `hash` of the lists, in its third generation.
+/// Computes the field `hash` of the lists, in its third version.
 pub(crate) fn list_hash(uin: u64, ptwebqq: &str) -> String {
     let text = format!("{ptwebqq}password error");
     let uin = uin.to_string();

@@ -1,11 +1,11 @@
-//! Who is who. Uins are temporary: a login gives everybody new ones, so that what outlasts a login
-//! is kept by name.
+//! The people and groups that the bot can address. Uins are temporary: each login assigns new ones,
+//! so anything that outlasts a login is stored by name.
 
 use std::collections::HashMap;
 
 use crate::answers::{From, Picture};
 
-/// How much of a name stands in front of an answer.
+/// How much of a name is put in front of an answer, in characters.
 const LONGEST_NAME: usize = 40;
 
 /// The lists of one login.
@@ -19,18 +19,18 @@ pub(crate) struct Roster {
 #[derive(Clone, Debug, Default)]
 struct Friend {
     name: String,
-    /// The number that stays.
+    /// The permanent account number.
     account: Option<u64>,
 }
 
-/// A group or a discussion, and the names of those in it by their uins.
+/// A group or a discussion, with its members' names by uin.
 #[derive(Clone, Debug, Default)]
 struct Circle {
     name: String,
     people: HashMap<u64, String>,
 }
 
-/// Where an answer goes, in the uins of the session.
+/// Where an answer goes, in the session's uins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Buddy { uin: u64 },
@@ -39,7 +39,7 @@ pub(crate) enum Address {
     Sess { gid: u64, uin: u64 },
 }
 
-/// Where an answer goes, whatever login it is sent in.
+/// Where an answer goes, valid across logins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// In the uins of login number `session`.
@@ -83,12 +83,12 @@ impl Roster {
         self.discus.entry(did).or_default().people = people.into_iter().collect();
     }
 
-    /// How many friends, groups and discussions.
+    /// The number of friends, groups and discussions.
     pub(crate) fn counts(&self) -> [usize; 3] {
         [self.friends.len(), self.groups.len(), self.discus.len()]
     }
 
-    /// The name of who spoke; empty for those in no list.
+    /// Returns the sender's name; empty for those in no list.
     pub(crate) fn speaker(&self, from: From) -> &str {
         let name = match from {
             From::Buddy { uin } => self.friends.get(&uin).map(|friend| &friend.name),
@@ -104,7 +104,7 @@ impl Roster {
         name.map_or("", String::as_str)
     }
 
-    /// Where the answer to a message goes that came in login number `session`.
+    /// Returns the target of the answer to a message that arrived in login number `session`.
     pub(crate) fn target(&self, from: From, session: u32) -> Target {
         let circle = |circles: &HashMap<u64, Circle>, id| {
             circles
@@ -132,8 +132,8 @@ impl Roster {
         }
     }
 
-    /// Where that is now, in login number `session`. `None`: this roster knows nobody of that name,
-    /// or more than one.
+    /// Returns the target's address in login number `session`, or `None` if no entry or more than
+    /// one matches its name.
     pub(crate) fn address(&self, target: &Target, session: u32) -> Option<Address> {
         if target.session == session {
             return Some(target.seen);
@@ -162,7 +162,7 @@ impl Roster {
         })
     }
 
-    /// The picture in a message by `target`, in the uins of login number `session`.
+    /// Returns the picture of a message by `target`, in the uins of login number `session`.
     pub(crate) fn picture(&self, picture: &Picture, target: &Target, session: u32) -> Picture {
         let mut picture = picture.clone();
         if target.session == session {
@@ -184,13 +184,13 @@ impl Roster {
                     *uin = *now;
                 }
             }
-            // It may be known to the server all the same.
+            // The server may recognize the old uin all the same.
             _ => {}
         }
         picture
     }
 
-    /// By account; by name where one of the two accounts is not known.
+    /// Finds a friend by account, or by name if one of the two accounts is unknown.
     fn friend(&self, target: &Target) -> Option<u64> {
         let same_account =
             |friend: &Friend| target.account.is_some() && friend.account == target.account;
@@ -208,8 +208,8 @@ impl Roster {
     }
 }
 
-/// Whose name that is. Names need not differ, and some have none: what is meant for one is not told
-/// to another.
+/// Returns the only entry of that name. Names need not be unique and may be empty, and a message
+/// for one person must not go to another.
 fn only_one<'a>(names: impl Iterator<Item = (u64, &'a str)>, wanted: &str) -> Option<u64> {
     let mut found = names.filter(|(_, name)| !name.is_empty() && *name == wanted);
     let (number, _) = found.next()?;
@@ -217,7 +217,7 @@ fn only_one<'a>(names: impl Iterator<Item = (u64, &'a str)>, wanted: &str) -> Op
 }
 
 impl Target {
-    /// For a reader: who, and where.
+    /// Describes the recipient and the place, for display.
     pub(crate) fn describe(&self) -> String {
         match self.seen {
             Address::Buddy { uin } => self.named(uin),
@@ -226,7 +226,7 @@ impl Target {
         }
     }
 
-    /// For a reader: who spoke, and where.
+    /// Describes the sender and the place, for display.
     pub(crate) fn speaker(&self) -> String {
         match self.seen {
             Address::Group { .. } | Address::Discu { .. } => {
@@ -236,7 +236,7 @@ impl Target {
         }
     }
 
-    /// Ghosts have no name, but a number.
+    /// A ghost has no name, and is described by number.
     fn named(&self, uin: u64) -> String {
         match (&*self.person, self.account) {
             ("", Some(account)) => format!("account {account}"),
@@ -245,7 +245,7 @@ impl Target {
         }
     }
 
-    /// Answers in company begin with the name of who is answered.
+    /// Returns the name that an answer in a group or discussion begins with.
     pub(crate) fn prefix(&self) -> String {
         match self.seen {
             Address::Group { .. } | Address::Discu { .. } if !self.person.is_empty() => {

@@ -1,4 +1,4 @@
-//! The scenes of the scripted conversation, in which every switch of the server is used.
+//! The scenes of the scripted conversation. Together they use every switch of the server.
 
 use crate::expect::Expect;
 use crate::outbox::Long;
@@ -21,7 +21,7 @@ pub(crate) fn all(long: Long) -> Vec<Scene> {
 
 /// Every step of the login fails before it works.
 fn logins() -> Vec<Scene> {
-    // Each login meets the first that is left of the step which it has come to.
+    // Each login attempt meets the first remaining fault of the step that it has reached.
     let refused = [
         (Step::Sig, Empty),
         (Step::Sig, Status(503)),
@@ -50,14 +50,14 @@ fn logins() -> Vec<Scene> {
     ];
     vec![
         Scene::new(
-            "a login that fails at every step, and is refused in the end",
+            "a login that fails at every step, and is finally refused",
             vec![],
         )
         .with(&refused)
         .deed(Deed::LogIn)
         .ends_offline(),
         Scene::new(
-            "a login that fails at every later step, and comes in",
+            "a login that fails at every later step, and finally succeeds",
             said_after(),
         )
         .with(&admitted)
@@ -65,7 +65,7 @@ fn logins() -> Vec<Scene> {
     ]
 }
 
-/// What the bot can do, asked everywhere.
+/// Every ability of the bot, in every kind of place.
 fn talk(long: Long) -> Vec<Scene> {
     let group = |name: &str| Place::Group(name.to_owned());
     let sess = |name: &str| Place::Sess(name.to_owned());
@@ -103,7 +103,7 @@ fn talk(long: Long) -> Vec<Scene> {
             ],
         ),
         Scene::new(
-            "plugins: those that work, one that crashes, one that asks elsewhere",
+            "plugins: some that work, one that crashes, one that fetches its answer",
             vec![
                 Line::new(
                     Place::Buddy,
@@ -151,7 +151,7 @@ fn talk(long: Long) -> Vec<Scene> {
     ]
 }
 
-/// Each way in which a poll can be answered, or not.
+/// Every way in which a poll can be answered, or fail to be.
 fn polls() -> Vec<Scene> {
     let one_by_one = [
         Chunked,
@@ -180,11 +180,13 @@ fn polls() -> Vec<Scene> {
         buddy("Bob", "echo as well", "as well"),
     ];
     scenes.push(Scene::new("two messages in one poll", pair).with(&[(Step::Poll, Batch)]));
-    scenes.push(Scene::new("somebody polls beside the bot", said_after()).deed(Deed::Intrude));
+    scenes.push(
+        Scene::new("another client polls at the same time", said_after()).deed(Deed::Intrude),
+    );
     scenes
 }
 
-/// Each way in which a session ends.
+/// Every way in which a session ends.
 fn lost_sessions() -> Vec<Scene> {
     let mut scenes: Vec<Scene> = [120, 121, 100006, 100, 108, 114, 100002]
         .map(|code| strikes("a session ends", Step::Poll, Retcode(code)))
@@ -200,15 +202,14 @@ fn lost_sessions() -> Vec<Scene> {
         scenes.push(stopped.afterwards(Deed::LogIn));
     }
     scenes.push(Scene::new("kicked", said_after()).deed(Deed::Kick));
-    // These lists come when the login that asked for them is over, and tell of people by uins that
-    // are nobody's.
+    // These lists arrive after the login that requested them has ended, and name people by uins
+    // that are no longer valid.
     for (late, whose) in [(Step::Friends, "friends"), (Step::Members, "members")] {
         let faults = [(Step::Login2, DropUins), (late, Late)];
-        let title =
-            format!("kicked, everybody has another uin, and the list of {whose} comes too late");
+        let title = format!("kicked, all uins change, and the list of {whose} arrives too late");
         scenes.push(Scene::new(&title, vec![]).with(&faults).deed(Deed::Kick));
     }
-    // In company an answer names whom it is for, so that one list mistaken for another is heard.
+    // In a group or discussion an answer names its recipient, so a mixed-up list is noticed.
     let ping = |place, who| Line::new(place, who, "ping", Expect::Exactly("pong".to_owned()));
     let in_company = vec![
         buddy("Alice", "ping", "pong"),
@@ -216,11 +217,11 @@ fn lost_sessions() -> Vec<Scene> {
         ping(Place::Group("Chess club".to_owned()), "Judit"),
         ping(Place::Discu("Lunch".to_owned()), "Mira"),
     ];
-    scenes.push(Scene::new("kicked once more", in_company).deed(Deed::Kick));
+    scenes.push(Scene::new("kicked again", in_company).deed(Deed::Kick));
     scenes
 }
 
-/// Each way in which a send can be answered.
+/// Every way in which a send can be answered.
 fn sends() -> Vec<Scene> {
     let one_by_one = [
         Retcode(108),
@@ -253,7 +254,7 @@ fn sends() -> Vec<Scene> {
     scenes
 }
 
-/// What takes its time, at once.
+/// Everything that takes long, at the same time.
 fn patience() -> Scene {
     let faults = [
         (Step::Poll, Silence),
@@ -274,7 +275,7 @@ fn patience() -> Scene {
     .with(&faults)
 }
 
-/// One fault, and a message before and after it.
+/// One fault, and a message after it.
 fn strikes(what: &str, step: Step, fault: Fault) -> Scene {
     Scene::new(&format!("{what}: {}", fault.words()), said_after()).with(&[(step, fault)])
 }

@@ -1,8 +1,8 @@
 //! The scripted conversation: people talk to the bot while everything that can go wrong does, one
-//! thing after the other.
+//! thing after another.
 //!
-//! It waits for what it has caused and for no clock, so that a slow machine plays the same as a
-//! fast one.
+//! It waits for events that it caused itself and never for a clock, so it plays the same on a slow
+//! machine as on a fast one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::expect::{Answers, Expect, Expected};
 use crate::server::{Direct, Director, Fault, Place, Server, Step, Switch, Wish};
 
-/// What was to be expected, by the messages' numbers: for the judgement, when the play is over.
+/// The expected answers by message number, for the judgment after the play.
 pub(crate) type Expectations = Arc<Mutex<BTreeMap<u64, Expected>>>;
 
 /// A scene: what goes wrong, what is done, what is said. It is over when all of that has happened
@@ -20,7 +20,7 @@ pub(crate) struct Scene {
     pub(crate) title: String,
     pub(crate) faults: Vec<(Step, Fault)>,
     pub(crate) deed: Deed,
-    /// When the faults have struck.
+    /// Done when the faults have occurred.
     pub(crate) afterwards: Deed,
     pub(crate) lines: Vec<Line>,
     pub(crate) ends_offline: bool,
@@ -36,7 +36,7 @@ pub(crate) enum Deed {
     LogOut,
 }
 
-/// What somebody says, and what should be heard of it.
+/// What somebody says, and the answer to expect.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) place: Place,
@@ -46,13 +46,13 @@ pub(crate) struct Line {
     pub(crate) answer: Expect,
 }
 
-/// How long a scene may last on a slow machine, or at the protocol's own pace. Then the play is
-/// over, and the judgement tells what is missing.
+/// How long a scene may last on a slow machine, or at the protocol's own pace. After that the play
+/// is over, and the judgment reports what is missing.
 const LONGEST_SCENE: Duration = Duration::from_secs(20);
 const LONGEST_SCENE_UNSCALED: Duration = Duration::from_secs(1200);
-/// Before the operator sees that the bot has stopped.
+/// The time until the operator notices that the bot has stopped.
 const OPERATOR: Duration = Duration::from_millis(100);
-/// Between two lines that only keep the talk going.
+/// The interval between two lines that only keep the conversation going.
 const SMALL_TALK: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -64,16 +64,16 @@ pub(crate) struct Play {
     running: Option<Running>,
     /// When the next scene begins.
     begins_at: Duration,
-    /// Told what begins.
+    /// Called with the title of each scene that begins.
     on_scene: Box<dyn FnMut(&str) + Send>,
 }
 
 struct Running {
     scene: Scene,
     began: Duration,
-    /// Numbers of the messages that wait for their answer.
+    /// The numbers of the messages that wait for their answer.
     open: Vec<u64>,
-    /// How often each fault must have struck for this scene's to have struck.
+    /// How often each fault must have occurred in total for this scene's to be done.
     due: Vec<(String, u64)>,
     struck_at: Option<Duration>,
     last_line: Duration,
@@ -145,9 +145,9 @@ impl Play {
         say(line, self.account, &self.expectations, server, now)
     }
 
-    /// Whether the scene is over; if not, what has to be done next is.
+    /// Returns whether the scene is over; if not, does its next step.
     fn is_over(&self, running: &mut Running, server: &mut Server, now: Duration) -> bool {
-        let expectations = self.expectations.lock().expect("nobody panics over it");
+        let expectations = self.expectations.lock().expect("the lock is not poisoned");
         let answers = Answers::of(server.ledger());
         running
             .open
@@ -169,19 +169,19 @@ impl Play {
                 false
             }
             Some(at) if running.scene.ends_offline => {
-                // A login or a logout ends where the server has nothing more to see.
+                // A scene that ends offline is over when the server has recorded the last step.
                 let is_out =
                     running.scene.deed != Deed::LogOut || server.ledger().logouts > running.logouts;
                 is_out && now >= at + OPERATOR
             }
             Some(_) => running.open.is_empty() && server.is_online(self.account),
             None => {
-                // Between two polls nobody is in the way of an intruder.
+                // Between two polls an intruder would disturb nothing: try again each time.
                 if running.scene.deed == Deed::Intrude {
                     self.act(Deed::Intrude, server, now);
                 }
-                // Little to answer, and something yet to strike: the talk goes on. Some polls are
-                // only answered when two messages wait.
+                // With few answers open and a fault yet to occur, keep the conversation going. Some
+                // faults strike a poll only when two messages wait.
                 let is_quiet = running.open.len() < 2 && now >= running.last_line + SMALL_TALK;
                 if is_quiet && server.is_online(self.account) {
                     running.open.push(self.say(&small_talk(), server, now));
@@ -204,15 +204,15 @@ impl Director for Play {
             },
         };
         if self.is_over(&mut running, server, now) {
-            // The bot has yet to be told that its answer came, and belongs to this scene as it
-            // tells so.
+            // The bot has not yet read the answer to its last send. The event that it reports then
+            // belongs to this scene.
             self.begins_at = now + LOOK_AGAIN;
             return Direct::Wait(Some(self.begins_at));
         }
         let longest = LONGEST_SCENE_UNSCALED.div_f64(server.settings().scale);
         if now >= running.began + longest.max(LONGEST_SCENE) {
             (self.on_scene)(&format!(
-                "{}: it takes too long, the play is over",
+                "{}: takes too long, the play is over",
                 running.scene.title
             ));
             return Direct::Over;
@@ -244,7 +244,7 @@ impl Scene {
         self
     }
 
-    /// It is over when its faults have struck, though the bot is not online.
+    /// The scene is over when its faults have occurred, even if the bot is not online.
     pub(crate) fn ends_offline(mut self) -> Self {
         self.ends_offline = true;
         self
@@ -268,7 +268,7 @@ impl Line {
     }
 }
 
-/// Has somebody say something, and notes what is to be expected.
+/// Has somebody say something, and records the expected answer.
 pub(crate) fn say(
     line: &Line,
     account: u64,
@@ -288,7 +288,7 @@ pub(crate) fn say(
         let expected = Expected::new(account, &line.place, line.who, nonce, line.answer.clone());
         expectations
             .lock()
-            .expect("nobody panics over it")
+            .expect("the lock is not poisoned")
             .insert(nonce, expected);
     }
     nonce

@@ -24,17 +24,17 @@ use crate::show::Show;
 use crate::world::{self, World, drive, grant};
 
 const HELP: &str = "\
-What you type is said to the bot; try: ping, about, help. Lines that begin with a slash are for this program:
-  /who      who you can be
-  /as N     be number N of these
-  /look     say the next line with a picture
-  /kick     log in elsewhere: the bot is thrown out, and comes back
-  /quit     as Ctrl-C: the bot says what it has to say, for ten seconds at most, and logs out";
+Each line you type is sent to the bot; try: ping, about, help. Lines that begin with a slash are commands:
+  /who      list the roles you can take
+  /as N     take role N
+  /look     send the next line with a picture
+  /kick     log in elsewhere: the bot is kicked out, and logs in again
+  /quit     like Ctrl-C: the bot sends its pending messages, for ten seconds at most, and logs out";
 
 /// How long a logout may take.
 const LOGOUT: Duration = Duration::from_secs(20);
 
-/// The person at the terminal is all there is.
+/// Directs nothing: the only person is the one at the terminal.
 struct Nobody;
 
 impl Director for Nobody {
@@ -131,7 +131,7 @@ impl Chat {
     }
 }
 
-/// The lines that are typed, until there are no more.
+/// Returns the lines typed at the terminal, until its end.
 pub(crate) fn typed() -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
@@ -144,23 +144,23 @@ pub(crate) fn typed() -> Receiver<String> {
     lines
 }
 
-/// How long a bot stays: until it is told to leave, by Ctrl-C, `/quit` or `--seconds`, or stops by
-/// itself.
+/// How long a bot stays: until Ctrl-C, `/quit` or `--seconds` tells it to leave, or until it stops
+/// on its own.
 pub(crate) struct Stay {
     submitter: Submitter<World>,
     ctrl_c: Arc<AtomicBool>,
-    /// When it is to leave, and when it was told to.
+    /// When the bot is to leave, and when it was told to.
     leaves: Option<Instant>,
     told: Option<Instant>,
     was_online: bool,
     show: Show,
-    /// What the bot told, and where it is kept.
+    /// The bot's events, and the folder of their log.
     log: Vec<(u64, Entry)>,
     folder: Option<PathBuf>,
 }
 
 impl Stay {
-    /// From now on the first Ctrl-C has the bot log out, and the second ends the program.
+    /// Installs a handler: the first Ctrl-C has the bot log out, the second ends the program.
     pub(crate) fn new(
         options: &Options,
         submitter: Submitter<World>,
@@ -171,7 +171,7 @@ impl Stay {
             if pressed.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            say!("logging out; Ctrl-C once more ends at once");
+            say!("logging out; press Ctrl-C again to end at once");
         })?;
         Ok(Self {
             submitter,
@@ -185,7 +185,7 @@ impl Stay {
         })
     }
 
-    /// Prints what the bot has told since the last time.
+    /// Prints the bot's events since the last call.
     pub(crate) fn tell(&mut self, world: &mut World) {
         for (account, entry) in world.take_events() {
             self.show.event(&entry);
@@ -200,7 +200,7 @@ impl Stay {
         self.leaves = Some(Instant::now());
     }
 
-    /// Has the bot log out when it is time.
+    /// Has the bot log out when it is time, and returns whether it is gone.
     pub(crate) fn is_over(&mut self, world: &World, engine: &Engine<World>) -> bool {
         let now = Instant::now();
         let is_time = self.leaves.is_some_and(|at| now >= at);
@@ -212,10 +212,11 @@ impl Stay {
         gave_up || (world.have_left() && engine.pending() == 0)
     }
 
-    /// Keeps the log, and tells whether all went as it was told to.
+    /// Writes the log, and returns whether the bot stayed until it was told to leave.
     ///
     /// # Errors
-    /// Why not.
+    /// If it was never online, stopped on its own, or did not log out, or if the log cannot be
+    /// written.
     pub(crate) fn end(&self, world: &World) -> Result<bool, Box<dyn Error>> {
         if let Some(folder) = &self.folder {
             write_log(
@@ -225,8 +226,8 @@ impl Stay {
         }
         match (self.was_online, self.told) {
             (false, _) => Err("the bot was never online".into()),
-            (true, None) => Err("the bot has stopped by itself".into()),
-            (true, Some(_)) if !world.have_left() => Err("the bot does not log out".into()),
+            (true, None) => Err("the bot stopped on its own".into()),
+            (true, Some(_)) if !world.have_left() => Err("the bot did not log out".into()),
             (true, Some(_)) => Ok(true),
         }
     }

@@ -1,4 +1,4 @@
-//! What a bot is told before it begins.
+//! A bot's configuration.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::outbox::Long;
 pub(crate) struct Settings {
     pub(crate) account: u64,
     pub(crate) password: String,
-    /// By how much all waits of the protocol are divided: 1 in earnest.
+    /// The divisor of all waits of the protocol; 1 for real time.
     pub(crate) scale: f64,
-    /// How long the bot waits for an answer at least: waits are compressed in a demonstration, how
-    /// long a slow machine may take is not.
+    /// The shortest time that the bot waits for an answer. A demonstration compresses waits, but a
+    /// slow machine needs as long as ever.
     pub(crate) least_patience: Duration,
     /// Between two refreshes of the lists.
     pub(crate) refresh: Duration,
-    /// How many characters a message may have.
+    /// The longest message, in characters.
     pub(crate) max_text: usize,
     pub(crate) long: Long,
     pub(crate) seed: u64,
-    /// The wall clock's time at the beginning.
+    /// Wall-clock time at the start, since the Unix epoch.
     pub(crate) epoch: Duration,
     pub(crate) https: Https,
 }
 
-/// How the https steps go.
+/// How the protocol's https steps are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Https {
     /// Over http, to a server without TLS.

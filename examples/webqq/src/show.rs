@@ -1,5 +1,5 @@
-//! What a person sees: the transcript, the tables, and the progress of many bots. Colours only on a
-//! terminal.
+//! The terminal output: the transcript, the tables, and the progress of many bots. Colors are used
+//! on a terminal only.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use crate::verdict::Verdict;
 
 pub(crate) struct Show {
     begin: Instant,
-    /// One bot's doings are told line by line; those of many are counted.
+    /// Whether events are printed: those of one bot are, those of many are counted.
     is_told: bool,
     bar: ProgressBar,
 }
 
 impl Show {
-    /// For so many bots, who have so many messages to answer.
+    /// For `bots` bots, which have `messages` messages to answer.
     pub(crate) fn new(bots: usize, messages: usize) -> Self {
         let bar = match bots {
             1 => ProgressBar::hidden(),
@@ -35,7 +35,7 @@ impl Show {
         }
     }
 
-    /// For a director, which runs in the server's thread.
+    /// Returns a printer of titles for a director, which runs on the server's thread.
     pub(crate) fn scenes(&self) -> impl FnMut(&str) + Send + use<> {
         let begin = self.begin;
         move |title| {
@@ -53,7 +53,7 @@ impl Show {
         }
     }
 
-    /// `answered` is asked only where somebody looks.
+    /// Updates the progress bar. `answered` is called only if the bar is shown.
     pub(crate) fn progress(&self, online: usize, answered: impl FnOnce() -> usize) {
         if !self.is_told {
             self.bar.set_position(answered() as u64);
@@ -65,11 +65,11 @@ impl Show {
         self.bar.finish_and_clear();
     }
 
-    /// What went wrong, and how often.
+    /// Prints what went wrong, and how often.
     pub(crate) fn faults(&self, ledger: &Ledger) {
         say!(
             "\n{}",
-            style("What went wrong on purpose, by the step of the protocol that it struck").bold()
+            style("What went wrong on purpose, by step of the protocol").bold()
         );
         let mut by_step: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, count) in &ledger.fired {
@@ -109,10 +109,10 @@ impl Show {
             say!("{} requests came over TLS.", verdict.requests_over_tls);
         }
         match verdict.is_good() {
-            true if verdict.messages == 0 => say!("Nobody has said anything."),
+            true if verdict.messages == 0 => say!("No message was sent."),
             true => say!(
                 "{}",
-                style("Every message was answered, once and rightly.").green()
+                style("Every message was answered correctly and exactly once.").green()
             ),
             false => say!("{}", style("This went wrong.").red()),
         }
@@ -135,7 +135,7 @@ fn coloured(event: &Event) -> StyledObject<String> {
         }
         _ => Style::new(),
     };
-    // What a server says may be meant for a terminal, and not for its reader.
+    // Text from a server may contain terminal control sequences.
     let text = event.to_string();
     let is_control = |c: char| c.is_control();
     style.apply_to(text.replace(is_control, "\u{fffd}"))

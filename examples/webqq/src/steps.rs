@@ -1,5 +1,4 @@
-//! What the bot's steps have in common: the session they belong to, and what makes an answer a good
-//! one.
+//! Code that all of the bot's steps share: binding a step to its session, and checking its answer.
 
 use std::error::Error as _;
 use std::io;
@@ -15,7 +14,7 @@ use crate::events::{Entry, Event};
 pub(crate) type Step = Result<Next<Bot>, Trouble>;
 
 impl Bot {
-    /// A step of the login: any trouble in it starts the login again.
+    /// A step of the login. Any trouble in it restarts the login.
     pub(crate) fn step(
         &self,
         request: Request,
@@ -27,7 +26,7 @@ impl Bot {
         }))
     }
 
-    /// A readback which belongs to this session: when another has begun it hears nothing.
+    /// Wraps a readback of this session. Its answer is dropped if another session has begun.
     pub(crate) fn in_session<F>(
         &self,
         mut read: F,
@@ -45,7 +44,7 @@ impl Bot {
         }
     }
 
-    /// A call which belongs to this session.
+    /// Wraps a call of this session, which does nothing if another session has begun.
     pub(crate) fn in_session_call<F>(
         &self,
         call: F,
@@ -63,7 +62,8 @@ impl Bot {
         }
     }
 
-    /// The response, if there is one that says something, with its cookies kept.
+    /// Stores the response's cookies, and returns the response if its status is a success or a
+    /// redirection.
     pub(crate) fn good<'a>(&mut self, reply: Reply<'a>) -> Result<Response<'a>, Trouble> {
         let response = reply.map_err(|error| lost(&error))?;
         self.session.store_cookies(&response);
@@ -78,7 +78,7 @@ impl Bot {
         self.wait(wait)
     }
 
-    /// What a wait of the protocol lasts here.
+    /// Scales a wait of the protocol.
     pub(crate) fn wait(&self, wait: Duration) -> Duration {
         self.session.clock().wait(wait)
     }
@@ -95,13 +95,13 @@ fn lost(error: &Error) -> Trouble {
         .source()
         .is_some_and(|source| source.is::<io::Error>());
     match (error.kind(), error.phase()) {
-        // What was said in the handshake will be said in the next.
+        // The next handshake would fail the same way.
         (ErrorKind::Tls, Phase::Tls) if !was_cut => Trouble::Disbelieved(why),
         _ => Trouble::Lost(why),
     }
 }
 
-/// The text of an answer that has one.
+/// Returns the text of a response that is not empty.
 pub(crate) fn text<'a>(answer: &'a Response<'_>) -> Result<&'a str, Trouble> {
     match answer.text() {
         Ok("") => Err(Trouble::Empty),

@@ -1,4 +1,4 @@
-//! What the bot hears and says: the inbox, the plugins, and the sends, one after the other.
+//! The bot's messages: the inbox, the plugins, and the sends, one at a time.
 
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use crate::policy::{self, AfterSend, How};
 use crate::roster::{Address, Target};
 use crate::steps::text;
 
-/// How many seconds a logout waits for what is still to be said.
+/// How many seconds a logout waits for pending messages.
 const MOST_WAITS: u32 = 10;
-/// How long a number in front of a message may be.
+/// The longest message number that is repeated in front of the answer, in bytes.
 const LONGEST_NUMBER: usize = 20;
 
-/// Tries that last longer than a poll: after 1, 2, 4, ... 32 s.
+/// How often a fetch is tried if the network seems to be down: with waits of 1, 2, 4, ... 32 s,
+/// longer than a poll lasts.
 const LONG_TRIES: u32 = 7;
 
-/// Something to be fetched for an answer.
+/// A fetch that an answer needs.
 #[derive(Clone)]
 struct Errand {
     source: Source,
@@ -34,20 +35,19 @@ struct Errand {
 /// A message that waits for its answer.
 pub(crate) struct Received {
     message: Message,
-    /// The login in whose uins it tells who spoke.
+    /// The login whose uins the message uses.
     session: u32,
-    /// Where the answer goes, as far as the lists told when it came.
+    /// Where the answer goes, if the lists had arrived before the message.
     target: Option<Target>,
 }
 
 impl Bot {
-    /// Without lists nobody has a name: messages wait for them.
+    /// Whether senders can be named. Messages wait until the lists have arrived.
     fn knows_people(&self) -> bool {
         self.stage == Stage::Online && self.lists.as_ref().is_none_or(|lists| lists.can_wait())
     }
 
-    /// Takes a message in. It is answered in a while, so that no plugin keeps the next poll
-    /// waiting.
+    /// Takes a message in. It is answered later, so that no plugin delays the next poll.
     pub(crate) fn on_message(&mut self, message: Message) {
         let session = self.session.number;
         let is_new = self.seen.insert(message.id);
@@ -66,7 +66,7 @@ impl Bot {
             msg_id: message.id.msg_id,
             text: message.text.clone(),
         });
-        // By now its people may have other uins: those of its first delivery are good for nobody.
+        // The uins may have changed since the first delivery; those of the second are valid.
         let mut inbox = self.inbox.iter_mut();
         let earlier = inbox.find(|earlier| earlier.message.id == message.id);
         if let Some(earlier) = earlier.filter(|earlier| earlier.target.is_none()) {
@@ -74,7 +74,7 @@ impl Bot {
         }
     }
 
-    /// Whether a message of this session has come before the lists.
+    /// Whether a message of this session arrived before the lists.
     pub(crate) fn has_strangers(&self) -> bool {
         let is_unknown = |received: &Received| {
             received.target.is_none() && received.session == self.session.number
@@ -82,8 +82,8 @@ impl Bot {
         !self.knows_people() && self.inbox.iter().any(is_unknown)
     }
 
-    /// What came in another session, and before its lists, is delivered again by the first poll of
-    /// this one, in uins that are good.
+    /// Whether the message's sender can be addressed. A message that arrived in an earlier session,
+    /// before its lists, is delivered again by the first poll of this session, with valid uins.
     fn can_be_answered(&self, received: &Received) -> bool {
         let is_of_now = received.session == self.session.number;
         is_of_now || received.target.is_some() || self.session.was_polled
@@ -117,8 +117,8 @@ impl Bot {
             from,
             text: message.text.clone(),
         });
-        // A number in front of a message stands in front of its answer, so that people see what is
-        // answered.
+        // A number in front of a message is repeated in front of the answer, so people can match
+        // the two.
         let (number, words) = match message.text.split_once(' ') {
             Some((number, words)) if number.starts_with('#') && number.len() <= LONGEST_NUMBER => {
                 (format!("{number} "), words)
@@ -150,7 +150,8 @@ impl Bot {
         }
     }
 
-    /// Fetches something for an answer, and answers when it has come: in whatever session that is.
+    /// Fetches something for an answer, and sends the answer when it has arrived, in whichever
+    /// session that is.
     fn fetch(&mut self, mut errand: Errand, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         let session = self.session.number;
@@ -184,8 +185,8 @@ impl Bot {
             let status = reply
                 .as_ref()
                 .map_or(0, |response| response.status().as_u16());
-            // Who is refused may have been logged out, and is told so by the end of a poll at the
-            // latest. Who gets no answer may be alone on the network for a while.
+            // After a refusal the bot may be logged out, which the end of a poll reports at the
+            // latest. Without any answer the network may be down for a while.
             let most = match status {
                 0 | 403 => LONG_TRIES,
                 _ => policy::TRIES,
@@ -228,7 +229,7 @@ impl Bot {
 
     // ---- sending ----
 
-    /// Sends what may be sent now, or has somebody look again when it may.
+    /// Sends the next message if it is due, or sets a timer for it.
     fn send_next(&mut self, cx: &mut Context<'_, Self>) {
         if !self.knows_people() {
             return;
@@ -254,14 +255,14 @@ impl Bot {
         }
     }
 
-    /// Sends what is under way: a stranger's session begins with a signature.
+    /// Sends the message under way, after fetching a signature if it goes to a stranger.
     fn send(&mut self, cx: &mut Context<'_, Self>) {
         let session = self.session.number;
         let Some(message) = self.outbox.under_way() else {
             return;
         };
         let Some(address) = self.roster.address(&message.target, session) else {
-            self.give_up("not one person of that name is left", cx);
+            self.give_up("the roster has no unique match for that name", cx);
             return self.send_next(cx);
         };
         let sig = message.sig.as_ref().filter(|(login, _)| *login == session);
@@ -298,16 +299,16 @@ impl Bot {
                 self.send(cx);
                 return Next::done();
             }
-            // Of another login: it is asked for again.
+            // The signature belongs to an earlier login: fetch another.
             (Ok(_), _) => self.outbox.put_back(cx.now(), Duration::ZERO),
-            // Nobody has refused anything.
+            // No server refused the message: try again.
             (Err(trouble @ (Trouble::Lost(_) | Trouble::Disbelieved(_))), _) => {
                 self.delay(&trouble, 1, cx)
             }
             (Err(_), _) if session != self.session.number => {
                 self.outbox.put_back(cx.now(), Duration::ZERO);
             }
-            // It is the session that is bad, and not the message.
+            // The session is bad, not the message.
             (Err(Trouble::Retcode(code)), _) if policy::after_send(code) == AfterSend::Suspect => {
                 self.on_send_retcode(code, session, cx);
             }
@@ -317,8 +318,8 @@ impl Bot {
         Next::done()
     }
 
-    /// What comes of a send counts whatever login it is read in, since it tells whether the message
-    /// was said.
+    /// Reads the answer to a send. It counts even if another login has begun, because it tells
+    /// whether the message was delivered.
     fn on_sent(
         &mut self,
         session: u32,
@@ -327,7 +328,7 @@ impl Bot {
     ) -> Next<Self> {
         self.session.set_now(cx.now());
         match reply {
-            // Not a byte of it can have been understood: it may be said again.
+            // The server cannot have received the request, so it may be sent again.
             Err(error) if error.request_sent() == Sent::No => {
                 self.tell(Event::Delayed {
                     why: error.to_string(),
@@ -414,7 +415,7 @@ impl Bot {
         }
     }
 
-    /// What waits will not be sent any more.
+    /// Drops all waiting messages.
     pub(crate) fn give_up_all(&mut self, why: &str) {
         for message in self.outbox.drain() {
             let (to, why) = (message.target.describe(), why.to_owned());
@@ -436,7 +437,7 @@ impl Bot {
 
     // ---- leaving ----
 
-    /// From outside: says what is still to be said, then LOGOUT.
+    /// Sends the pending messages, then LOGOUT. Called from outside of the bot.
     pub(crate) fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.leave(MOST_WAITS, cx)
     }

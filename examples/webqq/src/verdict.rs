@@ -1,5 +1,5 @@
-//! The judgement: what the server's ledger holds against what was to be expected, and against the
-//! bot's own log.
+//! The judgment: compares the server's ledger with the expected answers, and with the bots' own
+//! logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::events::{Entry, Event};
 use crate::expect::{Expected, number_of};
 use crate::server::{Heard, Ledger, Place, Said, Step};
 
-/// What was wrong; nothing, when all is well.
+/// What went wrong. Without complaints the verdict is good.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) complaints: Vec<String>,
@@ -16,17 +16,17 @@ pub(crate) struct Verdict {
     pub(crate) requests_over_tls: u64,
 }
 
-/// What is judged.
+/// The input of the judgment.
 pub(crate) struct Evidence<'a> {
     pub(crate) ledger: &'a Ledger,
-    /// By the messages' numbers.
+    /// By message number.
     pub(crate) expected: &'a BTreeMap<u64, Expected>,
-    /// What each account's bot told.
+    /// The events of each account's bot.
     pub(crate) logs: &'a BTreeMap<u64, Vec<Entry>>,
-    /// What the script has promised to do to the bot.
+    /// The faults that the script was to cause.
     pub(crate) switches: &'a [String],
-    /// The steps that have to have come over TLS. Whether any came as it must not is told by the
-    /// ledger.
+    /// The steps that must have come over TLS. The ledger reports requests that came over the wrong
+    /// transport.
     pub(crate) over_tls: &'a [Step],
 }
 
@@ -147,7 +147,7 @@ impl Verdict {
         let sent = ledger.messages.iter().filter(|m| m.account == account);
         let sent: BTreeSet<u64> = sent.map(|message| message.msg_id).collect();
         for msg_id in heard.keys().filter(|msg_id| !sent.contains(msg_id)) {
-            self.complain(format!("{account} heard {msg_id}, which nobody said"));
+            self.complain(format!("{account} heard {msg_id}, which was never sent"));
         }
         for answer in ledger
             .answers
@@ -163,14 +163,14 @@ impl Verdict {
             };
             if !take(&mut said) && !take(&mut perhaps) {
                 self.complain(format!(
-                    "{account} does not know that it said {:?}",
+                    "{account} did not log that it said {:?}",
                     answer.text
                 ));
             }
         }
         for (text, count) in said.into_iter().filter(|(_, count)| *count > 0) {
             self.complain(format!(
-                "{account} thinks that it said {text:?}, {count} times more than it did"
+                "{account} logged {text:?} as said, {count} times more than it was received"
             ));
         }
     }

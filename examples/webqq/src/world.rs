@@ -1,4 +1,4 @@
-//! The bots and the engine that they share: one bot or five hundred, read by the same code through
+//! The bots and the engine that they share. The same code serves one bot or five hundred, through
 //! `within`.
 
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use crate::bot::{Bot, Settings, Stage};
 use crate::events::Entry;
 use crate::server::Wish;
 
-/// How often [`drive`] looks up from its work.
+/// How often [`drive`] checks whether it is over.
 const LOOK_UP: Duration = Duration::from_millis(50);
 
 pub(crate) struct World {
     bots: Vec<Bot>,
-    /// Which bot has an account: they stay where they are.
+    /// Each account's position in `bots`, which never changes.
     index: BTreeMap<u64, usize>,
 }
 
@@ -49,14 +49,14 @@ impl World {
             .count()
     }
 
-    /// Whether bots have come, and are neither online nor on their way any more.
+    /// Whether all bots have been online or logging in, and are offline now.
     pub(crate) fn have_left(&self) -> bool {
         self.bots
             .iter()
             .all(|bot| bot.stage == Stage::Offline && bot.has_come())
     }
 
-    /// What the bots have told since the last time.
+    /// Returns the bots' events since the last call.
     pub(crate) fn take_events(&mut self) -> impl Iterator<Item = (u64, Entry)> {
         self.bots.iter_mut().flat_map(|bot| {
             let account = bot.account();
@@ -65,24 +65,24 @@ impl World {
     }
 }
 
-/// Where all of qq.com is.
+/// The addresses that stand in for all of qq.com.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
     pub(crate) http: SocketAddr,
-    /// And whom to believe that it is.
+    /// The https address, and the TLS settings that verify it.
     pub(crate) https: Option<(SocketAddr, Tls)>,
 }
 
-/// An engine for `bots` bots, to whom one server is all of qq.com.
+/// Makes an engine for `bots` bots, which reaches all of qq.com at one server.
 ///
 /// # Errors
-/// When this process may not have so many sockets open.
+/// If this process may not open that many sockets.
 pub(crate) fn engine(bots: usize, server: &Reach) -> Result<Engine<World>, Box<dyn Error>> {
     let mut config = Config::default();
     config.max_connections = room_for(bots)?;
     config.max_connections_per_origin = config.max_connections;
     config.max_idle_per_origin = 16 + bots;
-    // The first that fits is taken.
+    // The first matching entry wins.
     if let Some((https, tls)) = &server.https {
         config.resolve_to("*.qq.com:443", *https);
         config.route.tls = tls.clone();
@@ -92,27 +92,27 @@ pub(crate) fn engine(bots: usize, server: &Reach) -> Result<Engine<World>, Box<d
     Ok(Engine::with_config(config)?)
 }
 
-/// How many connections `bots` bots may have, in a process which is their server as well.
+/// Returns how many connections `bots` bots may have, if the server runs in the same process.
 fn room_for(bots: usize) -> Result<usize, Box<dyn Error>> {
     /// Files, pipes, polls.
     const OTHERS: usize = 64;
-    // A poll, a send and a heartbeat each, and the lists of the login beside each other.
+    // Each bot has a poll, a send, a heartbeat, and the concurrent lists of its login.
     let wanted = 64 + 6 * bots;
-    // Without this the polls, which are held, would leave nothing to the rest.
+    // With fewer, the polls, which the server holds open, would take all connections.
     let least = 16 + bots + bots / 4;
     let limit = rlimit::increase_nofile_limit((OTHERS + 2 * wanted) as u64)?;
     let room = usize::try_from(limit)?.saturating_sub(OTHERS) / 2;
     if room < least {
         let needed = OTHERS + 2 * least;
         return Err(
-            format!("{bots} bots need {needed} open files, and the limit is {limit}").into(),
+            format!("{bots} bots need {needed} open files, but the limit is {limit}").into(),
         );
     }
     Ok(room.min(wanted))
 }
 
-/// Turns the engine until `is_over` says so, which is asked at least every 50 ms; not before the
-/// first turn, which takes in what was granted before it.
+/// Turns the engine until `is_over` returns true. It is called after each turn, at least every 50
+/// ms, and never before the first turn, which takes in earlier submissions.
 pub(crate) fn drive(
     engine: &mut Engine<World>,
     world: &mut World,
@@ -126,7 +126,7 @@ pub(crate) fn drive(
     }
 }
 
-/// What people do outside of HTTP, from whatever thread they do it.
+/// Passes on what people do outside of HTTP. May be called from any thread.
 pub(crate) fn grant(submitter: &Submitter<World>, wish: Wish) {
     type Call = Box<dyn FnOnce(&mut Bot, &mut Context<'_, Bot>) -> Next<Bot> + Send>;
     let (account, call): (u64, Call) = match wish {
@@ -136,14 +136,14 @@ pub(crate) fn grant(submitter: &Submitter<World>, wish: Wish) {
             (account, Box::new(move |bot, cx| bot.enter_code(code, cx)))
         }
     };
-    // When the engine is gone there is nobody left to be told.
+    // If the engine is gone, there is no bot to tell.
     let _ = submitter.call(within_call(
         move |world: &mut World| world.bot(account),
         call,
     ));
 }
 
-/// The wall clock, for cookies.
+/// Returns the wall-clock time, which cookies need.
 pub(crate) fn wall_clock() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -1,11 +1,11 @@
-//! The program as those who run it see it: processes of their own, on loopback, judged by how they
-//! end and what they print.
+//! The program as its users see it: separate processes on loopback, judged by their exit codes and
+//! their output.
 //!
-//! Its judgement is judged as well: [`MUTANTS`] are the program with one thing broken, and have to
-//! end with 1.
+//! The judgment is tested as well: [`MUTANTS`] are copies of the program with one thing broken,
+//! which must exit with 1.
 
-/// The names of the server's switches, and what these need.
-#[allow(dead_code, reason = "nothing else is asked for")]
+/// The names of the server's switches, and the modules that they need.
+#[allow(dead_code, reason = "only the names are used")]
 #[path = "../src/server"]
 mod server {
     mod answer;
@@ -31,19 +31,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// What no program may take: it hangs.
+/// A program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Nor cargo, which has a crate and its dependencies to build.
+/// The same for cargo, which has to build a crate and its dependencies.
 const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(600);
 
 // ---- processes ----
 
-/// A process and what it says, on either stream. It ends with its owner, however that ends.
+/// A process and its output on both streams. It is killed when this is dropped.
 struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
-    /// What was read of it.
+    /// The output so far.
     said: String,
 }
 
@@ -71,11 +71,11 @@ impl Program {
     }
 
     fn type_line(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("it has not ended");
+        let stdin = self.stdin.as_mut().expect("stdin is piped");
         writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{line}: {error}\n{}", self.said));
     }
 
-    /// The next line in which `is_it` finds what is waited for.
+    /// Waits for the next line that `is_it` accepts.
     fn wait_for(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -95,11 +95,11 @@ impl Program {
         Ok(line)
     }
 
-    /// Reads on until then.
+    /// Reads output until then, and panics if the process has ended.
     fn listen_until(&mut self, until: Instant) {
         while self.next_line(until).is_ok() {}
         if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("it has ended, {status}:\n{}", self.said);
+            panic!("it has ended with {status}:\n{}", self.said);
         }
     }
 
@@ -110,7 +110,7 @@ impl Program {
         assert!(kill.is_ok_and(|status| status.success()), "kill {name}");
     }
 
-    /// Waits until it has ended by itself: its code, and all that it said.
+    /// Waits until the process has ended on its own, and returns its exit code and output.
     fn end(self) -> (Option<i32>, String) {
         self.end_within(PATIENCE)
     }
@@ -123,7 +123,7 @@ impl Program {
                 // Both streams are closed.
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("not at its end within {limit:?}:\n{}", self.said)
+                    panic!("still running after {limit:?}:\n{}", self.said)
                 }
             }
         }
@@ -134,7 +134,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Of one that has ended there is nothing left to kill.
+        // If it has ended, there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -152,7 +152,7 @@ fn read_lines(stream: impl Read + Send + 'static, sender: Sender<String>) {
 
 // ---- cargo ----
 
-/// Has the cargo that runs this build something, without the net: the programs by their names.
+/// Runs `cargo build` with the cargo of this build, offline. Returns the programs by name.
 fn build(folder: &Path, args: &[&str]) -> BTreeMap<String, PathBuf> {
     let cargo = Program::start(
         cargo::cargo()
@@ -165,7 +165,7 @@ fn build(folder: &Path, args: &[&str]) -> BTreeMap<String, PathBuf> {
             .current_dir(folder),
     );
     let (code, output) = cargo.end_within(PATIENCE_WITH_CARGO);
-    // Between what is meant for programs stands what is meant for people.
+    // Messages for programs are mixed with messages for people.
     let (messages, complaints): (Vec<&str>, Vec<&str>) =
         output.lines().partition(|line| line.starts_with('{'));
     assert_eq!(code, Some(0), "cargo build: {}", complaints.join("\n"));
@@ -178,7 +178,7 @@ fn build(folder: &Path, args: &[&str]) -> BTreeMap<String, PathBuf> {
     messages.iter().filter_map(program).collect()
 }
 
-/// The program as users are told to run it.
+/// The program, built as users are told to.
 fn webqq() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -187,7 +187,7 @@ fn webqq() -> &'static Path {
     })
 }
 
-/// An empty folder for a test.
+/// Makes an empty folder for a test.
 fn fresh_folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -203,9 +203,9 @@ fn the_conversation_ends_well_and_shows_every_switch() {
     assert_eq!(code, Some(0), "{output}");
     assert!(
         !output.contains('\x1b'),
-        "colours, and no terminal: {output}"
+        "colors without a terminal: {output}"
     );
-    // The plugin that crashes tells whoever asked it, and nobody else.
+    // The plugin's crash is reported to the sender of its message only.
     assert!(!output.contains("panicked"), "{output}");
     let (_, table) = output
         .split_once("What went wrong on purpose")
@@ -213,7 +213,7 @@ fn the_conversation_ends_well_and_shows_every_switch() {
     let rows: Vec<&str> = table.lines().map(str::trim).collect();
     for switch in server::fault::all_switches() {
         let (step, fault) = switch.split_once(": ").unwrap_or(("the session", &switch));
-        // Behind it stands how often, or the next one, or nothing.
+        // A name is followed by its count, by the next name, or by nothing.
         let names = |row: &&&str| {
             let mut places = row.match_indices(fault);
             row.starts_with(step)
@@ -230,7 +230,7 @@ fn the_conversation_ends_well_and_shows_every_switch() {
     assert!(!output.contains("TLS"), "{output}");
 }
 
-/// How many requests came over TLS, by the judgement.
+/// Returns how many requests came over TLS, according to the judgment.
 fn over_tls(output: &str) -> usize {
     let count = output
         .lines()
@@ -242,11 +242,11 @@ fn over_tls(output: &str) -> usize {
 fn the_conversation_ends_well_over_tls() {
     let (code, output) = Program::webqq(&["--tls"]).end();
     assert_eq!(code, Some(0), "{output}");
-    // SIG and PTLOGIN of each of the logins, at the least.
+    // At least SIG and PTLOGIN of each login.
     assert!(over_tls(&output) > 20, "{output}");
 }
 
-/// The objects of a log, a line each.
+/// Reads a log of one object per line.
 fn read_log(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
     text.lines()
@@ -372,8 +372,8 @@ fn a_talk_can_be_limited_in_time() {
 
 // ---- TLS between processes ----
 
-/// A server alone that has TLS, and what it tells those who want to come: its addresses for http
-/// and https, and its root's file.
+/// Starts a server with TLS, and returns what it prints for clients: its addresses for http and
+/// https, and its root's file.
 fn serve_tls() -> (Program, [String; 3]) {
     let args = ["--server-only", "--tls", "--seconds", "100"];
     let mut server = Program::webqq(&[&args[..], &["--time-scale", "60"]].concat());
@@ -410,8 +410,8 @@ fn a_bot_elsewhere_believes_the_root_that_it_is_given() {
     server.signal("-INT");
     let (code, output) = server.end();
     assert_eq!(code, Some(0), "{output}\n{}", bot.said);
-    // Two for the login and two for lists; the questions are asked where it answers over http, but
-    // for lunch.
+    // Two for the login and two for lists. Questions are answered over http, except for those of
+    // the discussion.
     assert!(over_tls(&output) >= 5, "{output}");
     let [.., root] = places;
     assert!(!Path::new(&root).exists(), "{root} is left behind");
@@ -444,7 +444,7 @@ fn a_bot_that_is_given_another_root_says_so_and_stops() {
             assert!(output.contains(complaint), "{complaint}: {output}");
         }
     }
-    // It has told the server nothing at all.
+    // The bots did not send the server anything.
     server.signal("-INT");
     let (code, output) = server.end();
     assert_eq!(code, Some(0), "{output}");
@@ -462,14 +462,15 @@ fn a_talk_can_be_over_tls() {
 
 // ---- mutants ----
 
-/// The program with pieces of its text replaced, and what its judgement has to say of that.
+/// A copy of the program with parts of its source replaced, and the complaint that its judgment
+/// must then print.
 struct Mutant {
     name: &'static str,
-    /// What it is run with.
+    /// Its arguments.
     args: &'static [&'static str],
-    /// A file, what stands there once, and what takes its place.
+    /// A file, a text that it contains once, and the replacement.
     changes: &'static [(&'static str, &'static str, &'static str)],
-    /// These stand in one line.
+    /// All of these must be in one line.
     complaint: &'static [&'static str],
 }
 
@@ -499,7 +500,7 @@ const MUTANTS: &[Mutant] = &[
                 "            let _ = session;\n            call(bot, cx)",
             ),
         ],
-        // Which scene it comes to grief in is a matter of chance; it never comes to the last.
+        // The scene in which it fails varies; it never reaches the last one.
         complaint: &["never happened: weather"],
     },
     Mutant {
@@ -527,12 +528,11 @@ const MUTANTS: &[Mutant] = &[
             "let query = [query, &session].concat();\n        if action == \"get_online_buddies2\" {\n            \
              return self.get(&format!(\"{CHANNEL}{action}\"), &query).header(\"Referer\", CHANNEL_REFERER);\n        }",
         )],
-        complaint: &["OnlineBuddies", "is https, and came over http"],
+        complaint: &["OnlineBuddies", "is https, but came over http"],
     },
 ];
 
-/// No change at all: what is built here ends well, so that a mutant which does not is found out for
-/// what it is.
+/// An unchanged copy must succeed, which shows that the mutants fail because of their changes.
 const ORIGINAL: Mutant = Mutant {
     name: "original",
     args: &["--tls"],
@@ -540,7 +540,7 @@ const ORIGINAL: Mutant = Mutant {
     complaint: &[],
 };
 
-/// Builds the original and all mutants, in a package of their own that takes the crate by its path.
+/// Builds the original and all mutants, in a package of their own that uses the crate by its path.
 fn mutants() -> &'static BTreeMap<String, PathBuf> {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -557,21 +557,21 @@ fn mutants() -> &'static BTreeMap<String, PathBuf> {
         write_if_new(&package.join("lib.rs"), "");
         write_if_new(&package.join("Cargo.toml"), &manifest);
         fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).expect("a lock file");
-        // Beside everything else that cargo has built, so that the dependencies need not be built
-        // again.
+        // In cargo's usual target directory, so that the dependencies need not be built again.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let target = target.to_str().unwrap();
         build(&package, &["--examples", "--target-dir", target])
     })
 }
 
-/// The root of the repository, with the crate.
+/// Returns the root of the repository, which contains the crate.
 fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.canonicalize().expect("this package lies in it")
+    root.canonicalize()
+        .expect("the package is inside of the repository")
 }
 
-/// The program and what it takes from elsewhere, with the mutant's changes.
+/// Writes the program and the files that it includes, with the mutant's changes.
 fn write_sources(mutant: &Mutant, folder: &Path) {
     let root = repository();
     for part in ["examples/webqq/src", "examples/support", "tests/counting"] {
@@ -583,7 +583,7 @@ fn write_sources(mutant: &Mutant, folder: &Path) {
                     let count = text.matches(old).count();
                     assert_eq!(
                         count, 1,
-                        "{}: this stands {count} times in {name}: {old}",
+                        "{}: found {count} times in {name}: {old}",
                         mutant.name
                     );
                     text = text.replace(old, new);
@@ -605,7 +605,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What is as it was keeps its time, and need not be built again.
+/// An unchanged file keeps its modification time, so it need not be built again.
 fn write_if_new(file: &Path, text: &str) {
     if fs::read_to_string(file).is_ok_and(|old| old == text) {
         return;
@@ -614,11 +614,13 @@ fn write_if_new(file: &Path, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| panic!("{file:?}: {error}"));
 }
 
-/// An empty library, which takes what the program takes; each mutant is an example of it.
+/// An empty library that has the program's dependencies; each mutant is an example of it.
 fn manifest_of_mutants(root: &Path, examples: &str) -> String {
     let manifest = include_str!("../Cargo.toml");
     let begin = manifest.find("[dependencies]\n").expect("dependencies");
-    let end = manifest.find("[dev-dependencies]\n").expect("more of them");
+    let end = manifest
+        .find("[dev-dependencies]\n")
+        .expect("dev-dependencies");
     let here = "httpstream = { path = \"../..\"";
     let there = format!("httpstream = {{ path = {:?}", root.to_str().unwrap());
     let dependencies = &manifest[begin..end];
@@ -675,8 +677,8 @@ fn a_bot_that_sends_again_what_was_answered_badly_is_found_out() {
 
 // ---- a server that is killed ----
 
-/// Processor time that a process has used, in clock ticks: user and system (proc_pid_stat(5),
-/// fields 14 and 15).
+/// Returns the processor time that a process has used, in clock ticks: user and system
+/// (proc_pid_stat(5), fields 14 and 15).
 fn ticks(process: &Program) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
@@ -684,7 +686,7 @@ fn ticks(process: &Program) -> u64 {
     field(14).parse::<u64>().unwrap() + field(15).parse::<u64>().unwrap()
 }
 
-/// What a process has open, by kind: `socket:`, `pipe:`, `anon_inode:` or a file.
+/// Returns a process's open files, by kind: `socket:`, `pipe:`, `anon_inode:` or a file.
 fn open_files(process: &Program) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{}/fd", process.child.id())).unwrap() {
@@ -698,8 +700,8 @@ fn open_files(process: &Program) -> BTreeMap<String, usize> {
     kinds
 }
 
-/// A port where nobody listens; none of those that are given to whoever connects, so that it stays
-/// free while its server is away.
+/// Returns a port without a listener. It is outside of the ephemeral range, so it stays free while
+/// its server is down.
 fn free_port() -> u16 {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let mine = std::process::id() as usize * 10;
@@ -708,11 +710,11 @@ fn free_port() -> u16 {
         let next = ASKED.fetch_add(1, Ordering::Relaxed);
         20_000 + ((mine + next) % 10_000) as u16
     });
-    ports.find(is_free).expect("there are more")
+    ports.find(is_free).expect("a port is free")
 }
 
-/// Listens until the bot has answered `count` times more. Answers the most sockets that it had
-/// meanwhile, and what else it has open.
+/// Reads output until the bot has answered `count` more questions. Returns the largest number of
+/// sockets that it had meanwhile, and its other open files.
 fn watch(bot: &mut Program, count: usize) -> (usize, BTreeMap<String, usize>) {
     let mut most = 0;
     let mut others = BTreeMap::new();
@@ -742,8 +744,8 @@ fn a_bot_outlives_its_server() {
     let bot = ["--server", &addr, "--log", folder.to_str().unwrap()];
     let mut bot = Program::webqq(&[&bot[..], &scale, &["--seconds", "100"]].concat());
     let (before, others_before) = watch(&mut bot, 3);
-    // It is asked something every second: between two questions there is nothing that it could
-    // still answer to the next server.
+    // A question is asked every second. Between two of them the bot has no answer left that it
+    // could send to the next server.
     bot.listen_until(Instant::now() + Duration::from_millis(300));
 
     server.signal("-KILL");
@@ -751,15 +753,15 @@ fn a_bot_outlives_its_server() {
     assert_eq!(code, None);
     let ticks_before = ticks(&bot);
     bot.listen_until(Instant::now() + DOWN);
-    // A hundredth of a second each: a loop that never waits would use a thousand.
+    // A tick is a hundredth of a second: a loop that never waits would use a thousand.
     let used = ticks(&bot) - ticks_before;
     assert!(used < 100, "{used} ticks: {}", bot.said);
     let without = open_files(&bot).remove("socket:").unwrap_or(0);
-    // Whatever it is trying to connect just now.
+    // Connections that are just being attempted.
     assert!(without <= 3, "{without} sockets are left of {before}");
 
-    // It has other uins, cookies and messages than the one before. What it asks is judged at its
-    // end.
+    // Its uins, cookies and messages differ from the first server's. It judges at its end whether
+    // its questions were answered.
     let server = serve("9", "10");
     bot.wait_for("another login", |line| line.contains("online"));
     let (after, others_after) = watch(&mut bot, 3);
@@ -767,7 +769,7 @@ fn a_bot_outlives_its_server() {
         "{before} sockets, {without} while the server was away, {after} with the next; {used} ticks in {DOWN:?}"
     );
     assert_eq!(others_after, others_before, "{}", bot.said);
-    // How many lists are under way at once is a matter of chance.
+    // How many lists are fetched at once varies.
     assert!(after <= before + 4, "{after} sockets, {before} before");
     let (code, output) = server.end();
     assert_eq!(code, Some(0), "{output}\n{}", bot.said);
@@ -793,10 +795,10 @@ fn a_bot_with_something_to_say_and_nobody_to_say_it_to_can_be_ended() {
     let mut server = Program::webqq(&[&["--server-only", "--listen", &addr], &scale[..]].concat());
     server.wait_for("a server", |line| line.contains("listening at"));
     let mut bot = Program::webqq(&[&["--server", &addr], &scale[..]].concat());
-    // The first may come before the lists, and the poll behind it waits for them: a bot that is
-    // stopped there is never told the second.
+    // The first may arrive before the lists, and the poll after it waits for them: a bot that is
+    // stopped there would never get the second.
     bot.wait_for("a question", |line| line.contains(": #2 "));
-    // It is told the next question when there is no server any more.
+    // It reads the next question when the server is gone.
     bot.signal("-STOP");
     thread::sleep(Duration::from_secs(2));
     server.signal("-KILL");

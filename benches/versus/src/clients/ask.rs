@@ -1,8 +1,8 @@
-//! What all clients have in common: what is asked for, what counts as an answer, and when the meter
+//! Code that all clients share: what is requested, what counts as an answer, and when the meter
 //! runs.
 //!
-//! The meter starts with the answer that ends the warm-up and stops with the last one; connections
-//! go on asking in between, as they would anyway. So what is measured is the steady state, and
+//! The meter starts with the answer that ends the warm-up and stops with the last one. Connections
+//! keep sending requests in between, as they would anyway. So the steady state is measured, and
 //! nothing waits for the meter.
 
 use std::collections::VecDeque;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use crate::job::{Cost, Job, Workload};
 use crate::meter::Meter;
 
-/// Between an answer and the next request, for [`Workload::Delayed`].
+/// The pause between an answer and the next request, for [`Workload::Delayed`].
 pub(crate) const DELAY: Duration = Duration::from_millis(1);
 
-/// The workload is not one for this client, for this reason.
+/// The workload does not apply to this client, for this reason.
 #[derive(Debug)]
 pub(crate) struct NotApplicable(pub(crate) String);
 
@@ -33,7 +33,7 @@ pub(crate) fn not_applicable<T>(why: &str) -> Result<T, Box<dyn Error>> {
     Err(NotApplicable(why.to_owned()).into())
 }
 
-/// What the server answers this workload at.
+/// Returns the path of the workload at the server.
 pub(crate) fn path(workload: Workload) -> &'static str {
     match workload {
         Workload::Small | Workload::Tls | Workload::Pipelined { .. } | Workload::Delayed => {
@@ -64,7 +64,7 @@ fn scheme(workload: Workload) -> &'static str {
     }
 }
 
-/// Bytes of the body of an answer; anything else is no answer.
+/// Returns the length of an answer's body, in bytes. Any other answer is wrong.
 pub(crate) fn body_len(workload: Workload) -> usize {
     match workload {
         Workload::Small
@@ -80,29 +80,31 @@ pub(crate) fn body_len(workload: Workload) -> usize {
     }
 }
 
-/// What connection number `connection` asks for: the server's addresses take turns.
+/// Returns the URL for connection number `connection`. Connections alternate between the server's
+/// addresses.
 pub(crate) fn url(job: &Job, connection: usize) -> String {
     url_of(job, job.workload, connection)
 }
 
-/// Likewise, for another workload.
+/// The same for another workload.
 pub(crate) fn url_of(job: &Job, workload: Workload, connection: usize) -> String {
     let server = job.servers[connection % job.servers.len()];
     format!("{}://{server}{}", scheme(workload), path(workload))
 }
 
-/// Counts requests and answers, and holds the meter.
+/// Counts requests and answers, and owns the meter.
 #[derive(Debug)]
 pub(crate) struct Tally {
     body_len: usize,
     to_send: usize,
-    /// Answers, right or wrong, which are still to come.
+    /// The number of answers, right or wrong, that are still to come.
     to_come: usize,
-    /// How many of them are the measured ones.
+    /// How many of them are measured.
     requests: usize,
     right: u64,
     meter: Option<Meter>,
-    /// Where one is in flight at a time and timed: when it was sent, and how long the others took.
+    /// If one request is in flight at a time and timed: when it was sent, and how long the others
+    /// took.
     latencies: Option<(Instant, Vec<Duration>)>,
     cost: Option<Cost>,
 }
@@ -123,7 +125,7 @@ impl Tally {
         }
     }
 
-    /// Whether one more request is to be sent; it then is.
+    /// Returns whether another request is to be sent, and counts it.
     pub(crate) fn send(&mut self) -> bool {
         if self.to_send == 0 {
             return false;
@@ -135,12 +137,12 @@ impl Tally {
         true
     }
 
-    /// An answer of this status, with so long a body.
+    /// Counts an answer with this status and a body of this length.
     pub(crate) fn on_answer(&mut self, status: u16, body_len: usize) {
         self.on_end(status == 200 && body_len == self.body_len);
     }
 
-    /// No answer.
+    /// Counts a failure.
     pub(crate) fn on_error(&mut self, error: &dyn std::fmt::Display) {
         if self.right == 0 {
             eprintln!("{error}");
@@ -169,7 +171,7 @@ impl Tally {
     }
 
     pub(crate) fn cost(&mut self) -> Result<Cost, Box<dyn Error>> {
-        let mut cost = self.cost.ok_or("not all requests came to an end")?;
+        let mut cost = self.cost.ok_or("not all requests have ended")?;
         cost.median_latency_seconds = self.latencies.as_mut().and_then(|(_, taken)| {
             taken.sort_unstable();
             Some(taken.get(taken.len() / 2)?.as_secs_f64())
@@ -178,7 +180,7 @@ impl Tally {
     }
 }
 
-/// Connections that rest for [`DELAY`]; it is the same for all of them, so that they are due in the
+/// Connections that pause for [`DELAY`]. Since the delay is the same for all, they are due in the
 /// order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Resting(VecDeque<(Instant, usize)>);
@@ -192,7 +194,7 @@ impl Resting {
         self.0.front().map(|&(due, _)| due)
     }
 
-    /// The next that is due at `now`.
+    /// Returns the next connection that is due at `now`.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<usize> {
         let &(due, connection) = self.0.front()?;
         if due > now {
@@ -212,10 +214,10 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// How often to ask.
+    /// The pause between two questions.
     pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
-    /// Until `wanted` are held.
+    /// Waits until `wanted` requests are held.
     pub(crate) fn new(job: &Job, wanted: usize) -> io::Result<Self> {
         Self::at(job.servers[0], wanted)
     }
@@ -228,8 +230,8 @@ impl Holding {
         })
     }
 
-    /// Waits until nothing is held any more: the server sees a while after a process has ended that
-    /// its connections have.
+    /// Waits until no request is held: after a process has ended, the server takes a while to see
+    /// that its connections are closed.
     pub(crate) fn wait_for_none(server: SocketAddr) -> Result<(), Box<dyn Error>> {
         let mut holding = Self::at(server, 0)?;
         while holding.held()? > 0 {
@@ -241,24 +243,24 @@ impl Holding {
         Ok(())
     }
 
-    /// Whether the server holds all that are to be held. An error after a minute without.
+    /// Returns whether the server holds all requests. Fails if it does not after a minute.
     pub(crate) fn is_complete(&mut self) -> Result<bool, Box<dyn Error>> {
         let held = self.held()?;
         if held < self.wanted && Instant::now() > self.give_up {
-            return Err(format!("{held} of {} requests are held", self.wanted).into());
+            return Err(format!("only {held} of {} requests are held", self.wanted).into());
         }
         Ok(held >= self.wanted)
     }
 
-    /// How many it holds.
+    /// Returns how many requests the server holds.
     pub(crate) fn held(&mut self) -> Result<usize, Box<dyn Error>> {
         self.server
             .write_all(b"GET /holding HTTP/1.1\r\nHost: server\r\n\r\n")?;
-        // Small answers of this server come whole.
+        // Small answers of this server arrive in one piece.
         let mut answer = [0; 1024];
         let n = self.server.read(&mut answer)?;
         let text = std::str::from_utf8(&answer[..n])?;
-        let (_, body) = text.split_once("\r\n\r\n").ok_or("no whole answer")?;
+        let (_, body) = text.split_once("\r\n\r\n").ok_or("incomplete answer")?;
         Ok(body.trim().parse()?)
     }
 }

@@ -1,11 +1,11 @@
-//! libcurl's multi interface, driven by `curl_multi_socket_action` from an epoll of our own: the
-//! way its documentation gives for many connections, and the one without `select`'s 1,023
-//! descriptors.
+//! libcurl's multi interface, driven by `curl_multi_socket_action` from an epoll of our own. Its
+//! documentation recommends this for many connections, and it avoids the limit of 1,023 descriptors
+//! in `select`.
 //!
-//! Each connection in flight is an easy handle, configured once, that is taken out and put in again
-//! between two transfers, which is how libcurl wants handles to be reused. A collected body goes
-//! into a vector that the handle keeps. The epoll is level-triggered, as libcurl demands; what each
-//! socket waits for is changed when libcurl says so, and only then.
+//! Each connection in flight is an easy handle, configured once. It is removed and added again
+//! between two transfers, which is how libcurl expects handles to be reused. A collected body goes
+//! into a vector that the handle keeps. The epoll is level-triggered, as libcurl requires, and a
+//! socket's interest is changed only when libcurl says so.
 
 use std::error::Error;
 use std::io;
@@ -22,13 +22,13 @@ use crate::meter::Meter;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// libcurl's own, which all transfers of a multi handle share.
+/// libcurl's own buffer, which all transfers of a multi handle share.
 const READ_BUFFER: usize = 16 << 10;
-/// Where bodies are large its documentation advises a larger one; it is as large as the floor's and
+/// For large bodies its documentation recommends a larger one; this is as large as the floor's and
 /// httpstream's.
 const LARGE_READ_BUFFER: usize = 128 << 10;
 
-/// Of one transfer.
+/// The outcome of one transfer.
 type Outcome = std::result::Result<(), ::curl::Error>;
 
 pub(crate) fn run(job: &Job) -> Result<Cost> {
@@ -50,14 +50,14 @@ pub(crate) fn run(job: &Job) -> Result<Cost> {
     }
 }
 
-/// Has libcurl count what it asks for. It is `malloc`'s word for a block's size, which is up to 15
-/// bytes more than was asked for.
+/// Makes libcurl count its allocations. The size of a block is `malloc`'s, up to 15 bytes more than
+/// was requested.
 ///
-/// libcurl takes other functions than `malloc` only when it is initialised, and the curl crate has
-/// done that before `main`: so once more.
+/// libcurl only accepts replacements for `malloc` when it is initialized, and the curl crate has
+/// done that before `main`, so it is initialized again.
 fn count_allocations() -> Result<()> {
-    // SAFETY: the functions are `malloc`'s own but for the counting, which neither unwinds nor
-    // touches the blocks; no other thread uses libcurl, and nothing of it is in use yet, so that it
+    // SAFETY: the functions are those of `malloc` apart from the counting, which neither unwinds
+    // nor touches the blocks. No other thread uses libcurl, and nothing of it is in use yet, so it
     // can be cleaned up.
     let code = unsafe {
         curl_sys::curl_global_cleanup();
@@ -76,14 +76,14 @@ fn count_allocations() -> Result<()> {
     }
 }
 
-/// The C library's allocator, noted by the meter as Rust's is.
+/// The C library's allocator, counted by the meter in the same way as Rust's.
 mod counted {
     use libc::{c_char, c_void, malloc_usable_size, size_t};
 
     use crate::meter::count;
 
     pub(super) extern "C" fn malloc(size: size_t) -> *mut c_void {
-        // SAFETY: any size will do; a null pointer has the size 0.
+        // SAFETY: any size is allowed; a null pointer has the size 0.
         unsafe {
             let block = libc::malloc(size);
             count(malloc_usable_size(block), 0);
@@ -92,7 +92,7 @@ mod counted {
     }
 
     pub(super) extern "C" fn free(block: *mut c_void) {
-        // SAFETY: libcurl gives back what it was given.
+        // SAFETY: libcurl frees what it was given.
         unsafe {
             count(0, malloc_usable_size(block));
             libc::free(block);
@@ -100,7 +100,7 @@ mod counted {
     }
 
     pub(super) extern "C" fn realloc(block: *mut c_void, size: size_t) -> *mut c_void {
-        // SAFETY: as above; where it fails, the old block is still there, and so is its size.
+        // SAFETY: as above; on failure, the old block and its size are unchanged.
         unsafe {
             let before = malloc_usable_size(block);
             let after = libc::realloc(block, size);
@@ -121,7 +121,7 @@ mod counted {
     }
 
     pub(super) extern "C" fn calloc(number: size_t, size: size_t) -> *mut c_void {
-        // SAFETY: as `malloc`.
+        // SAFETY: as for `malloc`.
         unsafe {
             let block = libc::calloc(number, size);
             count(malloc_usable_size(block), 0);
@@ -130,7 +130,7 @@ mod counted {
     }
 }
 
-/// What libcurl hands a body to.
+/// Receives a body from libcurl.
 enum Sink {
     Collected(Vec<u8>),
     Streamed { len: usize },
@@ -144,7 +144,7 @@ impl Sink {
         }
     }
 
-    /// Bytes of the body, which is then gone.
+    /// Returns the length of the body, and discards the body.
     fn take_len(&mut self) -> usize {
         match self {
             Self::Collected(body) => {
@@ -170,7 +170,7 @@ impl Handler for Sink {
 fn easy(job: &Job, connection: usize) -> Result<Easy2<Sink>> {
     let mut easy = Easy2::new(Sink::new(job.workload));
     easy.url(&ask::url(job, connection))?;
-    // The proxy variables of the environment are not for us.
+    // Ignore the environment's proxy variables.
     easy.noproxy("*")?;
     if ask::body_len(job.workload) > READ_BUFFER {
         easy.buffer_size(LARGE_READ_BUFFER)?;
@@ -211,7 +211,7 @@ fn ask(job: &Job) -> Result<Cost> {
     asking.tally.cost()
 }
 
-/// Of one connection in flight.
+/// The handle of one connection in flight.
 enum Handle {
     Running(Easy2Handle<Sink>),
     Resting(Easy2<Sink>),
@@ -226,7 +226,7 @@ struct Asking {
 }
 
 impl Asking {
-    /// The next request, if there is one.
+    /// Sends the next request, if there is one.
     fn go_on(&mut self, connection: usize, easy: Easy2<Sink>) -> Result<()> {
         if self.tally.send() {
             self.handles[connection] = Handle::Running(self.driver.add(easy, connection)?);
@@ -273,7 +273,7 @@ fn hold(job: &Job) -> Result<Cost> {
     Ok(meter.stop(job.connections as u64))
 }
 
-/// A multi handle, the sockets that it waits for, and when it wants to be called at the latest.
+/// A multi handle, the sockets that it waits for, and the latest time at which it must be called.
 struct Driver {
     multi: Multi,
     epoll: Arc<Epoll>,
@@ -314,7 +314,7 @@ impl Driver {
         Ok(handle)
     }
 
-    /// Waits for what libcurl waits for, at most until `own`, and tells it.
+    /// Waits for libcurl's events, at most until `own`, and passes them to libcurl.
     fn turn(&mut self, own: Option<Instant>) -> Result<()> {
         let theirs = *self.deadline.lock().map_err(|_| "libcurl panicked")?;
         let first = theirs.into_iter().chain(own).min();
@@ -332,14 +332,14 @@ impl Driver {
         }
         let theirs = *self.deadline.lock().map_err(|_| "libcurl panicked")?;
         if theirs.is_some_and(|due| due <= Instant::now()) {
-            // Each deadline is told of once; libcurl says the next one from within.
+            // Each deadline is reported once; libcurl sets the next one from within the call.
             *self.deadline.lock().map_err(|_| "libcurl panicked")? = None;
             self.multi.timeout()?;
         }
         Ok(())
     }
 
-    /// The connections whose transfer is over.
+    /// Takes the connections whose transfer has ended.
     fn take_done(&self, done: &mut Vec<(usize, Outcome)>) {
         self.multi.messages(|message| {
             if let (Ok(connection), Some(outcome)) = (message.token(), message.result()) {
@@ -354,15 +354,14 @@ struct Epoll(OwnedFd);
 
 impl Epoll {
     fn new() -> io::Result<Self> {
-        // SAFETY: the call has no pointers; what it answers is a new descriptor, which nobody else
-        // owns.
+        // SAFETY: the call takes no pointers. It returns a new descriptor without another owner.
         unsafe {
             let fd = check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
             Ok(Self(OwnedFd::from_raw_fd(fd)))
         }
     }
 
-    /// Waits for a socket as libcurl wants it.
+    /// Changes the interest in a socket as libcurl requests.
     fn change(&self, known: &mut Vec<bool>, socket: Socket, wanted: &SocketEvents) {
         let at = socket as usize;
         if known.len() <= at {
@@ -386,7 +385,7 @@ impl Epoll {
             events: bits as u32,
             u64: at as u64,
         };
-        // SAFETY: `event` lives through the call. A socket that is none is an error, and no more.
+        // SAFETY: `event` lives through the call. An invalid socket only causes an error.
         let changed = unsafe {
             check(libc::epoll_ctl(
                 self.0.as_raw_fd(),
@@ -405,11 +404,11 @@ impl Epoll {
         ready: &mut Vec<libc::epoll_event>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        // Rounded up, so as not to be early and spin.
+        // Rounded up, so as not to wake early and spin.
         let timeout = timeout.map_or(-1, |timeout| timeout.as_micros().div_ceil(1000) as i32);
         ready.clear();
-        // SAFETY: there is room for `capacity` events, and as many of them as the call answers are
-        // there after it.
+        // SAFETY: there is room for `capacity` events, and the call has initialized as many of them
+        // as it returns.
         unsafe {
             let n = check(libc::epoll_wait(
                 self.0.as_raw_fd(),

@@ -1,9 +1,9 @@
-//! The floor: what no client can be far below. A slab, one edge-triggered registration,
-//! pre-serialized bytes, one send and one recv a request, httparse, and nothing more: no deadlines,
-//! no queue, no retry, no limits.
+//! The floor, which no client can be far below: a slab, one edge-triggered registration,
+//! pre-serialized bytes, one send and one recv per request, httparse, and nothing more: no
+//! deadlines, no queue, no retry, no limits.
 //!
-//! A body is counted where it was read, but for those that are collected and do not come with their
-//! head: the rest of these is read straight to its place, in room that is used again.
+//! A body is counted where it was read, except for collected bodies that do not arrive with their
+//! head: the rest of these is read straight to its place, into memory that is reused.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ use crate::meter::Meter;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// One for all connections. 64 to 256 KiB are as good as each other.
+/// One buffer for all connections. 64 to 256 KiB perform equally well.
 const READ_BUFFER: usize = 128 << 10;
 const MAX_FIELDS: usize = 64;
 
@@ -69,10 +69,10 @@ struct Floor {
     tally: Tally,
     poll: Poll,
     links: Slab<Link>,
-    /// What is sent, by server.
+    /// The bytes to send, by server.
     requests: Vec<(SocketAddr, Vec<u8>)>,
     buffer: Box<[u8]>,
-    /// Room for bodies that are collected: as many as are ever under way at once.
+    /// Memory for collected bodies: as many as are ever under way at once.
     spare: Vec<Vec<u8>>,
     resting: Resting,
 }
@@ -85,9 +85,9 @@ struct Link {
 }
 
 enum State {
-    /// The socket did not take the request yet.
+    /// The socket has not taken the request yet.
     Connecting,
-    /// A head, or chunks, that did not come whole; hardly ever anything.
+    /// A head, or chunks, that arrived incompletely; almost always empty.
     Head(Vec<u8>),
     Counting {
         left: usize,
@@ -98,7 +98,7 @@ enum State {
     },
 }
 
-/// What came of bytes that a link has read.
+/// The result of parsing the bytes that a link has read.
 enum Read1 {
     More(State),
     Whole { status: u16, body_len: usize },
@@ -151,7 +151,7 @@ impl Floor {
         let server = connection % self.requests.len();
         let mut socket = TcpStream::connect(self.requests[server].0)?;
         let entry = self.links.vacant_entry();
-        // Sent before the connection stands, which loopback takes most of the time.
+        // Sent before the connection is established, which usually succeeds on loopback.
         let state = match send(&mut socket, &self.requests[server].1)? {
             true => State::Head(Vec::new()),
             false => State::Connecting,
@@ -206,7 +206,7 @@ impl Floor {
                 n => n?,
             };
             self.on_bytes(key, n)?;
-            // Shorter than the room: there is no more, and the next edge will tell.
+            // A short read: the socket is empty, and the next edge will signal more.
             if n < room {
                 return Ok(());
             }
@@ -282,7 +282,7 @@ impl Floor {
 }
 
 impl Read1 {
-    /// The rest of an answer whose head was good, or it had not been waited for.
+    /// Ends an answer whose head was good, or whose body was not awaited.
     fn whole(workload: Workload) -> Self {
         Self::Whole {
             status: 200,
@@ -291,7 +291,7 @@ impl Read1 {
     }
 }
 
-/// Whether the socket took it.
+/// Returns whether the socket took the request.
 fn send(socket: &mut TcpStream, request: &[u8]) -> Result<bool> {
     match socket.write(request) {
         Ok(n) if n == request.len() => Ok(true),
@@ -303,7 +303,7 @@ fn send(socket: &mut TcpStream, request: &[u8]) -> Result<bool> {
     }
 }
 
-/// Reads the head of an answer, and what has come of its body.
+/// Parses the head of an answer, and the part of its body that has arrived.
 fn read_head(bytes: &[u8], workload: Workload, spare: &mut Vec<Vec<u8>>) -> Result<Read1> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -339,7 +339,7 @@ fn read_head(bytes: &[u8], workload: Workload, spare: &mut Vec<Vec<u8>>) -> Resu
     let state = match workload {
         Workload::Large | Workload::Huge => {
             let mut collected = spare.pop().unwrap_or_default();
-            // Nothing to do but the first time: all bodies are as long.
+            // This allocates only the first time, since all bodies have the same length.
             collected.resize(length, 0);
             collected[..body.len()].copy_from_slice(body);
             State::Collecting {
@@ -359,7 +359,7 @@ enum Length {
     Chunked,
 }
 
-/// Looks at names by their length first.
+/// Compares the length of names first.
 fn body_length(fields: &[httparse::Header<'_>]) -> Result<Length> {
     for field in fields {
         if field.name.len() == 14 && field.name.eq_ignore_ascii_case("content-length") {
@@ -372,7 +372,7 @@ fn body_length(fields: &[httparse::Header<'_>]) -> Result<Length> {
     Err("an answer without a length".into())
 }
 
-/// Bytes of the body, if all chunks are there.
+/// Returns the length of the body, if all chunks have arrived.
 fn chunks(mut bytes: &[u8]) -> Result<Option<usize>> {
     let mut body_len = 0;
     loop {

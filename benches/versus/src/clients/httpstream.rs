@@ -1,4 +1,4 @@
-//! httpstream with its default features, as its README has it: a method as readback, and
+//! httpstream with its default features, used as in its README: a method as the readback, and
 //! `Next::again`.
 
 use std::error::Error;
@@ -87,7 +87,7 @@ fn engine(job: &Job) -> Result<Engine<Asking>> {
     let all = job.connections + job.held;
     config.max_connections = all;
     config.max_connections_per_origin = all;
-    // As the others keep theirs while a delay lasts.
+    // Like the other clients, which keep their connections during a delay.
     config.max_idle_per_origin = all;
     if job.workload == Workload::Tls {
         config.route.tls = Tls::with_roots_pem(&fs::read(&job.root)?)?;
@@ -123,7 +123,7 @@ impl Asking {
     }
 }
 
-/// Takes a body piece by piece.
+/// Takes a body in pieces.
 struct Streaming {
     body_len: usize,
 }

@@ -1,7 +1,6 @@
-//! hyper's connection API on tokio's current-thread runtime, as its own example has it: a task for
-//! each connection, and one for what is asked on it. The request is built anew each time, since
-//! hyper takes it; small bodies are read by frames, those to be collected by `collect` within a
-//! limit.
+//! hyper's connection API on tokio's current-thread runtime, as in its own example: a task for each
+//! connection, and another for its requests. The request is built anew each time, since hyper
+//! consumes it. Small bodies are read by frames, those to be collected by `collect` with a limit.
 
 use std::error::Error;
 use std::fs;
@@ -28,7 +27,7 @@ use crate::meter::Meter;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Bytes of a body that is collected, at most. httpstream's default is as much.
+/// The longest body that is collected, in bytes; the same as httpstream's default.
 const MAX_BODY: usize = 16 << 20;
 
 pub(crate) fn run(job: &Job) -> std::result::Result<Cost, Box<dyn Error>> {
@@ -49,7 +48,7 @@ pub(crate) fn run(job: &Job) -> std::result::Result<Cost, Box<dyn Error>> {
     }
 }
 
-/// With a timer only where something waits for one: it costs something each time the runtime waits.
+/// Enables the timer only if something waits for one: it has a cost each time the runtime waits.
 pub(super) fn runtime(job: &Job) -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_io();
@@ -83,7 +82,7 @@ enum Target {
 }
 
 impl Target {
-    /// With rustls as httpstream has it: ring, and nothing but http/1.1.
+    /// rustls is configured as in httpstream: ring, and only http/1.1.
     fn new(job: &Job) -> Result<Self> {
         if job.workload != Workload::Tls {
             return Ok(Self::Plain);
@@ -126,7 +125,7 @@ async fn chain(
     workload: Workload,
     tally: Arc<Mutex<Tally>>,
 ) -> Result<()> {
-    let tally = || tally.lock().expect("no task panics with it");
+    let tally = || tally.lock().expect("no task panicked");
     let parts = Parts::to(workload, server)?;
     let mut sender = None;
     while tally().send() {
@@ -148,7 +147,7 @@ async fn chain(
     Ok(())
 }
 
-/// Status, and bytes of the body.
+/// Returns the status, and the length of the body.
 async fn one(
     sender: &mut SendRequest<Empty<Bytes>>,
     parts: &Parts,
@@ -159,7 +158,7 @@ async fn one(
     read(response, workload).await
 }
 
-/// What a request is built from. None of it is parsed or copied again.
+/// The parts of a request, which are neither parsed nor copied again.
 #[derive(Clone)]
 pub(super) struct Parts {
     uri: Uri,

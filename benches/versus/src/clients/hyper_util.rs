@@ -1,4 +1,4 @@
-//! hyper-util's pooled client on tokio's current-thread runtime: one client, a task for each
+//! hyper-util's pooled client on tokio's current-thread runtime: one client, and a task for each
 //! request in flight.
 
 use std::error::Error;
@@ -57,7 +57,7 @@ async fn ask(job: &Job) -> Result<Cost> {
 }
 
 async fn chain(client: Pooled, parts: Parts, workload: Workload, tally: Arc<Mutex<Tally>>) {
-    let tally = || tally.lock().expect("no task panics with it");
+    let tally = || tally.lock().expect("no task panicked");
     while tally().send() {
         match one(&client, &parts, workload).await {
             Ok((status, body_len)) => tally().on_answer(status, body_len),
@@ -69,7 +69,7 @@ async fn chain(client: Pooled, parts: Parts, workload: Workload, tally: Arc<Mute
     }
 }
 
-/// Status, and bytes of the body.
+/// Returns the status, and the length of the body.
 async fn one(client: &Pooled, parts: &Parts, workload: Workload) -> Result<(u16, usize)> {
     read(client.request(parts.request()).await?, workload).await
 }

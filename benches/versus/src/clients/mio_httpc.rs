@@ -1,11 +1,11 @@
-//! mio_httpc on a mio poll of its own: its simple calls for bodies that are collected, its
-//! streaming ones for those that are not.
+//! mio_httpc on a mio poll of its own: its simple calls for collected bodies, its streaming calls
+//! for the others.
 //!
-//! A call lives for one request and is found by its reference, for which its documentation advises
-//! a map with a fast hash. It keeps one idle connection for each host, so a connection is used
-//! again only if its next request follows at once, as it does here but for the delayed ones: with
-//! more of these than hosts most would connect anew. Body buffers are handed back to it, timeouts
-//! looked at as often as its documentation says.
+//! A call lasts for one request and is found by its reference, for which the documentation
+//! recommends a map with a fast hash. The client keeps one idle connection per host, so a
+//! connection is reused only if its next request follows at once. That is the case here except for
+//! delayed requests: with more of these than hosts, most would connect again. Body buffers are
+//! returned to the client, and timeouts are checked as often as its documentation recommends.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The first of its 65,536 tokens.
 const FIRST_TOKEN: usize = 0;
 
-/// How often timeouts are looked at.
+/// The interval between checks of timeouts.
 const TIMEOUTS: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(job: &Job) -> Result<Cost> {
@@ -88,9 +88,9 @@ struct Asking {
     tally: Tally,
     poll: Poll,
     httpc: Httpc,
-    /// By server, which take turns.
+    /// By server; requests alternate between them.
     urls: Vec<String>,
-    /// Each with the connection in flight that it is for.
+    /// Each call with its connection number.
     calls: HashMap<CallRef, (usize, Running), BuildHasherDefault<Multiply>>,
     resting: Resting,
     next_timeouts: Instant,
@@ -112,7 +112,7 @@ impl Asking {
         })
     }
 
-    /// The next request, if there is one.
+    /// Starts the next request, if there is one.
     fn go_on(&mut self, connection: usize) -> Result<()> {
         match self.tally.send() {
             true => self.start(connection),
@@ -136,7 +136,7 @@ impl Asking {
         let running = running.map_err(said)?;
         let call = running.call_ref();
         self.calls.insert(call, (connection, running));
-        // A connection that is used again takes the request at once.
+        // A reused connection takes the request at once.
         self.perform(call)
     }
 
@@ -187,7 +187,7 @@ struct Answer {
     body_len: usize,
 }
 
-/// A call, by what becomes of its body.
+/// A call, by what happens to its body.
 enum Running {
     Collected(SimpleCall),
     Streamed(Streamed),
@@ -220,9 +220,8 @@ impl Running {
     }
 }
 
-/// As its example `get_streaming` does it, but for the end: where all of a body comes with its
-/// head, 0.10.6 hands it out again and again, and says that it is done only to who asks without a
-/// buffer.
+/// Follows its example `get_streaming`, except for the end: if a whole body arrives with its head,
+/// 0.10.6 returns it again and again, and reports the end only if called without a buffer.
 struct Streamed {
     call: Call,
     state: State,
@@ -263,8 +262,7 @@ impl Streamed {
             self.piece.clear();
             let into = (!whole).then_some(&mut self.piece);
             let received = httpc.call_recv(registry, &mut self.call, into);
-            // Also where it says that it has to wait it may have handed out what came with the
-            // head.
+            // Even if this returns `Wait`, it may have returned bytes that came with the head.
             if let State::Receiving { left, .. } = &mut self.state {
                 *left = left.checked_sub(self.piece.len()).ok_or("too long")?;
                 self.body_len += self.piece.len();
@@ -294,13 +292,13 @@ impl Streamed {
     }
 }
 
-/// Its errors are no `std::error::Error`.
+/// Its errors do not implement `std::error::Error`.
 fn said(error: ::mio_httpc::Error) -> Box<dyn Error> {
     error.to_string().into()
 }
 
-/// A fast hash for references, which are consecutive numbers: multiplied by the golden ratio, so
-/// that the map's upper bits differ too.
+/// A fast hash for references, which are consecutive numbers: they are multiplied by the golden
+/// ratio, so that the upper bits differ, too.
 #[derive(Default)]
 struct Multiply(u64);
 

@@ -24,7 +24,7 @@ pub(crate) const ASKED: &str = "--client";
 /// A job that takes longer hangs.
 pub(crate) const JOB_SECONDS: u32 = 300;
 
-/// Does a job and prints how it went; both are JSON.
+/// Does a job and prints the outcome, both in JSON.
 pub(crate) fn run(job: &str) -> ExitCode {
     machine::end_with_parent(JOB_SECONDS);
     let done = serde_json::from_str(job)
@@ -37,7 +37,10 @@ pub(crate) fn run(job: &str) -> ExitCode {
             None => Outcome::Failed(error.to_string()),
         },
     };
-    println!("{}", serde_json::to_string(&outcome).expect("it is data"));
+    println!(
+        "{}",
+        serde_json::to_string(&outcome).expect("an outcome is serializable")
+    );
     ExitCode::SUCCESS
 }
 
@@ -123,12 +126,12 @@ mod tests {
         }
     }
 
-    /// One test for all of them, since libcurl's allocator is set for a whole process.
+    /// One test for all of them, since libcurl's allocator is set for the whole process.
     #[test]
     fn each_client_does_each_job_or_says_why_not() {
         let reached = server::start_threads().expect("a server");
         let root = std::env::temp_dir().join(format!("versus-{}.pem", std::process::id()));
-        std::fs::write(&root, &reached.root_pem).expect("a directory for what is temporary");
+        std::fs::write(&root, &reached.root_pem).expect("the temporary directory is writable");
         for client in CLIENTS {
             for workload in WORKLOADS {
                 let servers = match workload {
@@ -152,7 +155,7 @@ mod tests {
                     }
                 }
                 if workload == Workload::Held {
-                    Holding::wait_for_none(job.servers[0]).expect("none is left behind");
+                    Holding::wait_for_none(job.servers[0]).expect("no request is left");
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! reqwest's async client on tokio's current-thread runtime: a task for each connection in flight,
-//! one client for all of them.
+//! and one client for all of them.
 //!
-//! The URL is parsed once, which spares each request a fifth of its instructions; the proxy
-//! variables of the environment are not for us.
+//! The URL is parsed once, which saves each request a fifth of its instructions. The environment's
+//! proxy variables are ignored.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -54,7 +54,7 @@ async fn ask(job: &Job) -> Result<Cost> {
 }
 
 async fn chain(client: Client, url: Url, workload: Workload, tally: Arc<Mutex<Tally>>) {
-    let tally = || tally.lock().expect("no task panics with it");
+    let tally = || tally.lock().expect("no task panicked");
     while tally().send() {
         match one(&client, &url, workload).await {
             Ok((status, body_len)) => tally().on_answer(status, body_len),
@@ -66,7 +66,7 @@ async fn chain(client: Client, url: Url, workload: Workload, tally: Arc<Mutex<Ta
     }
 }
 
-/// Status, and bytes of the body.
+/// Returns the status, and the length of the body.
 async fn one(client: &Client, url: &Url, workload: Workload) -> ::reqwest::Result<(u16, usize)> {
     let response = client.get(url.clone()).send().await?;
     let status = response.status().as_u16();

@@ -1,8 +1,8 @@
 //! ureq, which blocks: a thread for each connection in flight, and one agent for all of them.
 //!
 //! Each thread warms up and waits for the others; then the meter starts, and each does its share.
-//! What it counts of the heap is a little less than true, since threads that allocate at once lose
-//! some of the count.
+//! The heap is slightly undercounted, since threads that allocate at the same time lose some
+//! counts.
 
 use std::error::Error;
 use std::io::Read;
@@ -18,7 +18,7 @@ use crate::meter::Meter;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// With more, a run measures how the kernel switches between threads, and little else.
+/// With more threads, a run mostly measures how the kernel switches between them.
 const MAX_THREADS: usize = 100;
 
 pub(crate) fn run(job: &Job) -> Result<Cost> {
@@ -42,14 +42,14 @@ pub(crate) fn run(job: &Job) -> Result<Cost> {
 
 fn ask(job: &Job) -> Result<Cost> {
     let agent: Agent = Agent::config_builder()
-        // The proxy variables of the environment are not for us.
+        // Ignore the environment's proxy variables.
         .proxy(None)
-        // A connection for each thread; else it keeps ten.
+        // A connection for each thread; by default ureq keeps ten.
         .max_idle_connections(job.connections)
         .max_idle_connections_per_host(job.connections)
         .build()
         .into();
-    // Twice: all are warm, and the meter runs.
+    // Used twice: when all threads are warm, and when the meter runs.
     let barrier = Arc::new(Barrier::new(job.connections + 1));
     let threads: Vec<_> = (0..job.connections)
         .map(|connection| {
@@ -85,7 +85,7 @@ fn ask(job: &Job) -> Result<Cost> {
     Ok(cost)
 }
 
-/// Of so many requests, those of one thread.
+/// Returns one thread's share of the requests.
 fn share(requests: usize, thread: usize, threads: usize) -> usize {
     requests / threads + usize::from(thread < requests % threads)
 }
@@ -101,7 +101,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// How many right answers there were, and how long they took.
+    /// Returns the number of right answers, and how long they took.
     fn run(mut self, barrier: &Barrier) -> (u64, Option<Vec<Duration>>) {
         for _ in 0..self.warm_up {
             self.ask();
@@ -133,7 +133,7 @@ impl Thread {
         }
     }
 
-    /// Status, and bytes of the body.
+    /// Returns the status, and the length of the body.
     fn one(&self) -> Result<(u16, usize)> {
         let mut response = self.agent.get(self.uri.clone()).call()?;
         let status = response.status().as_u16();

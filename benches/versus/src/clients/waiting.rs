@@ -1,12 +1,12 @@
-//! Requests that wait, beyond what [`Workload::Held`](crate::job::Workload::Held) asks of every
-//! client: what each costs until it is sent.
+//! Requests that wait, beyond what [`Workload::Held`](crate::job::Workload::Held) requires of every
+//! client: the cost of each until it is sent.
 //!
-//! A delayed request is what becomes a request later, without anybody's doing. In tokio that is a
-//! task that sleeps and then asks, through a client that is shared; or, for who writes a loop
-//! around it, an entry of tokio-util's `DelayQueue`, which is given the least that a request can be
-//! made of: a `Uri`, a clone of one. httpstream's are whole requests with their readback, which can
-//! be cancelled by their id. No vector is given its size beforehand, so that each structure shows
-//! how it grows.
+//! A delayed request is sent later without further action by the caller. In tokio that is a task
+//! that sleeps and then sends the request through a shared client; or, for programs with a loop
+//! around it, an entry of tokio-util's `DelayQueue`. The queue gets the least that a request can be
+//! made from: a clone of a `Uri`. httpstream's are whole requests with their readbacks, which can
+//! be canceled by id. No vector is allocated to size beforehand, so each structure shows how it
+//! grows.
 
 use std::error::Error;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::meter::Meter;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Of what waits.
+/// What waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Waiting {
@@ -34,20 +34,20 @@ pub(crate) enum Waiting {
     HttpstreamOwnPolls,
     /// Delayed clones of one request.
     Httpstream,
-    /// Delayed, each with a request of its own.
+    /// Delayed requests, each one of its own.
     HttpstreamOwn,
-    /// A task that sleeps, and then asks through hyper-util's client.
+    /// Tasks that sleep, then send a request through hyper-util's client.
     TaskHyperUtil,
-    /// Likewise through reqwest's.
+    /// The same through reqwest's client.
     TaskReqwest,
-    /// tokio-util's queue, of a `Uri` each.
+    /// tokio-util's queue, with a `Uri` per entry.
     DelayQueue,
 }
 
-/// Nothing comes to an end during the measurement.
+/// Nothing ends during the measurement.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// As many as the job has connections; of the job, only the polls look at more.
+/// As many as the job has connections; only the polls use other parts of the job.
 pub(crate) fn run(waiting: Waiting, job: &Job) -> Result<Cost> {
     match waiting {
         Waiting::HttpstreamOwnPolls => own_polls(job),
@@ -84,7 +84,7 @@ pub(crate) fn run(waiting: Waiting, job: &Job) -> Result<Cost> {
     }
 }
 
-/// Nobody is asked there.
+/// Nothing connects to it.
 const URL: &str = "http://127.0.0.1:9/rooms/42/messages";
 
 fn ignore(_: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
@@ -117,7 +117,7 @@ fn delayed(count: usize, request: impl Fn(usize) -> Result<Request>) -> Result<C
     for i in 0..count {
         engine.start(engine.send(request(i)?).after(LONG).read_by(ignore));
     }
-    // Submissions are taken up in turns.
+    // Submissions are taken in over several turns.
     while engine.turn(&mut (), Some(Duration::ZERO))?.more {}
     let waiting = engine.stats().delayed;
     Ok(meter.stop(waiting as u64))
@@ -135,7 +135,7 @@ where
         for _ in 0..count {
             tokio::spawn(task());
         }
-        // Shorter than theirs: when it is over, all have begun to sleep.
+        // Longer than the tasks need to start: when it is over, all of them sleep.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let waiting = tokio::runtime::Handle::current()
             .metrics()

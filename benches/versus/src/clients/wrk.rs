@@ -1,5 +1,5 @@
-//! wrk, where it is installed: for its throughput. It counts time and not requests, so its start is
-//! part of what it costs.
+//! wrk, if installed, for its throughput. It runs for a time instead of a number of requests, so
+//! its start is part of its cost.
 
 use std::error::Error;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use super::ask::{self, not_applicable};
 use crate::job::{Cost, Job, Workload};
 use crate::machine;
 
-/// The shortest that it can be asked for.
+/// The shortest run that it supports.
 const SECONDS: u32 = 1;
 
 pub(crate) fn run(job: &Job) -> Result<Cost, Box<dyn Error>> {
@@ -25,7 +25,7 @@ pub(crate) fn run(job: &Job) -> Result<Cost, Box<dyn Error>> {
     }
 }
 
-/// Whether it can be started at all.
+/// Whether it can be started.
 pub(crate) fn is_installed() -> bool {
     let version = Command::new("wrk")
         .arg("--version")
@@ -55,7 +55,7 @@ fn ask(job: &Job) -> Result<Cost, Box<dyn Error>> {
     })
 }
 
-/// From `  4242 requests in 1.00s, 1.45MB read`, if no line tells of errors.
+/// Parses `  4242 requests in 1.00s, 1.45MB read`, if no line reports errors.
 fn answered(said: &str) -> Option<u64> {
     let faults = ["Socket errors", "Non-2xx"];
     if faults.iter().any(|fault| said.contains(fault)) {

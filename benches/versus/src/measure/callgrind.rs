@@ -1,13 +1,13 @@
-//! Reads what callgrind writes, and says whose the instructions are.
+//! Reads callgrind's output, and attributes the instructions.
 //!
-//! The rule: a function belongs to the crate its name begins with, which for a method of a trait is
-//! the crate of the type. What is of the standard library or of libc (and the allocator's count)
-//! belongs to who calls it, in the proportion of the instructions of the calls. So a `memcpy` that
-//! rustls calls is rustls's, and one that a client calls is the client's.
+//! The rule: a function belongs to the crate with which its name begins, which for a method of a
+//! trait is the crate of the type. Functions of the standard library or libc (and the allocator's
+//! counting) belong to their callers, in proportion to the instructions of the calls. So a `memcpy`
+//! called by rustls counts for rustls, and one called by a client counts for the client.
 
 use std::collections::HashMap;
 
-/// rustls, its provider, and what they are made of.
+/// rustls, its provider, and their dependencies.
 const TLS_CRATES: [&str; 6] = [
     "rustls",
     "ring",
@@ -18,7 +18,7 @@ const TLS_CRATES: [&str; 6] = [
 ];
 const LENT_CRATES: [&str; 5] = ["core", "alloc", "std", "hashbrown", "compiler_builtins"];
 
-/// How the shares of what is lent settle: callers are a few calls away at most.
+/// Enough for the shares of lent functions to settle: their callers are at most a few calls away.
 const PASSES: usize = 64;
 
 /// Instructions of one run.
@@ -32,7 +32,7 @@ pub(crate) struct Instructions {
 #[derive(Default)]
 struct Function {
     own: u64,
-    /// By caller, the instructions of the calls.
+    /// The instructions of the calls, by caller.
     callers: HashMap<usize, u64>,
 }
 
@@ -43,7 +43,7 @@ enum Owner {
     Other,
 }
 
-/// `None` for what callgrind did not write.
+/// Returns `None` if the text is not callgrind's.
 pub(crate) fn read(text: &str) -> Option<Instructions> {
     let mut names: HashMap<String, String> = HashMap::new();
     let mut ids: HashMap<String, usize> = HashMap::new();
@@ -98,7 +98,7 @@ pub(crate) fn read(text: &str) -> Option<Instructions> {
     Some(Instructions { all, tls })
 }
 
-/// `(12) name` where it is named first, `(12)` later.
+/// `(12) name` the first time, `(12)` later.
 fn uncompressed(names: &mut HashMap<String, String>, value: &str) -> Option<String> {
     let (id, name) = value.split_once(')')?;
     if name.is_empty() {
@@ -108,7 +108,7 @@ fn uncompressed(names: &mut HashMap<String, String>, value: &str) -> Option<Stri
     Some(name.trim().to_owned())
 }
 
-/// Of each function, how much of it is rustls's.
+/// Returns the share of each function that is rustls's.
 fn tls_shares(functions: &[Function], owners: &[Owner]) -> Vec<f64> {
     let mut shares: Vec<f64> = owners
         .iter()
@@ -155,8 +155,8 @@ fn owner(name: &str) -> Owner {
 mod tests {
     use super::*;
 
-    /// `client` calls rustls and `memcpy`; rustls calls `memcpy` thrice as much, and a vector that
-    /// calls it too.
+    /// `client` calls rustls and `memcpy`; rustls calls `memcpy` three times as much, and a vector
+    /// that calls it, too.
     const WRITTEN: &str = "\
 version: 1
 creator: callgrind-3.19.0
@@ -199,7 +199,7 @@ totals: 1000
 
     #[test]
     fn what_is_lent_is_its_callers() {
-        let read = read(WRITTEN).expect("it is callgrind's");
+        let read = read(WRITTEN).expect("callgrind's output");
         assert_eq!(read.all, 1000.0);
         // 350 of its own, all of the vector's 100, and three of four calls of memcpy.
         assert!(

@@ -1,6 +1,6 @@
-//! What does not depend on the machine's mood: instructions and system calls a request.
+//! Measures that do not depend on the machine's load: instructions and system calls per request.
 //!
-//! Each is the difference of two runs that differ in nothing but their number of requests, so that
+//! Each is the difference between two runs that differ only in the number of requests, so that
 //! start, warm-up and end cancel out.
 
 use std::collections::BTreeMap;
@@ -22,18 +22,18 @@ pub(crate) struct Counted<T> {
     pub(crate) each: Result<T, String>,
 }
 
-/// User instructions of a request.
+/// User-space instructions per request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Each {
     pub(crate) all: f64,
-    /// Outside rustls and its provider; the same as all without TLS.
+    /// Outside of rustls and its provider; without TLS the same as `all`.
     pub(crate) outside_tls: f64,
 }
 
-/// System calls of a request, by name.
+/// System calls per request, by name.
 pub(crate) type Calls = BTreeMap<String, f64>;
 
-/// All but the waits for readiness, of which there is one for one answer or for fifty, as it comes.
+/// All calls except the waits for readiness, one of which may return a single answer or fifty.
 pub(crate) fn calls_but_waits(calls: &Calls) -> f64 {
     let waits = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"];
     calls
@@ -43,7 +43,7 @@ pub(crate) fn calls_but_waits(calls: &Calls) -> f64 {
         .sum()
 }
 
-/// Requests of the shorter and the longer run.
+/// The number of requests in the shorter and the longer run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lengths {
     few: usize,
@@ -57,7 +57,7 @@ impl Lengths {
             Workload::Large => (100, 600),
             _ => (300, 1500),
         };
-        // More where each connection has its part in what a request costs.
+        // More if each connection contributes to the cost of a request.
         let more = if connections > 500 { connections } else { 0 };
         Self {
             few,
@@ -75,7 +75,7 @@ pub(crate) fn is_installed(tool: &str) -> bool {
     version.is_ok_and(|status| status.success())
 }
 
-/// Instructions of one more request of `job`.
+/// Returns the instructions of one more request of `job`.
 pub(crate) fn instructions(bench: &Bench, job: &Job, passes: usize) -> Result<Each, String> {
     if job.client == Client::Wrk {
         return Err("not applicable: it counts time, not requests".to_owned());
@@ -83,7 +83,7 @@ pub(crate) fn instructions(bench: &Bench, job: &Job, passes: usize) -> Result<Ea
     let lengths = Lengths::of(job.workload, job.connections);
     let (mut few, mut many) = (f64::INFINITY, f64::INFINITY);
     let (mut few_outside, mut many_outside) = (f64::INFINITY, f64::INFINITY);
-    // In how many pieces an answer comes is chance, so of each length the least counts.
+    // The number of pieces in which an answer arrives varies, so the least of each length is used.
     for _ in 0..passes {
         let run = run_callgrind(bench, job, lengths.few)?;
         (few, few_outside) = (few.min(run.all), few_outside.min(run.all - run.tls));
@@ -108,10 +108,10 @@ fn run_callgrind(bench: &Bench, job: &Job, requests: usize) -> Result<Instructio
     ];
     counted(bench, &tool, &job)?;
     let written = fs::read_to_string(&out).map_err(|error| format!("callgrind: {error}"))?;
-    callgrind::read(&written).ok_or_else(|| "callgrind's file makes no sense".to_owned())
+    callgrind::read(&written).ok_or_else(|| "callgrind's file cannot be parsed".to_owned())
 }
 
-/// System calls of one more request of `job`.
+/// Returns the system calls of one more request of `job`.
 pub(crate) fn calls(bench: &Bench, job: &Job) -> Result<Calls, String> {
     if job.client == Client::Wrk {
         return Err("not applicable: it counts time, not requests".to_owned());
@@ -124,7 +124,7 @@ pub(crate) fn calls(bench: &Bench, job: &Job) -> Result<Calls, String> {
         let before = few.get(&name).copied().unwrap_or(0.0);
         (name, (count - before) / requests)
     });
-    // What a run does once, it does a few times more or less: no part of a request.
+    // Calls that a run makes once vary by a few; they are not part of a request.
     Ok(difference.filter(|(_, each)| *each >= 0.005).collect())
 }
 
@@ -152,7 +152,7 @@ fn counted(bench: &Bench, tool: &[String], job: &Job) -> Result<(), String> {
     }
 }
 
-/// Its table: per cent, seconds, microseconds a call, calls, perhaps errors, name.
+/// Parses strace's table: percent, seconds, microseconds per call, calls, perhaps errors, name.
 fn read_strace(text: &str) -> Calls {
     let row = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -1,8 +1,8 @@
-//! Processor time, time on the wall and allocations: all clients in turns, round by round.
+//! Processor time, wall-clock time and allocations: all clients in turn, round by round.
 //!
-//! A round is one run of each client, one after the other, each in a process of its own; who is
-//! first changes from round to round. How many requests a run has is found for each client by a run
-//! before the first round, so that runs are about equally long.
+//! A round is one run of each client, one after another, each in a process of its own. The first
+//! client changes from round to round. The number of requests in a run is determined for each
+//! client by a run before the first round, so that all runs take about the same time.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::bench::Bench;
 use crate::job::{Client, Cost, Outcome, Workload};
 use crate::scene::{SMALL_50, Scene};
 
-/// What one run takes, about, its warm-up not counted.
+/// The approximate duration of a run, without its warm-up.
 const RUN_SECONDS: f64 = 0.15;
 const FEWEST_REQUESTS: usize = 50;
 const MOST_REQUESTS: usize = 100_000;
@@ -28,7 +28,7 @@ pub(crate) struct Timed {
 pub(crate) enum Runs {
     /// By round.
     Costs(Vec<Cost>),
-    /// There are none, and why.
+    /// Why there are none.
     None(String),
 }
 
@@ -40,7 +40,7 @@ impl Timed {
         }
     }
 
-    /// Seconds of user and system time a request, by round.
+    /// Returns the seconds of user and system time per request, by round.
     pub(crate) fn cpu_seconds(&self) -> Vec<f64> {
         self.costs().iter().map(Cost::cpu_seconds_each).collect()
     }
@@ -57,8 +57,8 @@ impl Timed {
             .collect()
     }
 
-    /// The fewest of any round: buffers that are kept are made once, and what every request costs
-    /// every round shows.
+    /// Returns the least of all rounds: buffers that are kept are allocated once, while the cost of
+    /// every request shows in every round.
     pub(crate) fn allocations(&self) -> Option<f64> {
         self.least(|cost| cost.allocations)
     }
@@ -114,7 +114,7 @@ pub(crate) fn measure(
     timed.into_iter().map(|(timed, _)| timed).collect()
 }
 
-/// How many requests make a run.
+/// Determines the number of requests in a run.
 fn calibrate(bench: &Bench, scene: Scene, client: Client) -> Result<usize, String> {
     let trial = (4 * scene.connections).max(FEWEST_REQUESTS);
     let cost = run(bench, scene, client, trial)?;
@@ -134,8 +134,8 @@ fn run(bench: &Bench, scene: Scene, client: Client, requests: usize) -> Result<C
     }
 }
 
-/// The floor does not pipeline: it is beside those that do as their measure, one request after the
-/// other on 50 connections.
+/// The floor does not pipeline. As a reference for those that do, it sends one request after
+/// another on 50 connections.
 fn stand_in(client: Client, scene: Scene) -> Scene {
     match (client, scene.workload) {
         (Client::Floor, Workload::Pipelined { .. }) => SMALL_50,

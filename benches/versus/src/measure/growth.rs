@@ -1,8 +1,8 @@
-//! From one open connection to 15,000: what a request costs, and what a connection does.
+//! From one open connection to 15,000: the cost of a request, and of a connection.
 //!
-//! Two ways. *All busy*: each connection has a request in flight all the time, so that each answer
-//! is another connection's. *Fifty busy*: so many ask, and all the others hold a request that is
-//! not answered. Memory is what the held ones take.
+//! There are two modes. *All busy*: each connection always has a request in flight, so that each
+//! answer is another connection's. *Fifty busy*: fifty connections send requests, and all others
+//! hold a request that is not answered. Memory is that of the held ones.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,20 +24,20 @@ pub(crate) enum Way {
     FiftyBusy,
 }
 
-/// One client with so many connections.
+/// One client with this many connections.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Grown {
     pub(crate) client: Client,
     pub(crate) open: usize,
     pub(crate) way: Way,
-    /// The median of what each round's run cost.
+    /// The median of all rounds.
     pub(crate) cpu_seconds: Result<f64, String>,
     pub(crate) instructions: Result<f64, String>,
-    /// Of heap, for each connection, all of them holding a request.
+    /// Heap bytes per connection, with all of them holding a request.
     pub(crate) held_bytes: Result<f64, String>,
 }
 
-/// Both clients at one number of connections, in turns.
+/// Measures both clients at one number of connections, in turn.
 pub(crate) fn measure(
     bench: &Bench,
     open: usize,
@@ -45,7 +45,7 @@ pub(crate) fn measure(
     with_instructions: bool,
 ) -> Vec<Grown> {
     if open > bench.most_connections {
-        let why = format!("{} files may be open", bench.most_connections);
+        let why = format!("only {} files may be open", bench.most_connections);
         return clients
             .iter()
             .map(|&client| Grown {
@@ -70,8 +70,8 @@ pub(crate) fn measure(
             for turn in 0..clients.len() {
                 let at = (round + turn) % clients.len();
                 let mut job = job(bench, clients[at], open, way);
-                // Often enough round that what the kernel keeps of a connection is out of its
-                // caches again.
+                // Enough requests for the kernel's data of each connection to leave the processor's
+                // caches in between.
                 job.requests = (12 * open).max(10_000);
                 match bench.run(&job) {
                     Outcome::Cost(cost) => costs[at].push(cost.cpu_seconds_each()),
@@ -102,7 +102,7 @@ pub(crate) fn measure(
     grown
 }
 
-/// All addresses whatever their number, so that nothing but the number changes.
+/// Uses all addresses at any number of connections, so that only the number changes.
 fn job(bench: &Bench, client: Client, open: usize, way: Way) -> Job {
     let busy = match way {
         Way::AllBusy => open,

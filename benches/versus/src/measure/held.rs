@@ -1,12 +1,11 @@
-//! What waits: held long polls of every client, and delayed requests.
+//! Waiting requests: held long polls of every client, and delayed requests.
 //!
-//! Each figure is of a process of its own, which counts what it has asked of its allocator between
-//! the moment before the first request and the one in which the server holds all of them. What the
-//! kernel keeps for a socket is the same for all and in none of the figures. Connections are spread
-//! over the server's addresses, so that ports do not run out before descriptors do. Processor time
-//! is that of opening: connecting, sending the request, and putting it where it waits. Of libcurl
-//! the C library's word for the size of a block is counted, which is a few bytes more than was
-//! asked for.
+//! Each figure is from a process of its own, which counts its allocations between the moment before
+//! the first request and the moment when the server holds all of them. The kernel's memory for a
+//! socket is the same for all and not included. Connections are spread over the server's addresses,
+//! so that ports do not run out before descriptors do. Processor time is that of opening:
+//! connecting, sending the request, and storing it. For libcurl, block sizes are the C library's,
+//! which are a few bytes larger than requested.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -21,16 +20,16 @@ use crate::job::{Client, Cost, Job, Outcome, Workload};
 use crate::machine;
 use crate::server::Reached;
 
-/// What asks this program for one of [`Waiting`].
+/// The argument that starts this program for one kind of [`Waiting`].
 pub(crate) const ASKED: &str = "--waiting";
 
-/// Held polls that are measured in any case.
+/// The number of held polls that is always measured.
 pub(crate) const POLLS: usize = 10_000;
 
-/// Delayed requests that are pending.
+/// The number of pending delayed requests.
 pub(crate) const DELAYED: usize = 100_000;
 
-/// Of the descriptors of a process, those that are not for polls.
+/// The number of a process's descriptors that are not for polls.
 const SPARE_DESCRIPTORS: usize = 100;
 
 const HOLDERS: [Client; 7] = [
@@ -51,9 +50,9 @@ const DELAYERS: [Waiting; 5] = [
     Waiting::DelayQueue,
 ];
 
-/// How many libcurl can hold as the curl crate builds it: curl-sys 0.4.91 does not tell libcurl
-/// 8.22 of `poll`, so that a connection is waited for by `select`, which knows no descriptor above
-/// 1,023. `CFLAGS=-DHAVE_POLL` tells it, and lifts this; a poll costs the same then.
+/// The most that libcurl can hold as the curl crate builds it: curl-sys 0.4.91 does not define
+/// `HAVE_POLL` for libcurl 8.22, so libcurl waits with `select`, which supports no descriptor above
+/// 1,023. `CFLAGS=-DHAVE_POLL` lifts this limit; the cost of a poll is then the same.
 const BY_SELECT: usize = 1000;
 
 /// Whose requests wait.
@@ -64,7 +63,7 @@ pub(crate) enum Whose {
     Waiting(Waiting),
 }
 
-/// What so many waiting requests cost one client.
+/// The cost of this many waiting requests for one client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) whose: Whose,
@@ -73,25 +72,25 @@ pub(crate) struct Row {
     pub(crate) costs: Result<Vec<Cost>, String>,
 }
 
-/// What one of them costs: the median of the repeats.
+/// The cost of one of them: the median of the repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Each {
     pub(crate) heap_bytes: f64,
     pub(crate) resident_bytes: f64,
     pub(crate) allocations: f64,
     pub(crate) processor_seconds: f64,
-    /// Requests that did not come to wait, of all repeats.
+    /// Requests that failed to wait, in all repeats.
     pub(crate) errors: u64,
 }
 
-/// A job of a process that has things wait.
+/// The job of a process that measures waiting requests.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ask {
     waiting: Waiting,
     job: Job,
 }
 
-/// Has things wait, and prints what that costs; both are JSON.
+/// Makes requests wait, and prints the cost; both are JSON.
 pub(crate) fn run(ask: &str) -> Result<(), Box<dyn Error>> {
     machine::end_with_parent(clients::JOB_SECONDS);
     let Ask { waiting, job } = serde_json::from_str(ask)?;
@@ -100,8 +99,8 @@ pub(crate) fn run(ask: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Held polls: [`POLLS`] of them, and as many as this machine has descriptors, ports and memory
-/// for.
+/// Measures held polls: [`POLLS`] of them, and as many as this machine has descriptors, ports and
+/// memory for.
 pub(crate) fn polls(
     server: &Reached,
     clients: &[Client],
@@ -141,12 +140,12 @@ pub(crate) fn polls(
     Ok(rows)
 }
 
-/// What a poll may take of memory, the kernel's sockets at both ends included: more than the
-/// dearest client does.
+/// The memory that a poll may take, including the kernel's sockets at both ends: more than the most
+/// expensive client does.
 const MEMORY_A_POLL: usize = 64 << 10;
 
-/// Of the descriptors that a process may have, the ports that there are to `addresses`, and half of
-/// the memory that is free: the least.
+/// Returns the least of: the descriptors that a process may have, the ports for connections to
+/// `addresses`, and what fits into half of the free memory.
 fn most_polls(addresses: usize) -> std::io::Result<usize> {
     let files = machine::raise_open_files()?.saturating_sub(SPARE_DESCRIPTORS);
     let ports = machine::ports().map_or(usize::MAX, |ports| ports.saturating_mul(addresses));
@@ -154,7 +153,7 @@ fn most_polls(addresses: usize) -> std::io::Result<usize> {
     Ok(files.min(ports).min(memory))
 }
 
-/// [`DELAYED`] delayed requests.
+/// Measures [`DELAYED`] delayed requests.
 pub(crate) fn delayed(clients: &[Client], repeats: usize) -> Vec<Row> {
     let whose = DELAYERS.map(Whose::Waiting).into_iter();
     let row = |whose| Row {
@@ -214,7 +213,7 @@ impl Row {
 }
 
 impl Whose {
-    /// Whether it is one of these; what is no client's is beside any of them.
+    /// Whether it belongs to one of these clients. Entries without a client are always included.
     fn is_of(self, clients: &[Client]) -> bool {
         let client = match self {
             Self::Client(client) => client,
@@ -235,7 +234,7 @@ impl Whose {
         }
     }
 
-    /// As a table names it.
+    /// Returns the name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Client(Client::Floor) => "floor",
@@ -258,7 +257,7 @@ impl Whose {
     }
 }
 
-/// In Markdown.
+/// Formats the rows in Markdown.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = String::from(
         "| waiting | client | heap B | resident B | allocations | processor µs to open | errors |\n|---|---|---|---|---|---|---|\n",

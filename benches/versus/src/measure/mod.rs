@@ -1,4 +1,4 @@
-//! What is measured, and how the processes that it is measured in are run.
+//! The measurements, and the processes that they run in.
 
 mod callgrind;
 mod child;

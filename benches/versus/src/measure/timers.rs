@@ -1,23 +1,22 @@
-//! Timers among many: what it takes to arm one, to cancel it, and to have it fire.
+//! Timers among many: the cost of arming one, of canceling it, and of its firing.
 //!
-//! A process arms as many as are to be pending, due in ten to twenty minutes, and then measures, in
+//! A process arms as many as should be pending, due in ten to twenty minutes, and then measures, in
 //! batches of a thousand:
 //!
-//! - *any*: cancels timers anywhere among the pending ones, in an order that is all chance, and
-//!   arms others in their places: what a crowd of delayed requests does. Each hits memory that has
-//!   not been touched for long.
+//! - *any*: cancels random timers among the pending ones, and arms others in their places, as many
+//!   delayed requests would. Each access hits memory that was not touched for long.
 //! - *recent*: arms timers and cancels these: the deadline of a request that is soon answered.
 //! - *fire*: arms a hundred thousand that are due within seconds, waits until they are, and takes
 //!   them out.
 //!
-//! What is measured is processor time, which a busy machine moves less than the clock on the wall.
-//! The sets take turns, each run in a process of its own, so that a ratio is of two runs of the
-//! same round. Instructions are the difference between two lengths under callgrind, among fewer
-//! pending ones, since they hardly depend on their number.
+//! This measures processor time, which depends less on the machine's load than wall-clock time. The
+//! sets take turns, each run in a process of its own, so that a ratio compares two runs of the same
+//! round. Instructions are the difference between two lengths under callgrind, with fewer pending
+//! timers, since they hardly depend on that number.
 //!
-//! The wheel is httpstream's own file, included here: what an engine adds to it (a request, a
-//! readback, an id that is never used again, and the answer that each cancelled chain gets) is
-//! measured as the engine's `start` and `cancel`, and is no fair match for a timer alone.
+//! The wheel is httpstream's own file, included here. What an engine adds to it (a request, a
+//! readback, an id that is never reused, and the reply that each canceled chain gets) is measured
+//! through the engine's `start` and `cancel`, which is not comparable to a timer alone.
 
 mod sets;
 
@@ -33,11 +32,11 @@ use crate::meter::Meter;
 use crate::stats::{self, Ratio};
 use crate::{clients, machine};
 
-/// What asks this program for a run.
+/// The argument that starts this program for a run.
 pub(crate) const ASKED: &str = "--timers";
 
 const PENDING: usize = 1_000_000;
-/// Of them, those that are cancelled and replaced.
+/// How many of them are canceled and replaced.
 const REPLACED: usize = 200_000;
 const RECENT: usize = 200_000;
 const FIRED: usize = 100_000;
@@ -46,11 +45,11 @@ const BATCH: usize = 1000;
 /// When pending ones are due, in milliseconds from the start: a run is over long before.
 const FAR: Range<u32> = 600_000..1_200_000;
 /// When those that are to fire are due, counted from before they are armed, which takes a tenth of
-/// the time until the first is; and when all surely are.
+/// the time until the first is due; and when all of them certainly are.
 const NEAR: Range<u32> = 500..800;
 const ALL_DUE_MS: u32 = 810;
 
-/// Among so many, callgrind counts.
+/// The number of pending timers for callgrind.
 const COUNTED_PENDING: usize = 100_000;
 const COUNTED_REPLACED: usize = 20_000;
 
@@ -74,7 +73,7 @@ pub(crate) const SETS: [Set; 6] = [
     Set::Engine,
 ];
 
-/// What one process does.
+/// The job of one process.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Ask {
     set: Set,
@@ -84,23 +83,23 @@ struct Ask {
     fired: usize,
 }
 
-/// What it found, each for one timer.
+/// Its results, per timer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// To arm the pending ones, growth included.
+    /// To arm the pending ones, including growth.
     pub(crate) fill_seconds: f64,
     pub(crate) heap_bytes: f64,
     pub(crate) cancel_seconds: f64,
     pub(crate) arm_seconds: f64,
     /// To arm and to cancel.
     pub(crate) recent_seconds: f64,
-    /// `None`: none were to fire, or this machine was too busy to have them armed before the first
+    /// `None` if none were to fire, or if this machine was too busy to arm them before the first
     /// was due.
     pub(crate) fire_seconds: Option<f64>,
 }
 
 impl Run {
-    /// To cancel one anywhere among the others, and to arm another.
+    /// To cancel a random one, and to arm another.
     pub(crate) fn any_seconds(&self) -> f64 {
         self.cancel_seconds + self.arm_seconds
     }
@@ -112,11 +111,11 @@ pub(crate) struct Row {
     pub(crate) set: Set,
     pub(crate) pending: usize,
     pub(crate) runs: Vec<Run>,
-    /// To cancel one anywhere, and to arm another; or why it was not counted.
+    /// To cancel a random one and to arm another, or why it was not counted.
     pub(crate) instructions: Result<f64, String>,
 }
 
-/// Does one run, and prints what it found; both are JSON.
+/// Does one run, and prints its results; both are JSON.
 pub(crate) fn run(ask: &str) -> Result<(), Box<dyn Error>> {
     machine::end_with_parent(clients::JOB_SECONDS);
     let ask: Ask = serde_json::from_str(ask)?;
@@ -221,7 +220,7 @@ fn millis(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
 }
 
-/// Times on the processor.
+/// Measures processor time.
 struct Watch(f64);
 
 impl Watch {
@@ -234,7 +233,7 @@ impl Watch {
     }
 }
 
-/// What this thread has computed, in seconds.
+/// Returns the processor time of this thread, in seconds.
 fn computed() -> f64 {
     // SAFETY: a time is two integers, which clock_gettime fills in.
     let time = unsafe {
@@ -268,7 +267,7 @@ impl Random {
     }
 }
 
-/// So many rounds, in which the sets take turns; then their instructions, if these are wanted.
+/// Runs this many rounds, in which the sets take turns; then counts instructions, if wanted.
 pub(crate) fn measure(repeats: usize, exact_counts: bool) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut rows: Vec<Row> = SETS.map(Row::new).into();
     for _ in 0..repeats {
@@ -293,14 +292,14 @@ impl Ask {
             recent: RECENT,
             fired: match set {
                 Set::Wheel | Set::DelayQueue | Set::Task | Set::Heap | Set::Tree => FIRED,
-                // It would send them.
+                // The engine would send them.
                 Set::Engine => 0,
             },
         }
     }
 }
 
-/// What one more timer that is replaced takes.
+/// Returns the instructions for replacing one more timer.
 fn instructions(set: Set) -> Result<f64, String> {
     let of = |replaced| {
         let ask = Ask {
@@ -331,31 +330,31 @@ impl Row {
     }
 }
 
-/// Cancelling and arming of the wheel to that of another set, run by run: anywhere, and recently
-/// armed.
+/// Returns the ratios of the wheel's times to those of another set, run by run: for random timers,
+/// and for recent ones.
 pub(crate) fn ratios(wheel: &Row, other: &Row) -> Option<(Ratio, Ratio)> {
     let of = |what: fn(&Run) -> f64| stats::paired_ratio(&wheel.all(what), &other.all(what));
     Some((of(Run::any_seconds)?, of(|run| run.recent_seconds)?))
 }
 
 impl Set {
-    /// As a table names it.
+    /// Returns the name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wheel => "httpstream's wheel",
             Self::DelayQueue => "tokio-util's DelayQueue",
             Self::Task => "a tokio task that sleeps",
-            Self::Heap => "BinaryHeap, cancelled ones left in",
+            Self::Heap => "BinaryHeap, canceled entries left in",
             Self::Tree => "BTreeSet",
-            Self::Engine => "the whole engine: start, cancel and its answer",
+            Self::Engine => "the whole engine: start, cancel and the reply",
         }
     }
 }
 
-/// In Markdown.
+/// Formats the rows in Markdown.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| set | fill ns | any: cancel + arm ns, median (least) | recent: arm + cancel ns, median (least) | fire ns | heap B | instructions, any |\n\
+        "| set | fill ns | any: cancel + arm ns, median (minimum) | recent: arm + cancel ns, median (minimum) | fire ns | heap B | instructions, any |\n\
          |---|---|---|---|---|---|---|\n",
     );
     for row in rows {
@@ -385,7 +384,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         && let Some((any, recent)) = ratios(wheel, queue)
     {
         table += &format!(
-            "\nThe wheel to DelayQueue: any {:.3} ({:.3} to {:.3}), recent {:.3} ({:.3} to {:.3}); median of {} pairs, 95 % interval.\n",
+            "\nThe wheel relative to DelayQueue: any {:.3} ({:.3} to {:.3}), recent {:.3} ({:.3} to {:.3}); median of {} pairs, 95 % interval.\n",
             any.median,
             any.low,
             any.high,

@@ -1,4 +1,4 @@
-//! What it must show: each bar, its goal, and what was measured.
+//! The limits that httpstream must meet, its goals, and the measured values.
 
 use super::Measured;
 use crate::clients::waiting::Waiting;
@@ -13,7 +13,7 @@ use crate::scene::{
 };
 use crate::stats::{self, Ratio};
 
-/// Something that has to be at most so much.
+/// A measure with an upper limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
     pub(crate) measure: String,
@@ -25,7 +25,7 @@ pub(crate) struct Bar {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The bar and the goal.
+    /// Both the limit and the goal are met.
     Goal,
     Met,
     Missed,
@@ -48,7 +48,7 @@ impl Bar {
         self
     }
 
-    /// Of what was measured, before anything is rounded.
+    /// Judges the measured value before any rounding.
     pub(crate) fn verdict(&self) -> Verdict {
         let Some(measured) = self.measured else {
             return Verdict::NotMeasured;
@@ -63,8 +63,8 @@ impl Bar {
     }
 }
 
-/// So that what is a little over a bar does not read as the bar: with three digits behind the point
-/// below ten, with one below a hundred thousand.
+/// Formats a value so that one slightly over a limit does not look like the limit: with three
+/// decimals below ten, with one below a hundred thousand.
 pub(crate) fn figure(value: f64) -> String {
     let digits = match value.abs() {
         0.0..10.0 => 3,
@@ -78,13 +78,13 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// System calls are the difference of two runs in which the kernel interrupts what it likes:
-/// hundredths are what the bars are given in.
+/// System calls are the difference between two runs in which the kernel causes extra calls, so they
+/// are rounded to hundredths, like the limits.
 fn in_hundredths(calls: f64) -> f64 {
     (calls * 100.0).round() / 100.0
 }
 
-/// Of processor time, round by round.
+/// Returns the ratio of processor times, round by round.
 pub(super) fn cpu_ratio(
     measured: &Measured,
     ours: (Client, Scene),
@@ -121,13 +121,13 @@ fn instructions(measured: &Measured) -> Vec<Bar> {
         Bar::new("instructions, small, C=1", 4500.0, 3000.0, ours(SMALL_1)),
         Bar::new("instructions, small, C=50", 4500.0, 3000.0, ours(SMALL_50)),
         Bar::new(
-            "instructions, small, C=1, of hyper conn's",
+            "instructions, small, C=1, relative to hyper-conn",
             0.30,
             None,
             to_hyper(SMALL_1),
         ),
         Bar::new(
-            "instructions, small, C=50, of hyper conn's",
+            "instructions, small, C=50, relative to hyper-conn",
             0.30,
             None,
             to_hyper(SMALL_50),
@@ -166,7 +166,7 @@ fn calls(measured: &Measured) -> Vec<Bar> {
     vec![
         Bar::new("system calls, small, C=1", 3.0, 3.0, every(SMALL_1)),
         Bar::new(
-            "system calls but waits, small, C=50",
+            "system calls except waits, small, C=50",
             2.0,
             2.0,
             calls(SMALL_50).map(calls_but_waits).map(in_hundredths),
@@ -200,11 +200,11 @@ fn timers(measured: &Measured) -> Vec<Bar> {
     };
     vec![
         bar(
-            "timer among 1,000,000, cancelled anywhere and armed, of DelayQueue's",
+            "timer among 1,000,000, random cancel and arm, relative to DelayQueue",
             ratios.map(|(any, _)| any),
         ),
         bar(
-            "timer among 1,000,000, armed and soon cancelled, of DelayQueue's",
+            "timer among 1,000,000, arm and early cancel, relative to DelayQueue",
             ratios.map(|(_, recent)| recent),
         ),
     ]
@@ -219,7 +219,7 @@ fn processor_time(measured: &Measured) -> Vec<Bar> {
         (Client::CurlMulti, SMALL_1000, 0.20),
     ];
     let bar = |(peer, scene, bar): (Client, Scene, f64)| {
-        let measure = format!("CPU, {scene}, of {}'s, upper end", peer.name());
+        let measure = format!("CPU, {scene}, relative to {}, upper end", peer.name());
         upper_end(measured, &measure, bar, (peer, scene), scene)
     };
     rows.into_iter().map(bar).collect()
@@ -239,7 +239,7 @@ fn upper_end(
 fn interval(ratio: Option<Ratio>) -> String {
     match ratio {
         Some(Ratio { median, low, high }) => {
-            format!("median {median:.2}, 95 % of {low:.2} to {high:.2}")
+            format!("median {median:.2}, 95 % interval {low:.2} to {high:.2}")
         }
         None => String::new(),
     }
@@ -252,12 +252,12 @@ fn https(measured: &Measured) -> Vec<Bar> {
     };
     let ratio = outside(Client::Httpstream).zip(outside(Client::HyperConn));
     let remark = ratio.map_or(String::new(), |(ours, theirs)| {
-        format!("{ours:.0} of {theirs:.0}")
+        format!("{ours:.0} vs. {theirs:.0}")
     });
     let ratio = ratio.map(|(ours, theirs)| ours / theirs);
     vec![
         Bar::new(
-            "instructions outside rustls, https, C=50, of hyper's",
+            "instructions outside rustls, https, C=50, relative to hyper",
             0.60,
             0.45,
             ratio,
@@ -265,7 +265,7 @@ fn https(measured: &Measured) -> Vec<Bar> {
         .remark(remark),
         upper_end(
             measured,
-            "CPU, https, C=50, of hyper's, upper end",
+            "CPU, https, C=50, relative to hyper, upper end",
             0.90,
             (Client::HyperConn, TLS),
             TLS,
@@ -285,7 +285,7 @@ fn large_bodies(measured: &Measured) -> Vec<Bar> {
         });
         bars.push(
             Bar::new(
-                &format!("CPU, {title}, of the best peer's"),
+                &format!("CPU, {title}, relative to the best peer"),
                 1.05,
                 1.0,
                 ratio.map(|ratio| ratio.median),
@@ -310,7 +310,7 @@ fn large_bodies(measured: &Measured) -> Vec<Bar> {
     bars
 }
 
-/// The one with the least median; the floor is none.
+/// Returns the client with the least median, not counting the floor and httpstream.
 fn best_peer(measured: &Measured, scene: Scene) -> Option<Client> {
     let median = |client| stats::median(&measured.timed(client, scene)?.cpu_seconds());
     CLIENTS
@@ -324,13 +324,13 @@ fn best_peer(measured: &Measured, scene: Scene) -> Option<Client> {
 fn pipelined(measured: &Measured) -> Vec<Bar> {
     let ours = (Client::Httpstream, PIPELINED);
     let ratio = cpu_ratio(measured, ours, (Client::Floor, PIPELINED));
-    let measure = format!("CPU, {DEPTH} pipelined, of the floor's unpipelined at C=50");
+    let measure = format!("CPU, {DEPTH} pipelined, relative to the floor unpipelined at C=50");
     vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
 }
 
-/// At the most connections that there are, over one, and over the least at any number: one is alone
-/// in that it pays for a wait with each answer, so that a growth behind it does not show. What the
-/// floor makes of the same sockets is in the remark.
+/// Compares the largest number of connections with one, and with the least figure at any number: a
+/// single connection alone pays for a wait with each answer, which would hide growth after it. The
+/// remark has the floor's figure for the same sockets.
 fn growth(measured: &Measured) -> Vec<Bar> {
     let mut bars = Vec::new();
     for (way, words) in [(Way::AllBusy, "all busy"), (Way::FiftyBusy, "50 busy")] {
@@ -344,8 +344,9 @@ fn growth(measured: &Measured) -> Vec<Bar> {
                 ("the least at any number", |growth| growth.from_least),
             ];
             for (base, ratio) in ratios {
-                let measure = format!("{measure} at{open} connections, {words}, of that at {base}");
-                let floor = floor.map(|floor| format!("the floor {}", figure(ratio(floor))));
+                let measure =
+                    format!("{measure} at{open} connections, {words}, relative to {base}");
+                let floor = floor.map(|floor| format!("floor: {}", figure(ratio(floor))));
                 bars.push(
                     Bar::new(&measure, bar, None, ours.map(ratio))
                         .remark(floor.unwrap_or_default()),
@@ -361,8 +362,8 @@ fn growth(measured: &Measured) -> Vec<Bar> {
     bars
 }
 
-/// Heap of a held connection where there are most, of that where there are a thousand: with fewer,
-/// what an engine has once is most of it.
+/// Compares the heap per held connection at the largest number with that at a thousand: with fewer,
+/// most of it is what an engine has once.
 fn linear_memory(measured: &Measured) -> Bar {
     let ours: Vec<&Grown> = measured
         .growth
@@ -376,7 +377,7 @@ fn linear_memory(measured: &Measured) -> Bar {
         .is_some_and(|(few, most)| few.open < most.open);
     let ratio = bytes(most).zip(bytes(few)).filter(|_| is_grown);
     let open = most.map_or(String::new(), |most| format!(" {}", most.open));
-    let measure = format!("heap of a held connection at{open}, of that at 1000");
+    let measure = format!("heap per held connection at{open}, relative to 1000");
     Bar::new(&measure, 1.0, None, ratio.map(|(most, few)| most / few))
 }
 
@@ -421,12 +422,12 @@ mod tests {
 
     fn nothing() -> Measured {
         let Ok(Asked::Run(options)) = Options::parse(&[]) else {
-            panic!("nothing asked for is everything");
+            panic!("the default measures everything");
         };
         Measured::new(Header::new(&options, Cores::One))
     }
 
-    /// Microseconds of a request, by round.
+    /// Makes runs from the microseconds of a request, by round.
     fn timed(client: Client, scene: Scene, rounds: &[f64]) -> Timed {
         let cost = |&microseconds: &f64| Cost {
             user_seconds: microseconds,
@@ -442,7 +443,7 @@ mod tests {
 
     fn measured_of(bars: &[Bar], measure: &str) -> Option<f64> {
         let bar = bars.iter().find(|bar| bar.measure == measure);
-        bar.unwrap_or_else(|| panic!("{measure:?} is none of {bars:?}"))
+        bar.unwrap_or_else(|| panic!("{measure:?} is not in {bars:?}"))
             .measured
     }
 
@@ -455,10 +456,10 @@ mod tests {
             timed(Client::HyperConn, SMALL_50, &[10.0; 15]),
         ];
         let bars = processor_time(&measured);
-        // The median is 0.6; of the rounds a third are 0.7.
-        let measure = "CPU, small, C=50, of hyper-conn's, upper end";
+        // The median is 0.6; a third of the rounds have 0.7.
+        let measure = "CPU, small, C=50, relative to hyper-conn, upper end";
         assert_eq!(measured_of(&bars, measure), Some(0.7));
-        let measure = "CPU, small, C=50, of curl-multi's, upper end";
+        let measure = "CPU, small, C=50, relative to curl-multi, upper end";
         assert_eq!(measured_of(&bars, measure), None);
     }
 
@@ -472,7 +473,7 @@ mod tests {
             timed(Client::CurlMulti, HUGE, &[2.0]),
         ];
         let bars = large_bodies(&measured);
-        let measure = "CPU, 1 MiB collected, of the best peer's";
+        let measure = "CPU, 1 MiB collected, relative to the best peer";
         assert_eq!(measured_of(&bars, measure), Some(1.5));
     }
 
@@ -499,16 +500,16 @@ mod tests {
             .into();
         let bars = growth(&measured);
         for (measure, expected) in [
-            ("CPU at 15000 connections, all busy, of that at one", 0.5),
+            ("CPU at 15000 connections, all busy, relative to one", 0.5),
             (
-                "CPU at 15000 connections, all busy, of that at the least at any number",
+                "CPU at 15000 connections, all busy, relative to the least at any number",
                 2.0,
             ),
             (
-                "CPU at 15000 connections, 50 busy, of that at the least at any number",
+                "CPU at 15000 connections, 50 busy, relative to the least at any number",
                 1.5,
             ),
-            ("heap of a held connection at 15000, of that at 1000", 0.95),
+            ("heap per held connection at 15000, relative to 1000", 0.95),
         ] {
             assert_eq!(measured_of(&bars, measure), Some(expected), "{measure}");
         }

@@ -1,5 +1,5 @@
-//! The charts, as SVG: bars that lie, so that names have room, and lines for growth. Every axis
-//! begins at zero.
+//! The charts, as SVG: horizontal bars, which leave room for names, and lines for growth. Every
+//! axis begins at zero.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,22 +17,22 @@ use crate::stats;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const WIDTH: u32 = 860;
-/// Of a bar, and as much again between two rows.
+/// The height of a bar, and of the gap between two rows.
 const BAR: u32 = 15;
-/// What a chart has around what is drawn in it: title, labels of the axis, margins.
+/// The space around the drawing: title, axis labels, margins.
 const AROUND: u32 = 110;
 const GRID: RGBColor = RGBColor(220, 220, 220);
 const INK: RGBColor = RGBColor(40, 40, 40);
-/// They differ in lightness too.
+/// They differ in lightness, too.
 const COLOURS: [RGBColor; 3] = [
     RGBColor(158, 202, 225),
     RGBColor(66, 146, 198),
     RGBColor(8, 69, 148),
 ];
-/// Ours.
+/// httpstream's color.
 const WARM: RGBColor = RGBColor(217, 95, 2);
 
-/// Draws what there are figures for.
+/// Draws the charts for which there are figures.
 pub(super) fn all(measured: &Measured, directory: &Path) -> Result<()> {
     let cpu = |client, scene| {
         let seconds = measured.timed(client, scene)?.cpu_seconds();
@@ -87,7 +87,7 @@ pub(super) fn all(measured: &Measured, directory: &Path) -> Result<()> {
     )
 }
 
-/// A name and a colour for each.
+/// Returns a name and a color for each.
 fn scenes(scenes: &[Scene], name: impl Fn(&Scene) -> String) -> Vec<(String, RGBColor)> {
     let colours = COLOURS.iter().skip(COLOURS.len() - scenes.len());
     scenes.iter().map(name).zip(colours.copied()).collect()
@@ -108,7 +108,7 @@ fn rows(
         .collect()
 }
 
-/// Lying bars, a group for each row.
+/// Horizontal bars, with a group for each row.
 struct Bars {
     title: &'static str,
     axis: &'static str,
@@ -127,11 +127,11 @@ impl Bars {
         let height = BAR * (rows * (bars + 1)) as u32 + AROUND;
         let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
-        // Downwards, in bars; the empty one between two rows is half above and half below.
+        // Downwards, in units of bars; the gap between two rows is half above and half below.
         let mut chart = ChartBuilder::on(&root)
             .caption(self.title, font(18))
             .margin(16)
-            // The figure behind the longest bar.
+            // Room for the figure next to the longest bar.
             .margin_right(80)
             .x_label_area_size(44)
             .y_label_area_size(104)
@@ -189,7 +189,7 @@ fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// `12,345`; below a hundred with one digit behind the point.
+/// Formats `12,345`; below a hundred with one decimal.
 fn with_commas(figure: f64) -> String {
     if figure < 100.0 && figure.fract() > 0.05 {
         return format!("{figure:.1}");
@@ -205,7 +205,7 @@ fn with_commas(figure: f64) -> String {
     text
 }
 
-/// The floor and httpstream over the number of connections, whose axis is logarithmic.
+/// Draws the floor and httpstream over the number of connections, on a logarithmic axis.
 fn growth(
     measured: &Measured,
     title: &str,
@@ -221,7 +221,7 @@ fn growth(
             .filter_map(|grown| Some((grown.open as f64, figure(grown)?)))
             .collect()
     };
-    // The names stand apart, also where the lines end together.
+    // The names are offset, in case the lines end at the same height.
     let lines = [
         (Client::Httpstream, WARM, -8, line(Client::Httpstream)),
         (Client::Floor, COLOURS[2], 8, line(Client::Floor)),
@@ -239,7 +239,7 @@ fn growth(
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(72)
-        // The names of the lines stand behind their ends.
+        // The names of the lines are next to their ends.
         .margin_right(110)
         .build_cartesian_2d((1.0..widest).log_scale(), 0.0..most * 1.15)?;
     chart
@@ -279,35 +279,35 @@ mod tests {
 
     const REFRESH: &str = "VERSUS_DRAW_CHARTS";
 
-    /// The run that the documentation shows.
+    /// Reads the run that the documentation shows.
     fn recorded() -> Measured {
         let json = super::super::docs().join("versus.json");
         let json = fs::read_to_string(json).expect("a run is recorded");
-        serde_json::from_str(&json).expect("it is a run")
+        serde_json::from_str(&json).expect("a recorded run")
     }
 
     #[test]
     fn the_charts_in_the_documentation_show_the_recorded_run() {
         let docs = super::super::docs();
         if std::env::var_os(REFRESH).is_some() {
-            all(&recorded(), &docs).expect("they are drawn");
+            all(&recorded(), &docs).expect("the charts are drawn");
         }
         let directory = std::env::temp_dir().join(format!("versus-charts-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
-        all(&recorded(), &directory).expect("they are drawn");
+        all(&recorded(), &directory).expect("the charts are drawn");
         let mut charts = 0;
-        for drawn in fs::read_dir(&directory).expect("it is there") {
+        for drawn in fs::read_dir(&directory).expect("the directory exists") {
             let drawn = drawn.expect("a file").path();
-            let shown = docs.join(drawn.file_name().expect("it has a name"));
+            let shown = docs.join(drawn.file_name().expect("a file name"));
             let read = |path: &Path| fs::read_to_string(path).expect("a chart");
             assert!(
                 read(&drawn) == read(&shown),
-                "{shown:?} is another chart; draw it: {REFRESH}=1 cargo test -p versus charts"
+                "{shown:?} is outdated; redraw it with {REFRESH}=1 cargo test -p versus charts"
             );
             charts += 1;
         }
         assert_eq!(charts, 5);
-        fs::remove_dir_all(&directory).expect("it is ours");
+        fs::remove_dir_all(&directory).expect("the directory can be removed");
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn nothing_is_drawn_of_nothing() {
         let measured = Measured::new(recorded().header);
-        all(&measured, Path::new("/nowhere")).expect("nothing is written");
+        all(&measured, Path::new("/nowhere")).expect("no chart is drawn");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! When, where and of what a run was.
+//! When and where a run was made, and with which versions.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Cores;
 use crate::options::Options;
 
-/// What was resolved when this was compiled.
+/// The versions that were resolved when this was compiled.
 const LOCKED: &str = include_str!("../../../../Cargo.lock");
 const PACKAGES: [&str; 12] = [
     "httpstream",
@@ -27,7 +27,7 @@ const PACKAGES: [&str; 12] = [
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
-    /// Of the day, in UTC.
+    /// The day, in UTC.
     pub(crate) date: String,
     pub(crate) command: String,
     pub(crate) processor: String,
@@ -37,7 +37,7 @@ pub(crate) struct Header {
     /// Of each package, and of libcurl.
     pub(crate) versions: Vec<(String, String)>,
     pub(crate) repeats: usize,
-    /// What the whole run took.
+    /// The duration of the whole run.
     pub(crate) seconds: f64,
 }
 
@@ -81,10 +81,10 @@ fn processor(cpuinfo: &str) -> &str {
         .map_or("unknown", |(_, name)| name)
 }
 
-/// `2026-01-31`, from days since 1970-01-01 (Hinnant, "chrono-compatible low-level date
+/// Returns `2026-01-31`, from days since 1970-01-01 (Hinnant, "chrono-compatible low-level date
 /// algorithms").
 fn date(days: u64) -> String {
-    // Days of a 400-year era that begins with a March, so that the leap day is the last of a year.
+    // Days of a 400-year era that begins in March, so that the leap day is the last of a year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

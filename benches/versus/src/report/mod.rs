@@ -1,4 +1,4 @@
-//! What is said of a run: tables, JSON with every single run, and charts.
+//! The report of a run: tables, JSON with every single run, and charts.
 
 mod bars;
 mod charts;
@@ -22,7 +22,7 @@ use crate::measure::timers;
 use crate::options::{Destination, Options};
 use crate::scene::Scene;
 
-/// All that was measured in one run.
+/// Everything that was measured in one run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) header: Header,
@@ -54,7 +54,7 @@ impl Measured {
             .find(|timed| timed.client == client && timed.scene == scene)
     }
 
-    /// Heap of one of so many that wait, in bytes.
+    /// Returns the heap bytes per waiting request, where this many wait.
     fn waiting_bytes(&self, whose: Whose, waiting: usize) -> Option<f64> {
         let row = self
             .waiting
@@ -81,7 +81,7 @@ fn find<T>(all: &[Counted<T>], client: Client, scene: Scene) -> Option<&Counted<
         .find(|counted| counted.client == client && counted.scene == scene)
 }
 
-/// Prints the tables, and writes everything to files.
+/// Prints the tables, and writes all files.
 pub(crate) fn publish(measured: &Measured, options: &Options) -> Result<(), Box<dyn Error>> {
     let directory = match options.destination {
         Destination::Target => bench::target_dir()?,

@@ -12,7 +12,7 @@ use crate::measure::{held, timers};
 use crate::scene::{CLIENTS, SMALL_1, Scene};
 use crate::stats::{self, Ratio};
 
-/// A table whose cells are text.
+/// A table of text cells.
 struct Table {
     text: String,
 }
@@ -30,7 +30,7 @@ impl Table {
 
     fn row(&mut self, cells: &[String]) {
         for cell in cells {
-            // A bar would end the cell.
+            // A vertical bar would end the cell.
             let _ = write!(self.text, "| {} ", cell.replace('|', "\\|"));
         }
         self.text += "|\n";
@@ -41,39 +41,39 @@ pub(super) fn all(measured: &Measured) -> String {
     let mut text = header(&measured.header);
     let bars = bars::all(measured);
     if bars.iter().any(|bar| bar.measured.is_some()) {
-        text += "## Bars\n\n";
+        text += "## Limits\n\n";
         text += &bars_table(&bars);
     }
     if !measured.cpu.is_empty() {
-        text += "\n## Processor time\n\nUser and system time of a request in µs: the median of all rounds (the least). Beside what is pipelined the floor sends one after the other, C=50.\n\n";
+        text += "\n## Processor time\n\nUser and system time per request in µs: the median of all rounds (the minimum). In the pipelined column, the floor sends one request after another, C=50.\n\n";
         text += &cpu(measured);
-        text += "\nhttpstream's share of it: the median of the paired ratios (the upper end of their 95 % interval).\n\n";
+        text += "\nhttpstream's time relative to each client's: the median of the paired ratios (the upper end of their 95 % interval).\n\n";
         text += &ratios(
             measured,
             |client| client != Client::Httpstream,
             Client::Httpstream,
         );
-        text += "\nAs a multiple of the floor's.\n\n";
+        text += "\nEach client's time as a multiple of the floor's.\n\n";
         text += &multiples_of_floor(measured);
-        text += "\n## Time on the wall\n\nOf a request in µs, the median of all rounds; at C=1 the median latency.\n\n";
+        text += "\n## Wall-clock time\n\nPer request in µs, the median of all rounds; at C=1 the median latency.\n\n";
         text += &wall(measured);
-        text += "\n## Allocations\n\nOf a request, in the steady state (bytes).\n\n";
+        text += "\n## Allocations\n\nPer request, in the steady state (bytes).\n\n";
         text += &allocations(measured);
     }
     if !measured.instructions.is_empty() {
-        text += "\n## Instructions\n\nUser-space instructions of a request; for https in brackets those outside rustls and its provider.\n\n";
+        text += "\n## Instructions\n\nUser-space instructions per request; for https, those outside rustls and its provider in parentheses.\n\n";
         text += &instructions(measured);
     }
     if !measured.calls.is_empty() {
-        text += "\n## System calls\n\nOf a request; in brackets without waits for readiness.\n\n";
+        text += "\n## System calls\n\nPer request; without waits for readiness in parentheses.\n\n";
         text += &calls(measured);
     }
     if !measured.waiting.is_empty() {
-        text += "\n## Waiting\n\nHeld polls and delayed requests, for each of them.\n\n";
+        text += "\n## Waiting\n\nHeld polls and delayed requests: the cost of each.\n\n";
         text += &held::table(&measured.waiting);
     }
     if !measured.timers.is_empty() {
-        text += "\n## Timers\n\nAmong 1,000,000 pending; processor time of each timer.\n\n";
+        text += "\n## Timers\n\nAmong 1,000,000 pending; processor time per timer.\n\n";
         text += &timers::table(&measured.timers);
     }
     if !measured.growth.is_empty() {
@@ -106,7 +106,7 @@ fn header(header: &Header) -> String {
 }
 
 fn bars_table(bars: &[bars::Bar]) -> String {
-    let columns = ["measure", "bar", "goal", "measured", "", "remark"];
+    let columns = ["measure", "limit", "goal", "measured", "", "remark"];
     let mut table = Table::new(&columns.map(str::to_owned));
     for bar in bars {
         table.row(&[
@@ -115,7 +115,7 @@ fn bars_table(bars: &[bars::Bar]) -> String {
             bar.goal.map_or("–".to_owned(), bars::figure),
             bar.measured.map_or("–".to_owned(), bars::figure),
             match bar.verdict() {
-                Verdict::Goal => "met, goal too",
+                Verdict::Goal => "met, and the goal",
                 Verdict::Met => "met",
                 Verdict::Missed => "**missed**",
                 Verdict::NotMeasured => "not measured",
@@ -151,7 +151,7 @@ fn by_scene(
     table.text
 }
 
-/// Each once, in the order of the steps.
+/// Returns each scene once, in the order of the steps.
 fn scenes(all: impl Iterator<Item = Scene>) -> Vec<Scene> {
     let mut scenes = Vec::new();
     for scene in all {
@@ -250,9 +250,9 @@ fn growth(measured: &Measured) -> String {
         "open connections",
         "client",
         "busy",
-        "CPU µs a request",
-        "instructions a request",
-        "heap B a held connection",
+        "CPU µs per request",
+        "instructions per request",
+        "heap B per held connection",
     ];
     let mut table = Table::new(&columns.map(str::to_owned));
     for grown in &measured.growth {
@@ -276,7 +276,7 @@ fn growth(measured: &Measured) -> String {
     table.text
 }
 
-/// What has no figure, and why; once for each client and reason.
+/// Lists missing figures and their reasons, once for each client and reason.
 fn missing(measured: &Measured) -> String {
     let mut reasons: Vec<(Client, String, Vec<String>)> = Vec::new();
     let mut note = |client: Client, why: &str, what: String| {
@@ -310,7 +310,7 @@ fn missing(measured: &Measured) -> String {
     if reasons.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&["client", "has no figure for", "because"].map(str::to_owned));
+    let mut table = Table::new(&["client", "no figure for", "because"].map(str::to_owned));
     for (client, why, whats) in reasons {
         table.row(&[client.name().to_owned(), whats.join("; "), why]);
     }

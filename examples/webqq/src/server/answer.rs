@@ -1,4 +1,4 @@
-//! How answers are written.
+//! Constructors for answers.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ impl Answer {
         Self::new(200, "application/json; charset=utf-8", body.to_string())
     }
 
-    /// All is well, and this is what was asked for.
+    /// A successful answer with this result.
     pub(crate) fn result(result: Value) -> Self {
         Self::json(&json!({"retcode": 0, "result": result}))
     }
@@ -47,7 +47,7 @@ impl Answer {
         Self::new(status, "text/plain", format!("status {status}\n"))
     }
 
-    /// The answer of PTLOGIN: `url` is where to go next.
+    /// PTLOGIN's answer. `url` is the next page to fetch.
     pub(crate) fn ptui(code: u16, url: &str, message: &str, nick: &str) -> Self {
         Self::html(format!(
             "ptuiCB('{code}','0','{url}','0','{message}', '{nick}');"
@@ -63,7 +63,7 @@ impl Answer {
         self
     }
 
-    /// Sets a cookie, spelled as `line` has it.
+    /// Sets a cookie, spelled exactly as in `line`.
     pub(crate) fn cookie(self, line: impl Into<String>) -> Self {
         self.with("set-cookie", line)
     }

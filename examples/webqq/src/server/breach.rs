@@ -1,4 +1,4 @@
-//! The rules that a call can break, and what is answered to each breach.
+//! The rules that a call can break, and the answer to each breach.
 
 use super::step::Step;
 use super::wire::Answer;
@@ -13,7 +13,7 @@ pub(crate) enum Rule {
     Referer,
     Origin,
     Cookie,
-    /// What a full login gave.
+    /// The tokens of a full login.
     Keys,
     Session,
     Hash,
@@ -23,7 +23,7 @@ pub(crate) enum Rule {
     Number,
     Length,
     SecondPoll,
-    /// Counters count upwards.
+    /// Counters must increase.
     Order,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Breach {
     pub(crate) provoked: bool,
 }
 
-/// `Err` is the first rule that was found broken.
+/// `Err` contains the first broken rule.
 pub(crate) type Checked = Result<(), Breach>;
 
 impl Rule {
@@ -61,7 +61,7 @@ impl Breach {
         Self { provoked, ..self }
     }
 
-    /// What the real server answered.
+    /// Returns the real server's answer to this breach.
     pub(crate) fn answer(&self, step: Step) -> Answer {
         use Rule::{Code, Cookie, Hash, Keys, Length, Method, Number, Order};
         use Rule::{Origin, Pace, Parameter, Referer, Scheme, SecondPoll, Session};
@@ -94,7 +94,7 @@ impl Breach {
     }
 }
 
-/// A call that no account can be told from.
+/// A call that cannot be attributed to an account.
 pub(crate) fn nobody() -> Breach {
-    Rule::Session.broken("this is no call of an account here")
+    Rule::Session.broken("not a call of any account here")
 }

@@ -1,4 +1,4 @@
-//! What a call has to be: the list of checks for each step.
+//! The checks that each step's calls must pass.
 
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ use super::step::Step;
 use super::visit::Visit;
 use super::wire::{Answer, Scheme};
 
-/// What was on its way while something changed cannot know of it, for so long.
+/// How long a call that was in flight during a change is excused.
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 impl Visit<'_> {
-    /// Nothing excuses this one: what is https must never be seen by others on the way.
+    /// Checks the scheme. Nothing excuses a wrong one: a call meant for https must never be
+    /// readable on the network.
     pub(crate) fn check_scheme(&self) -> Checked {
         let came = self.call.scheme;
         let meant = match self.house.settings.https {
@@ -28,13 +29,13 @@ impl Visit<'_> {
         };
         match meant {
             Some(meant) if meant != came => {
-                Err(Rule::Scheme.broken(format!("is {meant}, and came over {came}")))
+                Err(Rule::Scheme.broken(format!("is {meant}, but came over {came}")))
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// What holds for a call whoever makes it.
+    /// Checks what does not depend on the account.
     pub(crate) fn check_form(&self) -> Checked {
         let method = self.step.method();
         Rule::Method.unless(self.call.method == method, "wrong method")?;
@@ -42,14 +43,17 @@ impl Visit<'_> {
         let flaw = parameters::flaw(self.step, self.call, &self.r);
         flaw.map_or(Ok(()), |flaw| Err(Rule::Parameter.broken(flaw)))?;
         let is_strange = self.step == Step::Weather && self.call.header("cookie").is_some();
-        Rule::Cookie.unless(!is_strange, "the weather is told a cookie of somebody else")
+        Rule::Cookie.unless(
+            !is_strange,
+            "the weather service gets a cookie of another site",
+        )
     }
 
     fn check_referer(&self) -> Checked {
         let referer = self.call.header("referer").unwrap_or_default();
         let host = host_of(referer);
         let is_web2 = matches!(host, "s.web2.qq.com" | "d.web2.qq.com");
-        // A client that follows redirects may leave it out, or name the last hop.
+        // After a redirect a client may omit it, or name the last hop.
         let is_first = self.call.query("hop").is_none();
         let is_good = match self.step {
             Step::CheckSig => !referer.is_empty() || !is_first,
@@ -65,7 +69,7 @@ impl Visit<'_> {
     }
 }
 
-/// The host of a http or https URL.
+/// Returns the host of an http or https URL.
 fn host_of(url: &str) -> &str {
     let rest = url
         .strip_prefix("http://")
@@ -75,7 +79,7 @@ fn host_of(url: &str) -> &str {
 }
 
 impl Seat {
-    /// Everything that is checked before a step does its work, in this order.
+    /// Runs all checks that precede a step's work, in this order.
     pub(crate) fn admit(&self, visit: &Visit<'_>) -> Checked {
         visit.check_form()?;
         match visit.step {
@@ -114,7 +118,7 @@ impl Seat {
     }
 
     fn check_attempt(&self) -> Checked {
-        let breach = || Rule::Parameter.broken("no CHECK has come before");
+        let breach = || Rule::Parameter.broken("no CHECK came before");
         match &self.attempt {
             Some(_) => Ok(()),
             None => Err(breach().provoked_if(!self.was_online)),
@@ -139,7 +143,7 @@ impl Seat {
         let is_given = brought(visit.call, "ptvfsession") == Some(&given);
         Rule::Cookie.unless(is_given, "cookie ptvfsession is missing or wrong")?;
         let code = match &attempt.code {
-            Code::Wanted => return Err(Rule::Code.broken("a captcha is wanted")),
+            Code::Wanted => return Err(Rule::Code.broken("a captcha is required")),
             Code::Given(code) => code,
             Code::Picture { text, serial, .. } => {
                 let given = mint.token(Kind::CaptchaCookie, number, *serial);
@@ -182,7 +186,7 @@ impl Seat {
         self.check_cookies(visit)
     }
 
-    /// `clientid` and `psessionid` stand in the form, and again in `r`.
+    /// `clientid` and `psessionid` must be the same in the form and in `r`.
     fn check_twins(&self, visit: &Visit<'_>) -> Checked {
         let is_twin = |name: &str| visit.call.form(name) == visit.parameter(name).as_deref();
         Rule::Parameter.unless(
@@ -212,11 +216,11 @@ impl Seat {
         self.check_session(visit, Kind::Vfwebqq, &vfwebqq)
     }
 
-    /// Whether `token` is of the present session.
+    /// Whether `token` belongs to the present session.
     fn check_session(&self, visit: &Visit<'_>, kind: Kind, token: &str) -> Checked {
         let read = visit.house.mint.read(kind, token);
         let Some(token) = read.filter(|token| token.account == self.account.number) else {
-            return Err(Rule::Session.broken("this is no session of this account"));
+            return Err(Rule::Session.broken("not a session of this account"));
         };
         match &self.session {
             Some(session) if token.is_ours && session.serial == token.serial => Ok(()),
@@ -228,7 +232,7 @@ impl Seat {
         }
     }
 
-    /// Whether the client could not help naming a session that is over.
+    /// Whether the client could not have known that the session is over.
     fn excuses_session(&self, visit: &Visit<'_>, token: Token) -> bool {
         if !token.is_ours {
             return !self.was_online; // it logged in before this server began
@@ -245,14 +249,15 @@ impl Seat {
         }
     }
 
-    /// What the cookies of the present login are, and those of the login before while calls may be
-    /// on their way.
+    /// Returns the keys of the present login, and those of the previous one while calls that carry
+    /// them may be in flight.
     fn good_keys(&self, now: Duration) -> impl Iterator<Item = Keys> {
         let former = self.former_keys.filter(|&(_, until)| now < until);
         self.keys.into_iter().chain(former.map(|(keys, _)| keys))
     }
 
-    /// The cookies that the login gave: each where it belongs, and nowhere else.
+    /// Checks the cookies that the login set: each must come with the requests it belongs to, and
+    /// with no others.
     fn check_cookies(&self, visit: &Visit<'_>) -> Checked {
         let number = self.account.number;
         let has = |name: &str, kind, serial| {
@@ -276,7 +281,7 @@ impl Seat {
         shelf.map_err(|what| Rule::Cookie.broken(what))
     }
 
-    /// The cookies are those of a server that ran here before.
+    /// Whether the cookies are from an earlier run of the server.
     fn is_from_before(&self, visit: &Visit<'_>) -> bool {
         let cookie = brought(visit.call, "ptwebqq").unwrap_or_default();
         let read = visit.house.mint.read(Kind::PtWebQq, cookie);
@@ -285,7 +290,7 @@ impl Seat {
 
     fn check_heartbeat(&self, visit: &Visit<'_>) -> Checked {
         let rc: Option<u64> = visit.call.query("rc").and_then(|rc| rc.parse().ok());
-        Rule::Parameter.unless(rc.is_some(), "rc is no number")?;
+        Rule::Parameter.unless(rc.is_some(), "rc is not a number")?;
         match (&self.session, &self.ending) {
             (None, None) => return Err(Rule::Session.broken("a heartbeat before the login")),
             (None, Some(ending)) if ending.how == How::LoggedOut => {
@@ -298,7 +303,7 @@ impl Seat {
         let Some(heart) = self.heart else {
             return Ok(());
         };
-        // What is left out was lost on its way.
+        // Gaps are beats that were lost on the way.
         Rule::Order.unless(rc > Some(heart.rc), "rc does not count upwards")?;
         let is_paced = visit.now.saturating_sub(heart.at) >= visit.house.settings.beat() / 2;
         Rule::Pace.unless(is_paced, "two heartbeats in less than half their interval")
@@ -329,7 +334,7 @@ impl Seat {
         if self.place_of(visit).is_none() {
             return self
                 .check_numbers(visit)
-                .and(Err(Rule::Number.broken("nobody to send to")));
+                .and(Err(Rule::Number.broken("no such recipient")));
         }
         let is_short = text.chars().count() <= settings.max_text;
         Rule::Length.unless(is_short, "the text is too long")?;
@@ -338,7 +343,7 @@ impl Seat {
         Rule::Pace.unless(is_paced, "sent too soon after the last one")
     }
 
-    /// The numbers that a call names are of the present login.
+    /// Checks that the numbers in a call are those of the present login.
     fn check_numbers(&self, visit: &Visit<'_>) -> Checked {
         let numbers = &self.numbers;
         let known = |name: &str, is_known: bool| {
@@ -376,7 +381,7 @@ impl Seat {
         Rule::Number.unless(is_known, "no such picture was sent")
     }
 
-    /// The serial number of a token that this server made for `account`.
+    /// Returns the serial number of a token that this server made for `account`.
     fn read_of(
         &self,
         visit: &Visit<'_>,
@@ -387,7 +392,7 @@ impl Seat {
         let read = visit.house.mint.read(kind, token);
         match read.filter(|token| token.account == account) {
             Some(token) if token.is_ours => Ok(token.serial),
-            // It may be of a server that ran here before.
+            // It may be from an earlier run of the server.
             Some(_) => Err(Rule::Keys
                 .broken("not of this server")
                 .provoked_if(!self.was_online)),
@@ -395,7 +400,7 @@ impl Seat {
         }
     }
 
-    /// Notes a breach, and answers as the real server did.
+    /// Records a breach, and answers as the real server did.
     pub(crate) fn refuse(&mut self, visit: &mut Visit<'_>, breach: Breach) -> Answer {
         let is_again = self.struck.remove(&visit.step) && excuses(visit.step, breach.rule);
         let answer = breach.answer(visit.step);
@@ -405,9 +410,8 @@ impl Seat {
     }
 }
 
-/// Whether it is an excuse for the breach that the last answer to `step` was lost. Not for a send:
-/// doubling is what it must not do. Nor for polls that are one too many, or of a session that is
-/// over.
+/// Whether the loss of `step`'s last answer excuses the breach. Sends are never excused, since a
+/// send must not be repeated. Neither are second polls, or polls of a session that is over.
 fn excuses(step: Step, rule: Rule) -> bool {
     match step {
         Step::Poll => !matches!(rule, Rule::Session | Rule::SecondPoll),

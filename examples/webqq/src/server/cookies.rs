@@ -1,8 +1,9 @@
-//! Cookies that the server sets, and whether a client's jar keeps and brings them as RFC 6265 says.
+//! The cookies that the server sets, and the check that a client stores and returns them as RFC
+//! 6265 says.
 
 use super::wire::{Call, Scheme};
 
-/// The value of the cookie `name` that `call` brings.
+/// Returns the value of the cookie `name` in `call`.
 pub(crate) fn brought<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
     let headers = call.headers.iter().filter(|(header, _)| header == "cookie");
     let mut pairs = headers
@@ -21,21 +22,21 @@ pub(crate) struct Cookie {
     pub(crate) reach: Reach,
 }
 
-/// Who a cookie is for.
+/// The hosts that a cookie is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scope {
     /// The host that sets it: no Domain.
     Host(&'static str),
     Domain(&'static str),
-    /// For a domain that its host may not set cookies for: a jar throws it away.
+    /// A domain for which its host may not set cookies: a jar must ignore it.
     Barred(&'static str),
 }
 
-/// Which requests a cookie may go with.
+/// The requests that may carry a cookie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reach {
     All,
-    /// Those over TLS.
+    /// Requests over TLS only.
     Secure,
 }
 
@@ -43,7 +44,7 @@ pub(crate) enum Reach {
 pub(crate) enum Life {
     Session,
     MaxAge(u32),
-    /// It has expired when it comes.
+    /// It has expired when it arrives.
     Gone,
 }
 
@@ -74,7 +75,7 @@ impl Cookie {
         }
     }
 
-    /// The value of Set-Cookie, in the spelling of old servers.
+    /// Returns the value of Set-Cookie, in the spelling of old servers.
     pub(crate) fn line(&self) -> String {
         let Self {
             name, value, path, ..
@@ -117,13 +118,13 @@ impl Cookie {
     }
 }
 
-/// RFC 6265 §5.1.4.
+/// Path matching (RFC 6265 §5.1.4).
 fn path_matches(path: &str, cookie_path: &str) -> bool {
     let rest = path.strip_prefix(cookie_path);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'))
 }
 
-/// The cookies that an account's client has been given, each with the login that it was given at.
+/// The cookies that an account's client has been given, each with the login that set it.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf(Vec<(u64, Cookie)>);
 
@@ -133,8 +134,8 @@ impl Shelf {
         self.0.push((login, cookie.clone()));
     }
 
-    /// Whether `call` brings what it must, and nothing that it must not. What an earlier login left
-    /// behind may come or be missing, since a client may have begun with an empty jar.
+    /// Checks that `call` carries all cookies that it must, and none that it must not. Cookies of
+    /// an earlier login may be present or missing, since a client may start with an empty jar.
     pub(crate) fn check(&self, call: &Call, login: u64) -> Result<(), String> {
         for (given_at, cookie) in &self.0 {
             let name = &cookie.name;

@@ -1,4 +1,4 @@
-//! Everything the server can do wrong or refuse on purpose, and what its switches are called.
+//! Everything that the server can do wrong or refuse on purpose, and the names of its switches.
 
 use super::step::Step;
 use super::wire::{Answer, Manner};
@@ -6,10 +6,10 @@ use super::wire::{Answer, Manner};
 /// What goes wrong with one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    // How the answer travels.
+    // Faults in the transfer of the answer.
     Chunked,
     UntilClose,
-    /// JSON that calls itself plain text.
+    /// JSON with the media type of plain text.
     TextPlain,
     Drip,
     NoByte,
@@ -18,44 +18,44 @@ pub(crate) enum Fault {
     CutShort,
     Silence,
 
-    // What it says.
-    /// 200, and no body.
+    // Faults in its content.
+    /// Status 200 without a body.
     Empty,
     NotJson,
     Status(u16),
     Retcode(i64),
-    /// This code from PTLOGIN.
+    /// PTLOGIN answers with this code.
     Ptui(u16),
-    /// CHECK demands one.
+    /// CHECK demands a captcha.
     Captcha,
-    /// SIG's page lacks it.
+    /// SIG's page lacks the signature.
     NoSig,
-    /// CHECK without a body.
+    /// CHECK answers without a body.
     NoData,
-    /// So many 302 from CHECKSIG, each with a cookie.
+    /// CHECKSIG answers this many requests with 302, each with a cookie.
     Redirects(u8),
     /// CHECKSIG sets cookies for sub-domains, and some that it may not set.
     SubdomainCookies,
     /// The captcha's code has expired when it is typed.
     Expired,
 
-    // Of polls, logins and lists.
+    // Faults of polls, logins and lists.
     /// 102 at once.
     ShortHold,
     /// A poll is answered only when two messages wait.
     Batch,
     /// What a poll delivers, the next one delivers again.
     Twice,
-    /// A RELINK draws new uins.
+    /// A relink draws new uins.
     DropUins,
-    /// A list comes after the next login, as it was.
+    /// A list is answered only after the next login, with the old content.
     Late,
 }
 
 use Fault::*;
 
 impl Fault {
-    /// The client cannot read the answer: as far as it knows, there was none.
+    /// Whether the client cannot read the answer, and so has to assume that there was none.
     pub(crate) fn loses_answer(self) -> bool {
         matches!(
             self,
@@ -71,7 +71,7 @@ impl Fault {
         )
     }
 
-    /// It is a matter of how an answer travels: it waits until there is one.
+    /// Whether it is a fault of the transfer, which applies once there is an answer.
     pub(crate) fn is_of_travel(self) -> bool {
         matches!(
             self,
@@ -87,7 +87,7 @@ impl Fault {
         )
     }
 
-    /// Lets `answer` travel, or look, as this fault has it.
+    /// Applies this fault to `answer`'s transfer or appearance.
     pub(crate) fn dress(self, mut answer: Answer) -> Answer {
         match self {
             Chunked => answer.manner = Manner::Chunked,
@@ -108,7 +108,7 @@ impl Fault {
         answer
     }
 
-    /// Whether `step` can be struck by it.
+    /// Whether it can apply to `step`.
     pub(crate) fn suits(self, step: Step) -> bool {
         match self {
             Retcode(_) => step.has_retcode(),
@@ -157,7 +157,7 @@ impl Fault {
     }
 }
 
-/// Something a script can make happen.
+/// Something that a script can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     /// A fault, armed once for a step.
@@ -169,7 +169,7 @@ pub(crate) enum Switch {
 }
 
 impl Switch {
-    /// Under this name the ledger counts it.
+    /// Returns the name under which the ledger counts it.
     pub(crate) fn name(self) -> String {
         match self {
             Switch::Kick => "kick".into(),
@@ -189,7 +189,7 @@ impl Switch {
     }
 }
 
-/// Each switch that a script should use.
+/// The faults that a script should cause, by step.
 const FAULTS: &[(Step, &[Fault])] = &[
     (Step::Sig, &[NoSig, Status(503)]),
     (Step::Check, &[Captcha, NoData, Chunked]),
@@ -262,7 +262,7 @@ const FAULTS: &[(Step, &[Fault])] = &[
     (Step::Weather, &[Status(500), Silence]),
 ];
 
-/// Each thing that a script should let happen.
+/// Returns all switches that a script should use.
 pub(crate) fn switches() -> Vec<Switch> {
     let armed = FAULTS.iter().flat_map(|&(step, faults)| {
         let faults = faults.iter();
@@ -274,7 +274,7 @@ pub(crate) fn switches() -> Vec<Switch> {
         .collect()
 }
 
-/// The names of all switches.
+/// Returns the names of all switches.
 pub(crate) fn all_switches() -> Vec<String> {
     switches().into_iter().map(Switch::name).collect()
 }

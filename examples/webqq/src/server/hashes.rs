@@ -1,11 +1,11 @@
-//! The two hashes of the login: one proves the password, one goes with the lists.
+//! The two hashes of the login: one proves the password, the other accompanies requests for lists.
 
 use std::fmt::Write;
 
 use md5::{Digest, Md5};
 
-/// What a client sends instead of its password: `H(H(md5(password) uin) CODE)`, where `H` is MD5 in
-/// upper-case hex.
+/// Returns what a client sends instead of its password: `H(H(md5(password) uin) CODE)`, where `H`
+/// is MD5 in upper-case hex.
 pub(crate) fn password(uin: u64, password: &str, code: &str) -> String {
     let mut salted = Md5::digest(password).to_vec();
     salted.extend(uin.to_be_bytes());
@@ -13,7 +13,8 @@ pub(crate) fn password(uin: u64, password: &str, code: &str) -> String {
     upper_hex(&Md5::digest(inner + &code.to_uppercase()))
 }
 
-/// What a client sends with its wish for a list: its number, over and over, laid upon `ptwebqq`.
+/// Returns the hash that accompanies a request for a list: `ptwebqq` XORed with the repeated
+/// account number.
 pub(crate) fn list(uin: u64, ptwebqq: &str) -> String {
     let key = uin.to_string();
     let salted = ptwebqq.bytes().chain(*b"password error");
@@ -28,7 +29,7 @@ pub(crate) fn list(uin: u64, ptwebqq: &str) -> String {
 
 fn upper_hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02X}"); // a String takes everything
+        let _ = write!(text, "{byte:02X}"); // writing to a String cannot fail
         text
     })
 }

@@ -1,9 +1,9 @@
-//! The front-end: a brain on hyper and tokio, in a thread of its own.
+//! The front-end: runs a [`Server`], the brain, on hyper and tokio, in a thread of its own.
 //!
-//! There is a door for http, and perhaps one for https. Each connection is a task; one more keeps
-//! the time, and hands out the wishes. All of them, and [`HttpServer::with`], change the brain in
-//! one way, [`Shared::change`]: behind each change the director looks at it, and what has become
-//! ready is sent.
+//! It listens for http, and optionally for https. Each connection is a task; another task keeps the
+//! time and passes on the wishes. All of them, and [`HttpServer::with`], change the brain through
+//! [`Shared::change`], which lets the director see the result of each change and sends the answers
+//! that have become ready.
 
 pub(crate) mod tls;
 pub(crate) mod travel;
@@ -29,26 +29,26 @@ use super::{Answer, Call, Direct, Director, HoldId, Manner, Reaction, Server, Wi
 use tls::Identity;
 use travel::Carrier;
 
-/// Bots come all at once.
+/// Bots may all connect at once.
 const BACKLOG: i32 = 4096;
 
-/// After a failed `accept`, such as one without a descriptor left.
+/// The pause after a failed `accept`, for example for lack of a file descriptor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-/// How long a poll waits to be judged while another one is held: the close of that one may be on
-/// its way.
+/// How long a poll waits before it is checked while another one is held, because the close of the
+/// other's connection may be in flight.
 const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
 
-/// The timer's resolution. A wake in the past has to leave time to the connections as well.
+/// The timer's resolution. Even a wake-up that is overdue must leave time to the connections.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Where clients come in.
+/// The listeners.
 pub(crate) struct Doors {
     http: TcpListener,
     https: Option<(TcpListener, Identity)>,
 }
 
-/// http alone.
+/// http only.
 impl From<TcpListener> for Doors {
     fn from(http: TcpListener) -> Self {
         Self { http, https: None }
@@ -56,7 +56,7 @@ impl From<TcpListener> for Doors {
 }
 
 impl Doors {
-    /// And https beside it.
+    /// Adds https.
     pub(crate) fn with_https(self, https: TcpListener, identity: Identity) -> Self {
         Self {
             https: Some((https, identity)),
@@ -65,20 +65,20 @@ impl Doors {
     }
 }
 
-/// A brain that serves over TCP. Dropped, it ends as with [`HttpServer::stop`].
+/// A brain that serves over TCP. Dropping it is like calling [`HttpServer::stop`].
 pub(crate) struct HttpServer {
     addr: SocketAddr,
     shared: Arc<Shared>,
-    /// The thread, and what ends it when dropped.
+    /// The thread, and the sender that ends it when dropped.
     thread: Option<(JoinHandle<()>, oneshot::Sender<Infallible>)>,
 }
 
 impl HttpServer {
-    /// Serves at what [`listen`] gave. `wishes` is called in the server's thread, and may use
-    /// [`HttpServer::with`].
+    /// Starts serving on the listeners that [`listen`] returned. `wishes` is called on the server's
+    /// thread, and may use [`HttpServer::with`].
     ///
     /// # Errors
-    /// When there is no thread or no poll for it.
+    /// If the thread or its poll cannot be created.
     pub(crate) fn start(
         doors: impl Into<Doors>,
         brain: Server,
@@ -106,7 +106,8 @@ impl HttpServer {
                     _ = stopped => {}
                 }
             });
-            // Before the connections go with the runtime: nobody is gone because the server is.
+            // The runtime is about to drop all connections. That must not look as if the clients
+            // had gone.
             serving.0.lock().holds.clear();
         })?;
         Ok(Self {
@@ -120,8 +121,7 @@ impl HttpServer {
         self.addr
     }
 
-    /// Does something with the brain, at the time that `f` is told. What becomes ready by that is
-    /// sent.
+    /// Runs `f` with the brain and its time, and sends the answers that become ready.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Server, Duration) -> R) -> R {
         self.shared.change(|state, now| f(&mut state.brain, now))
     }
@@ -131,7 +131,7 @@ impl HttpServer {
         self.shared.lock().is_over
     }
 
-    /// Waits for that, no longer than `timeout`; answers as [`HttpServer::is_over`].
+    /// Waits until the director is done, for at most `timeout`. Returns [`HttpServer::is_over`].
     pub(crate) fn wait_over(&self, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
         let mut state = self.shared.lock();
@@ -146,7 +146,7 @@ impl HttpServer {
         true
     }
 
-    /// Closes all connections, and hands back the brain.
+    /// Closes all connections, and returns the brain.
     pub(crate) fn stop(mut self) -> Server {
         self.end().expect("the server's thread has not panicked");
         let shared = Arc::clone(&self.shared);
@@ -166,12 +166,12 @@ impl HttpServer {
 
 impl Drop for HttpServer {
     fn drop(&mut self) {
-        // If it has panicked, it has said so.
+        // A panic of the thread has been printed already.
         let _ = self.end();
     }
 }
 
-/// Listens at `addr`, where port 0 means any.
+/// Listens at `addr`, where port 0 stands for any.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     // A server that was killed leaves connections in TIME_WAIT.
@@ -183,14 +183,14 @@ pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Why a lock is had: a brain that panicked is of no use.
+/// For `expect` on the lock: the state is unusable after a panic.
 const UNBROKEN: &str = "the brain has not panicked";
 
 struct Shared {
     state: Mutex<State>,
-    /// Told when the director is done, and when the thread ends.
+    /// Notified when the director is done, and when the thread ends.
     over: Condvar,
-    /// Tells [`keep_time`] to look again.
+    /// Makes [`keep_time`] compute its next wake-up again.
     changed: Notify,
     began: Instant,
 }
@@ -200,7 +200,7 @@ impl Shared {
         self.state.lock().expect(UNBROKEN)
     }
 
-    /// The brain's time.
+    /// Returns the brain's time.
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -214,9 +214,9 @@ impl Shared {
         mut state: MutexGuard<'_, State>,
         f: impl FnOnce(&mut State, Duration) -> R,
     ) -> R {
-        // First, so that a panic below is noticed by the thread, which ends by it.
+        // Notified first, so that the thread also learns of a panic below, and ends.
         self.changed.notify_one();
-        // Under the lock the time does not go back.
+        // Read under the lock, so that time never goes backwards.
         let now = self.now();
         state.catch_up(now);
         let result = f(&mut state, now);
@@ -227,7 +227,7 @@ impl Shared {
         result
     }
 
-    /// What is wished for, and how long there is nothing to do.
+    /// Returns the wishes, and how long there is nothing to do.
     fn turn(&self) -> (Vec<Wish>, Option<Duration>) {
         let mut state = self.lock();
         let now = self.now();
@@ -250,7 +250,7 @@ struct State {
     /// When the director wants to be called.
     direct_at: Option<Duration>,
     is_over: bool,
-    /// Where the answers of held calls go.
+    /// The receivers of held calls' answers.
     holds: HashMap<HoldId, oneshot::Sender<Answer>>,
 }
 
@@ -270,14 +270,14 @@ impl State {
         wakes.into_iter().flatten().min()
     }
 
-    /// What was due by now comes before what happens now.
+    /// Handles everything that is due by now, before the next change.
     fn catch_up(&mut self, now: Duration) {
         if self.brain.next_wake().is_some_and(|at| at <= now) {
             self.brain.on_time(now);
         }
     }
 
-    /// The director looks at what has changed, and what is ready goes out.
+    /// Lets the director see what has changed, and sends the answers that are ready.
     fn settle(&mut self, now: Duration) {
         if !self.is_over {
             match self.director.direct(&mut self.brain, now) {
@@ -287,14 +287,14 @@ impl State {
         }
         for (hold, answer) in self.brain.take_ready() {
             if let Some(client) = self.holds.remove(&hold) {
-                // One that has just gone gets it no less than one that goes while it travels.
+                // The client may be gone, just as it may go while the answer travels.
                 let _ = client.send(answer);
             }
         }
     }
 }
 
-/// The thread's share. However the thread ends, who waits for it looks again.
+/// Wakes the threads that wait for the server's end, however the thread ends.
 struct Serving(Arc<Shared>);
 
 impl Drop for Serving {
@@ -334,7 +334,7 @@ fn welcome<C: Carrier + Send + 'static>(shared: &Arc<Shared>, stream: C, opened:
 }
 
 async fn accept(listener: TcpListener, welcome: impl Fn(TcpStream)) {
-    let listener = Listener::from_std(listener).expect("a listener that does not block");
+    let listener = Listener::from_std(listener).expect("the listener is non-blocking");
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -344,7 +344,7 @@ async fn accept(listener: TcpListener, welcome: impl Fn(TcpStream)) {
                 continue;
             }
         };
-        // An answer is written at once; if not, its pieces are to be seen as such.
+        // Answers are usually written at once. If not, their pieces must arrive separately.
         let _ = stream.set_nodelay(true);
         welcome(stream);
     }
@@ -393,7 +393,7 @@ async fn reply(shared: Arc<Shared>, call: Call) -> Answer {
     }
 }
 
-/// A held call. Dropped before its answer is there, its client is gone.
+/// A held call. If it is dropped before its answer is ready, the client is gone.
 struct Held {
     shared: Arc<Shared>,
     hold: HoldId,

@@ -1,4 +1,4 @@
-//! What the server has seen: the verdict over a bot is read off it.
+//! The server's record of everything that happened. The verdict on a bot is based on it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use super::wire::Place;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// By nonce: the first has 1.
+    /// By nonce, which starts at 1.
     pub(crate) messages: Vec<Said>,
     pub(crate) answers: Vec<Heard>,
     pub(crate) errors: Vec<ProtocolError>,
     pub(crate) pictures: Vec<Picture>,
-    /// How often each switch has struck.
+    /// How often each switch has taken effect.
     pub(crate) fired: BTreeMap<String, u64>,
     pub(crate) requests: u64,
     pub(crate) connections: u64,
-    /// Those of the requests that came over TLS, by step.
+    /// How many of the requests came over TLS, by step.
     pub(crate) over_tls: BTreeMap<Step, u64>,
     pub(crate) tls_connections: u64,
-    /// Full ones.
+    /// Full logins.
     pub(crate) logins: u64,
     pub(crate) relinks: u64,
     pub(crate) polls: u64,
@@ -30,32 +30,32 @@ pub(crate) struct Ledger {
     pub(crate) logouts: u64,
 }
 
-/// A person said something to a bot.
+/// A message from a person to a bot.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     pub(crate) nonce: u64,
     pub(crate) account: u64,
     pub(crate) place: Place,
     pub(crate) who: String,
-    /// `#<nonce> ` and what was said.
+    /// `#<nonce> ` and the message.
     pub(crate) text: String,
     pub(crate) picture: bool,
     pub(crate) msg_id: u64,
     pub(crate) at: Duration,
-    /// How many polls it was written to whole.
+    /// The number of polls that delivered it completely.
     pub(crate) delivered: u32,
 }
 
-/// A bot said something.
+/// A message from a bot.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) account: u64,
     pub(crate) place: Place,
-    /// To whom, for a buddy or session message.
+    /// The recipient of a buddy or session message.
     pub(crate) to: String,
     pub(crate) text: String,
     pub(crate) at: Duration,
-    /// People read it, whatever its sender was told.
+    /// Whether people could read it, whatever its sender was told.
     pub(crate) accepted: bool,
     pub(crate) retcode: i64,
 }
@@ -66,11 +66,11 @@ pub(crate) struct ProtocolError {
     pub(crate) account: Option<u64>,
     pub(crate) step: Option<Step>,
     pub(crate) what: String,
-    /// The server or its script had made it unavoidable.
+    /// Whether the server or its script made the error unavoidable.
     pub(crate) provoked: bool,
 }
 
-/// A bot fetched a picture that had been sent to it.
+/// A picture that a bot fetched after it had been sent to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Picture {
     pub(crate) account: u64,
@@ -88,17 +88,17 @@ impl Ledger {
         *self.over_tls.entry(step).or_default() += 1;
     }
 
-    /// How many requests came over TLS.
+    /// Returns how many requests came over TLS.
     pub(crate) fn requests_over_tls(&self) -> u64 {
         self.over_tls.values().sum()
     }
 
-    /// The protocol errors that are the bot's own.
+    /// Returns the protocol errors that are the bot's fault.
     pub(crate) fn unprovoked(&self) -> impl Iterator<Item = &ProtocolError> {
         self.errors.iter().filter(|error| !error.provoked)
     }
 
-    /// One object a line, each with its `kind`.
+    /// Returns one JSON object per line, each with its `kind`.
     pub(crate) fn to_json_lines(&self) -> String {
         let messages = self.messages.iter().map(Said::to_json);
         let answers = self.answers.iter().map(Heard::to_json);

@@ -1,4 +1,4 @@
-//! Who and what an account knows: friends, groups, members, discussions.
+//! An account's lists: friends, groups, members, discussions.
 
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ impl Seat {
         Answer::result(json!({"gnamelist": groups, "gmasklist": [], "gmarklist": []}))
     }
 
-    /// The members of one group; the account itself is one of them.
+    /// The members of one group, including the account itself.
     pub(crate) fn members(&self, visit: &Visit<'_>) -> Answer {
         let account = &self.account;
         let name = self.numbers.group_by_code(visit.number("gcode"));

@@ -18,21 +18,21 @@ use super::wire::{Answer, Scheme, Wish};
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) serial: u64,
-    /// The login signature it came with.
+    /// The login signature that CHECK carried.
     pub(crate) sig: Option<u64>,
     pub(crate) code: Code,
-    /// How many redirects CHECKSIG makes.
+    /// The number of redirects that CHECKSIG makes.
     pub(crate) hops: u64,
 }
 
-/// What is to be typed.
+/// The code to type.
 #[derive(Debug)]
 pub(crate) enum Code {
-    /// CHECK gave it.
+    /// CHECK's answer contained it.
     Given(String),
-    /// A captcha is to be fetched.
+    /// A captcha must be fetched.
     Wanted,
-    /// Somebody reads it from a picture.
+    /// A person reads it from a picture.
     Picture {
         text: String,
         serial: u64,
@@ -41,7 +41,7 @@ pub(crate) enum Code {
     },
 }
 
-/// All that a jar should keep of CHECKSIG lives so long: 30 days.
+/// The lifetime of the cookies that CHECKSIG sets and a jar should keep: 30 days.
 const LONG_LIFE_SECONDS: u32 = 2_592_000;
 
 impl Seat {
@@ -82,7 +82,7 @@ impl Seat {
             .cookie(Cookie::new("ptvfsession", ptvfsession, scope).line())
     }
 
-    /// A picture. Somebody who looks at it will type what it says.
+    /// Returns a captcha's picture. A person will read it and type its text.
     pub(crate) fn captcha(&mut self, visit: &mut Visit<'_>) -> Answer {
         let number = self.account.number;
         let house = &mut *visit.house;
@@ -105,7 +105,7 @@ impl Seat {
         Answer::jpeg(picture(serial)).cookie(cookie.line())
     }
 
-    /// Somebody has read the captcha.
+    /// A person has read the captcha.
     pub(crate) fn on_captcha_read(&mut self, house: &mut House) {
         if let Some(Code::Picture { text, .. }) = self.attempt.as_ref().map(|attempt| &attempt.code)
         {
@@ -134,7 +134,7 @@ impl Seat {
             ptwebqq: serial,
             is_fresh: true,
         };
-        // A client that cannot read them goes on with those it has.
+        // A client that cannot read the new keys continues with its old ones.
         if !visit.is_lost() {
             self.change_keys(visit.now, visit.house.settings.hold(), keys);
         }
@@ -152,12 +152,12 @@ impl Seat {
             .cookie(Cookie::new("skey", skey, scope).line());
         match visit.call.scheme {
             Scheme::Http => answer,
-            // To be seen with what is https, and with nothing else.
+            // Must come with https requests only.
             Scheme::Https => self.hand_out(visit, answer, &safe_key.secure()),
         }
     }
 
-    /// A cookie of the present login, which the client is to keep as RFC 6265 says.
+    /// Sets a cookie of the present login, which the client must keep as RFC 6265 says.
     fn hand_out(&mut self, visit: &Visit<'_>, answer: Answer, cookie: &Cookie) -> Answer {
         if !visit.is_lost() {
             let login = self.keys.map_or(0, |keys| keys.login);
@@ -167,14 +167,14 @@ impl Seat {
     }
 
     pub(crate) fn change_keys(&mut self, now: Duration, hold: Duration, keys: Keys) {
-        // The answer that tells of it may be long on its way.
+        // The answer with the new keys may take long to arrive.
         let until = now + (hold / 2).max(GRACE);
         self.former_keys = self.keys.map(|former| (former, until));
         self.keys = Some(keys);
         self.is_revoked = false;
     }
 
-    /// Sets cookies, and sends the client elsewhere if a fault has it so.
+    /// Sets cookies, and redirects the client if a fault says so.
     pub(crate) fn checksig(&mut self, visit: &mut Visit<'_>) -> Answer {
         let hop = visit.number("hop");
         match visit.fault {
@@ -217,7 +217,7 @@ impl Seat {
         }
     }
 
-    /// What CHECKSIG is for.
+    /// The cookies for whose sake CHECKSIG exists.
     fn last_cookies(&self, visit: &Visit<'_>) -> [Cookie; 4] {
         let login = self.keys.map_or(0, |keys| keys.login);
         let token = visit
@@ -234,7 +234,7 @@ impl Seat {
         ]
     }
 
-    /// Begins a session, and ends the one before.
+    /// Begins a session, and ends the previous one.
     pub(crate) fn login2(&mut self, visit: &mut Visit<'_>) -> Answer {
         let is_full = self.keys.is_some_and(|keys| keys.is_fresh);
         if is_full && visit.fault == Some(Fault::DropUins) {
@@ -299,7 +299,7 @@ impl Code {
     }
 }
 
-/// The login page, with the signature that CHECK and PTLOGIN bring back.
+/// The login page, with the signature that CHECK and PTLOGIN must repeat.
 pub(crate) fn sig(visit: &mut Visit<'_>) -> Answer {
     let sig = match visit.fault {
         Some(Fault::NoSig) => {
@@ -317,7 +317,7 @@ pub(crate) fn sig(visit: &mut Visit<'_>) -> Answer {
     ))
 }
 
-/// Where the redirect number `hop` leads to: each kind of Location has its turn.
+/// Returns the target of redirect number `hop`: each kind of Location in turn.
 fn location(visit: &Visit<'_>, hop: u64, to_channel: bool) -> String {
     let query = |name: &str| visit.call.query(name).unwrap_or_default();
     let (uin, sig) = (query("uin"), query("ptsigx"));
@@ -331,7 +331,7 @@ fn location(visit: &Visit<'_>, hop: u64, to_channel: bool) -> String {
     }
 }
 
-/// Cookies for some hosts only, and cookies that web2.qq.com has no right to set.
+/// Cookies for some hosts only, and cookies that web2.qq.com may not set.
 fn sub_domain_cookies() -> [Cookie; 5] {
     [
         Cookie::new("wide", "1", Scope::Domain("web2.qq.com")),
@@ -357,7 +357,7 @@ fn letters(house: &mut House, count: usize) -> String {
     (0..count).map(|_| letter()).collect()
 }
 
-/// Something that begins and ends as a JPEG does; its length, up to 5 KB, follows from `seed`.
+/// Returns bytes that begin and end like a JPEG. The length, up to 5 KB, is derived from `seed`.
 pub(crate) fn picture(seed: u64) -> Vec<u8> {
     let len = 300 + seed.wrapping_mul(997) % 4700;
     let middle = (0..len).map(|k| (k.wrapping_mul(seed + 7) % 251) as u8);

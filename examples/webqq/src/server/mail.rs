@@ -1,7 +1,7 @@
-//! What waits for an account's next poll, and what the last one carried away.
+//! What waits for an account's next poll, and what the last poll delivered.
 //!
-//! Delivery is at least once: what an answer carried counts as received when the next poll of the
-//! session comes on the same connection. Else it is put in front of the queue again.
+//! Delivery is at least once. An answer's contents count as received when the next poll of the
+//! session arrives on the same connection; otherwise they go back to the front of the queue.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,10 +22,10 @@ pub(crate) struct Mail {
     last_msg_id: u64,
 }
 
-/// Something for a client; however often it is delivered, it stays the same.
+/// Something to deliver to a client. It stays the same however often it is delivered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Letter {
-    /// What was said, by its nonce.
+    /// A person's message, by its nonce.
     Said {
         nonce: u64,
         msg_id2: u64,
@@ -36,32 +36,32 @@ pub(crate) enum Letter {
 /// Something that needs no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// A friend comes or goes.
+    /// A friend goes online or offline.
     Status {
         who: &'static str,
         status: &'static str,
     },
     /// A friend is typing.
     Typing(&'static str),
-    /// A friend has shaken the window.
+    /// A friend has shaken the chat window.
     Shake(&'static str),
-    /// Somebody wants to be a friend.
+    /// Somebody asks to become a friend.
     VerifyRequired(&'static str),
-    /// A new member has come to a group.
+    /// A group has a new member.
     GroupChange(&'static str),
     BuddyListChange,
     /// A friend offers a file.
     File(&'static str),
 }
 
-/// What was written to a poll.
+/// What a poll's answer contained.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) letters: Vec<Letter>,
     pub(crate) session: u64,
-    /// `None`: it ended with this answer, so no poll can come on it.
+    /// `None` if the connection ended with this answer, so the next poll cannot arrive on it.
     pub(crate) connection: Option<u64>,
-    /// It is delivered again, received or not.
+    /// Whether it is delivered again even if it was received.
     pub(crate) again: bool,
 }
 
@@ -79,7 +79,8 @@ impl Mail {
         self.last_msg_id
     }
 
-    /// A poll of `session` has come on `connection`: was the last delivery received?
+    /// Handles a poll of `session` on `connection`: requeues the last delivery unless it was
+    /// received.
     pub(crate) fn on_poll(&mut self, session: u64, connection: u64) {
         let Some(out) = self.out.take() else {
             return;
@@ -93,7 +94,7 @@ impl Mail {
     }
 }
 
-/// The world in which a letter is written: its numbers are those of the present login.
+/// The data that a letter is written from. Its numbers are those of the present login.
 pub(crate) struct Writer<'a> {
     pub(crate) account: &'a Account,
     pub(crate) numbers: &'a Numbers,
@@ -101,12 +102,12 @@ pub(crate) struct Writer<'a> {
     pub(crate) mint: &'a Mint,
 }
 
-/// Messages have a date: it is 2014 when the server begins.
+/// Messages are dated: the server starts in 2014.
 const EPOCH: Duration = Duration::from_secs(1_400_000_000);
 const REPLY_IP: u64 = 176_886_360;
 
 impl Writer<'_> {
-    /// An item of a poll's result.
+    /// Returns an item of a poll's result.
     pub(crate) fn write(&self, letter: &Letter) -> Value {
         let (kind, value) = match *letter {
             Letter::Said { nonce, msg_id2 } => {

@@ -1,7 +1,7 @@
-//! What the server hands out and wants to see again: it can be recognised without keeping a list of
-//! it.
+//! The tokens that the server hands out and expects back. They are recognized without keeping a
+//! list of them.
 
-/// What a token is for. One of one kind does not pass for another.
+/// The purpose of a token. A token of one kind is not accepted as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     LoginSig = 1,
@@ -22,11 +22,11 @@ pub(crate) enum Kind {
 pub(crate) struct Token {
     pub(crate) account: u64,
     pub(crate) serial: u64,
-    /// This server made it, not one that ran here before.
+    /// Whether this server made it, rather than one that ran here before.
     pub(crate) is_ours: bool,
 }
 
-/// Makes tokens and random numbers, the same ones for the same seed.
+/// Makes tokens and random numbers, which are the same for the same seed.
 #[derive(Debug)]
 pub(crate) struct Mint {
     seed: u64,
@@ -38,7 +38,7 @@ impl Mint {
         Self { seed, state: seed }
     }
 
-    /// A random number.
+    /// Returns a random number.
     pub(crate) fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.state)
@@ -48,14 +48,15 @@ impl Mint {
         self.draw() % end
     }
 
-    /// 64 hex digits: the account, the serial number, and a mark that only this server makes.
+    /// Returns 64 hex digits: the account, the serial number, and a mark that only this server
+    /// makes.
     pub(crate) fn token(&self, kind: Kind, account: u64, serial: u64) -> String {
         let mark = mix(self.seed ^ mix(account ^ mix(serial ^ mix(kind as u64))));
         let more = mix(mark);
         format!("{account:016x}{serial:016x}{mark:016x}{more:016x}")
     }
 
-    /// `None` for what no server of this kind has made.
+    /// Returns `None` for anything that no server of this kind has made.
     pub(crate) fn read(&self, kind: Kind, token: &str) -> Option<Token> {
         if token.len() != 64 || !token.is_ascii() {
             return None;
@@ -71,7 +72,7 @@ impl Mint {
     }
 }
 
-/// The finaliser of splitmix64.
+/// The finalizer of splitmix64.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

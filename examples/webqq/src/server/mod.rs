@@ -1,9 +1,9 @@
 //! A WebQQ server without sockets and without a clock: calls come in with the time, answers go out.
 //!
-//! A call is recognised as a [`Step`], finds the [`seat`] of its account, is checked (`checks`),
-//! perhaps struck by a [`Fault`], and does its step's work (`login`, `lists`, `poll`, `send`,
-//! `session`). Everything that happened stands in the [`Ledger`]. One server serves over real
-//! sockets as well as over simulated ones: what differs is the front-end.
+//! A call is recognized as a [`Step`], assigned to the [`seat`] of its account, checked (`checks`),
+//! possibly altered by a [`Fault`], and carried out (`login`, `lists`, `poll`, `send`, `session`).
+//! The [`Ledger`] records everything that happens. The same server runs on real and on simulated
+//! sockets, with different front-ends.
 
 mod answer;
 mod breach;
@@ -51,7 +51,7 @@ use mint::Kind;
 use seat::Seat;
 use visit::{Due, House, Visit, r_of};
 
-/// Plays the people. Called after every change, and when it asked to be.
+/// Plays the people. Called after every change, and at the times it requested.
 pub(crate) trait Director: Send {
     fn direct(&mut self, server: &mut Server, now: Duration) -> Direct;
 }
@@ -66,21 +66,21 @@ pub(crate) enum Direct {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Divides all waits of the protocol; more than 0.
+    /// The divisor of all waits of the protocol; more than 0.
     pub(crate) scale: f64,
-    /// Another one for each server: what one hands out, no other takes.
+    /// Different for each server: tokens of one are not accepted by another.
     pub(crate) seed: u64,
-    /// What a bot says may have so many characters.
+    /// The longest message that a bot may send, in characters.
     pub(crate) max_text: usize,
     pub(crate) https: Https,
 }
 
-/// How the https steps come.
+/// How the protocol's https steps arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Https {
-    /// Over http, as all others.
+    /// Over http, like all others.
     AsHttp,
-    /// Over TLS, and no others do.
+    /// Over TLS, and the other steps do not.
     OverTls,
 }
 
@@ -101,22 +101,22 @@ impl Settings {
         Duration::from_secs(60).div_f64(self.scale)
     }
 
-    /// The least time between two sends.
+    /// The shortest time between two sends.
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_millis(500).div_f64(self.scale)
     }
 
-    /// The time from heartbeat to heartbeat.
+    /// The interval between heartbeats.
     pub(crate) fn beat(&self) -> Duration {
         Duration::from_secs(60).div_f64(self.scale)
     }
 
-    /// How long a captcha's code is good.
+    /// How long a captcha's code is valid.
     pub(crate) fn captcha_life(&self) -> Duration {
         Duration::from_secs(900).div_f64(self.scale)
     }
 
-    /// How long somebody takes to read a captcha.
+    /// How long a person takes to read a captcha.
     pub(crate) fn reading(&self) -> Duration {
         Duration::from_secs(2)
             .div_f64(self.scale)
@@ -130,8 +130,8 @@ pub(crate) struct Server {
     seats: BTreeMap<u64, Seat>,
 }
 
-/// What front-ends do. After each of these, and after whatever a director does, `take_ready` and
-/// `next_wake` may have changed.
+/// Methods for front-ends. After each of them, and after a director has run, `take_ready` and
+/// `next_wake` may return something new.
 impl Server {
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -145,8 +145,8 @@ impl Server {
         self.seats.insert(seat.account.number, seat);
     }
 
-    /// A client has connected; with https, the TLS handshake is over. Answers the connection's
-    /// number.
+    /// Records a new connection, after the TLS handshake in the case of https. Returns the
+    /// connection's number.
     pub(crate) fn on_connection(&mut self, scheme: Scheme) -> u64 {
         let ledger = &mut self.house.ledger;
         ledger.connections += 1;
@@ -183,7 +183,7 @@ impl Server {
         }
     }
 
-    /// When `on_time` wants to be called.
+    /// Returns when `on_time` must be called next.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         self.house.agenda.first().map(|&(at, _)| at)
     }
@@ -204,18 +204,18 @@ impl Server {
         }
     }
 
-    /// Held calls that can be answered now.
+    /// Returns the held calls that can be answered now.
     pub(crate) fn take_ready(&mut self) -> Vec<(HoldId, Answer)> {
         mem::take(&mut self.house.ready)
     }
 
-    /// What is to happen beside HTTP.
+    /// Returns the actions outside of HTTP to carry out.
     pub(crate) fn take_wishes(&mut self) -> Vec<Wish> {
         mem::take(&mut self.house.wishes)
     }
 
-    /// Whether a poll of this session is held: a front-end may wait a moment before it brings
-    /// another one.
+    /// Whether a poll of this session is held. If so, a front-end may wait a moment before it
+    /// submits another.
     pub(crate) fn is_polled(&self, call: &Call) -> bool {
         let account = self.whose(Step::Poll, call, &r_of(call));
         let seat = account.and_then(|number| self.seats.get(&number));
@@ -233,7 +233,7 @@ impl Server {
         Answer::status(404)
     }
 
-    /// Whose call it is: a parameter tells, or else the cookie.
+    /// Returns the account of a call, from a parameter or else from the cookie.
     fn whose(&self, step: Step, call: &Call, r: &Value) -> Option<u64> {
         let number = |name| call.query(name).and_then(|uin| uin.parse().ok());
         let token = |kind, text: &str| self.house.mint.read(kind, text).map(|token| token.account);
@@ -253,8 +253,8 @@ impl Server {
             .or_else(|| self.armed_for(step).filter(|_| step.is_for_anybody()))
     }
 
-    /// Nobody has to say who he is to get a signature or the weather. A fault armed there strikes
-    /// whoever comes first.
+    /// Signatures and the weather need no account. A fault armed for these steps affects the first
+    /// client that requests them.
     fn armed_for(&self, step: Step) -> Option<u64> {
         let mut seats = self.seats.values();
         let seat = seats.find(|seat| seat.armed.iter().any(|&(armed, _)| armed == step))?;
@@ -262,7 +262,7 @@ impl Server {
     }
 }
 
-/// What directors do.
+/// Methods for directors.
 impl Server {
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.house.ledger
@@ -280,7 +280,7 @@ impl Server {
         self.seats.values().map(|seat| &seat.account)
     }
 
-    /// Logged in, and a poll of the present session has come.
+    /// Whether the account is logged in, and a poll of the present session has arrived.
     pub(crate) fn is_online(&self, account: u64) -> bool {
         let session = self
             .seats
@@ -296,13 +296,13 @@ impl Server {
             .is_some_and(|seat| seat.poll.is_some())
     }
 
-    /// How many faults are armed that have not struck.
+    /// The number of armed faults that have not occurred yet.
     pub(crate) fn armed(&self, account: u64) -> usize {
         self.seats.get(&account).map_or(0, |seat| seat.armed.len())
     }
 
-    /// `who` says something at `place`, where he can speak. Answers the nonce that stands before
-    /// the text.
+    /// Lets `who` say something at `place`, where they must be able to speak. Returns the nonce in
+    /// front of the text.
     pub(crate) fn say(
         &mut self,
         now: Duration,
@@ -338,7 +338,7 @@ impl Server {
         nonce
     }
 
-    /// Something happens that needs no answer.
+    /// Delivers a notice, which needs no answer.
     pub(crate) fn notify(&mut self, account: u64, notice: Notice) {
         if let Some(seat) = self.seats.get_mut(&account) {
             seat.mail.waiting.push_back(Letter::Notice(notice));
@@ -346,25 +346,25 @@ impl Server {
         }
     }
 
-    /// `fault` strikes once, at the next call of `step` that is not refused anyway. Several queue
-    /// up.
+    /// Arms `fault` for the next call of `step` that is not refused anyway. It occurs once; several
+    /// faults form a queue.
     pub(crate) fn arm(&mut self, account: u64, step: Step, fault: Fault) {
-        assert!(fault.suits(step), "{step} cannot be struck by {fault:?}");
+        assert!(fault.suits(step), "{fault:?} does not apply to {step}");
         if let Some(seat) = self.seats.get_mut(&account) {
             seat.armed.push_back((step, fault));
         }
     }
 
-    /// Somebody logs in to the account elsewhere: its session ends, and the held poll, or the next
-    /// one, is told.
+    /// Logs in to the account elsewhere: its session ends, which the held poll or the next one
+    /// reports.
     pub(crate) fn kick(&mut self, now: Duration, account: u64) {
         if let Some(seat) = self.seats.get_mut(&account) {
             seat.kick(&mut self.house, now);
         }
     }
 
-    /// Somebody else polls with the account's session while a poll is held: with the words of the
-    /// bot's own, on another connection.
+    /// Sends a copy of the held poll on another connection, as another client with the account's
+    /// session would.
     pub(crate) fn intrude(&mut self, now: Duration, account: u64) {
         let seat = self.seats.get(&account);
         let held = seat.filter(|seat| seat.poll.is_some());
@@ -374,7 +374,7 @@ impl Server {
         let connection = u64::MAX;
         let errors = self.house.ledger.errors.len();
         let reaction = self.on_call(now, &Call { connection, ..call });
-        // The bot cannot help it.
+        // The errors are not the bot's fault.
         for error in &mut self.house.ledger.errors[errors..] {
             error.provoked = true;
         }
@@ -391,7 +391,7 @@ impl Server {
 }
 
 impl Visit<'_> {
-    /// A call that is of no account here.
+    /// Serves a call that belongs to no account here.
     fn serve_anybody(&mut self, account: Option<u64>) -> Answer {
         let checked = match self.step.is_for_anybody() {
             true => self.check_form(),

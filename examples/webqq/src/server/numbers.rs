@@ -1,4 +1,4 @@
-//! The numbers by which a session knows people and places. They are temporary: each full login
+//! The numbers that identify people and places in a session. They are temporary: each full login
 //! draws new ones.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::mint::Mint;
 use super::people::Account;
 
-/// Each name's number, for one account.
+/// The number of each name, for one account.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Numbers {
     uins: BTreeMap<&'static str, u64>,
     gids: BTreeMap<&'static str, u64>,
-    /// A group's second number: lists of members are asked for by it, messages name both.
+    /// A group's second number. Member lists are requested by it; messages contain both.
     codes: BTreeMap<&'static str, u64>,
     dids: BTreeMap<&'static str, u64>,
 }
@@ -71,14 +71,14 @@ impl Numbers {
         name(&self.dids, did)
     }
 
-    /// Whether `number` is one of these, whatever it stands for.
+    /// Whether `number` is any of these.
     pub(crate) fn has(&self, number: u64) -> bool {
         let all = [&self.uins, &self.gids, &self.codes, &self.dids];
         all.iter().any(|map| name(map, number).is_some())
     }
 }
 
-/// 0, which is nobody's, for a name without a number.
+/// Returns 0, which is never drawn, for a name without a number.
 fn number(map: &BTreeMap<&'static str, u64>, name: &str) -> u64 {
     map.get(name).copied().unwrap_or_default()
 }

@@ -1,18 +1,18 @@
-//! What each step's request has to carry.
+//! The parameters that each step's request must carry.
 
 use super::step::Step;
 use super::wire::Call;
 use serde_json::Value;
 
-/// A parameter's name, and its value where that is always the same.
+/// A parameter's name, and its value if that is always the same.
 type Wanted = (&'static str, &'static str);
 
-/// Any value will do ...
+/// Any value is accepted, except an empty one.
 const ANY: &str = "";
-/// ... or none at all, if only the name is there.
+/// Any value is accepted, even an empty one.
 const EVEN_EMPTY: &str = "?";
 
-/// What is wanted in the query, in the form, and in the JSON of the form's `r`.
+/// The required parameters in the query, in the form, and in the JSON of the form's `r`.
 struct Parameters {
     query: &'static [Wanted],
     form: &'static [Wanted],
@@ -29,7 +29,7 @@ const fn query(query: &'static [Wanted]) -> Parameters {
     Parameters { query, ..NONE }
 }
 
-/// A call of s.web2.qq.com: all is in `r`.
+/// A call of s.web2.qq.com: everything is in `r`.
 const fn r(r: &'static [Wanted]) -> Parameters {
     Parameters { r, ..NONE }
 }
@@ -219,7 +219,8 @@ const fn of(step: Step) -> Parameters {
     }
 }
 
-/// What is missing in `call`, or has a value that it never had. `r` is the JSON of the form's `r`.
+/// Returns which parameter of `call` is missing, or has a value that real clients never sent. `r`
+/// is the JSON of the form's `r`.
 pub(crate) fn flaw(step: Step, call: &Call, r: &Value) -> Option<String> {
     let wanted = of(step);
     let in_query = |name: &str| call.query(name).map(str::to_owned);
@@ -244,7 +245,7 @@ fn flaw_in(what: &str, wanted: &[Wanted], get: impl Fn(&str) -> Option<String>) 
     })
 }
 
-/// A JSON value as text: clients wrote numbers with and without quotes.
+/// Returns a JSON value as text: clients wrote numbers with and without quotes.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

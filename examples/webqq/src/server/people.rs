@@ -1,8 +1,9 @@
-//! An account and the people around it, as they are: what a login changes is in `numbers`.
+//! An account and the people around it. Only permanent facts are here; what changes with a login is
+//! in `numbers`.
 
 use super::wire::Place;
 
-/// A QQ account, with everybody it knows.
+/// A QQ account, with all the people that it knows.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) number: u64,
@@ -14,22 +15,22 @@ pub(crate) struct Account {
     pub(crate) discussions: Vec<Discussion>,
 }
 
-/// Somebody, called the same wherever he speaks.
+/// A person, with the same name everywhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
     pub(crate) name: &'static str,
     /// The QQ number, which never changes.
     pub(crate) number: u64,
-    /// What lists tell; real ones had null in places.
+    /// The nick in lists, where the real ones sometimes had null.
     pub(crate) nick: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Friend {
     pub(crate) who: &'static str,
-    /// What the account's owner calls him.
+    /// The name that the account's owner gave them.
     pub(crate) markname: Option<&'static str>,
-    /// The list names his uin, and tells no more about him.
+    /// The list contains the uin, but no other data.
     pub(crate) is_ghost: bool,
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Group {
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) who: &'static str,
-    /// His name in this group.
+    /// The member's name in this group.
     pub(crate) card: Option<&'static str>,
 }
 
@@ -96,22 +97,23 @@ impl Account {
         }
     }
 
-    /// The friends' names.
+    /// Returns the friends' names.
     pub(crate) fn friends(&self) -> impl Iterator<Item = &'static str> {
         self.friends.iter().map(|friend| friend.who)
     }
 
-    /// The groups' names.
+    /// Returns the groups' names.
     pub(crate) fn groups(&self) -> impl Iterator<Item = &'static str> {
         self.groups.iter().map(|group| group.name)
     }
 
-    /// The discussions' names.
+    /// Returns the discussions' names.
     pub(crate) fn discussions(&self) -> impl Iterator<Item = &'static str> {
         self.discussions.iter().map(|discussion| discussion.name)
     }
 
-    /// Who can speak at `place`. Who is a friend says it as such, and needs no session.
+    /// Returns who can speak at `place`. Friends are excluded from sessions, because they can write
+    /// directly.
     pub(crate) fn speakers(&self, place: &Place) -> Vec<&'static str> {
         let mut group = Vec::new();
         if let Place::Group(name) | Place::Sess(name) = place {
@@ -135,7 +137,7 @@ impl Account {
         self.speakers(place).contains(&who)
     }
 
-    /// Everybody who can speak, everywhere.
+    /// Returns everyone who can speak, with each of their places.
     pub(crate) fn places(&self) -> Vec<(Place, &'static str)> {
         let groups = self.groups().flat_map(|name| {
             let name = name.to_owned();
@@ -150,8 +152,8 @@ impl Account {
         pairs.collect()
     }
 
-    /// What a client can call `who` at `place` by what the lists say: the card or markname before
-    /// the nick.
+    /// Returns the name that a client can show for `who` at `place`, by the lists: card or markname
+    /// take precedence over the nick.
     pub(crate) fn shown_name(&self, place: &Place, who: &str) -> Option<&'static str> {
         let nick = self.person(who)?.nick;
         match place {

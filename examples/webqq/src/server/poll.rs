@@ -1,4 +1,4 @@
-//! POLL: held until there is something to tell.
+//! POLL: held open until there is something to deliver.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ pub(crate) struct HeldPoll {
     pub(crate) hold: HoldId,
     connection: u64,
     until: Duration,
-    /// Strikes when it is answered.
+    /// Applied when the poll is answered.
     fault: Option<Fault>,
 }
 
 impl Seat {
-    /// A poll has come: the last one's news were received, perhaps.
+    /// Handles the arrival of a poll, which may acknowledge what the last one delivered.
     pub(crate) fn note_poll(&mut self, visit: &mut Visit<'_>) {
         visit.house.ledger.polls += 1;
         self.last_poll = Some(visit.call.clone());
@@ -66,7 +66,7 @@ impl Seat {
         self.mail.waiting.len() >= wanted
     }
 
-    /// Something waits now: a held poll may be answered with it.
+    /// Answers the held poll, if enough mail waits for it.
     pub(crate) fn on_mail(&mut self, house: &mut House) {
         let fault = self.poll.as_ref().map(|poll| poll.fault);
         if fault.is_some_and(|fault| self.has_enough(fault)) {
@@ -74,7 +74,7 @@ impl Seat {
         }
     }
 
-    /// A hold has lasted long enough.
+    /// Answers the held poll at the end of its hold.
     pub(crate) fn on_hold_end(&mut self, house: &mut House) {
         self.answer_held(house);
     }
@@ -88,8 +88,8 @@ impl Seat {
         house.ready.push((poll.hold, answer));
     }
 
-    /// The answer to a poll: all that waits, newest first, or 102. Also what strikes it, if its
-    /// fault still can.
+    /// Returns a poll's answer, all that waits, newest first, or 102; and the fault to apply to it,
+    /// if it still can be.
     fn news(
         &mut self,
         house: &mut House,
@@ -164,7 +164,8 @@ impl Seat {
         Some(poll)
     }
 
-    /// Takes the held poll away, for another answer than news. Its fault waits for the next one.
+    /// Takes the held poll away, to be answered with something other than mail. Its fault waits for
+    /// the next poll.
     pub(crate) fn take_poll(&mut self, house: &mut House) -> Option<HeldPoll> {
         let poll = self.unhold(house)?;
         if let Some(fault) = poll.fault {

@@ -1,4 +1,4 @@
-//! Everything the server knows of one account's client, and the way of a call through it.
+//! The state of one account's client, and the path of a call through it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,27 +16,27 @@ use super::step::Step;
 use super::visit::{House, Visit};
 use super::wire::{Answer, Call, HoldId, Reaction};
 
-/// An account's place at the server.
+/// An account's state at the server.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) account: Account,
     pub(crate) numbers: Numbers,
-    /// Those that `Fault::DropUins` took away: the client cannot know.
+    /// Numbers that `Fault::DropUins` has replaced, without the client's knowledge.
     pub(crate) dropped: Numbers,
 
-    /// The login that is under way.
+    /// The login in progress.
     pub(crate) attempt: Option<Attempt>,
     pub(crate) keys: Option<Keys>,
-    /// What calls that are still on their way may bring.
+    /// The previous keys, which calls in flight may still carry, and until when.
     pub(crate) former_keys: Option<(Keys, Duration)>,
-    /// The server has taken the keys away: only a full login helps.
+    /// Whether the server has revoked the keys, so that only a full login helps.
     pub(crate) is_revoked: bool,
     pub(crate) shelf: Shelf,
 
     pub(crate) session: Option<Session>,
-    /// How the session before it ended.
+    /// How the previous session ended.
     pub(crate) ending: Option<Ending>,
-    /// Some LOGIN2 has been answered, since this server began.
+    /// Whether a LOGIN2 has been answered since this server began.
     pub(crate) was_online: bool,
     pub(crate) heart: Option<Heart>,
     pub(crate) last_msg_id: u64,
@@ -44,23 +44,23 @@ pub(crate) struct Seat {
 
     pub(crate) mail: Mail,
     pub(crate) poll: Option<HeldPoll>,
-    /// What the last one said, for whoever has overheard it.
+    /// The last poll, which an intruder repeats.
     pub(crate) last_poll: Option<Call>,
-    /// Lists that come after the next login.
+    /// Lists that are sent only after the next login.
     pub(crate) late: Vec<(HoldId, Answer)>,
 
     pub(crate) armed: VecDeque<(Step, Fault)>,
-    /// Steps whose last answer a fault took away: that they come again is no fault of the client.
+    /// Steps whose last answer was lost to a fault. Repeating them is not the client's error.
     pub(crate) struck: BTreeSet<Step>,
 }
 
-/// What a full login gives, by their serial numbers; the tokens follow from these.
+/// The serial numbers of what a full login hands out. The tokens are derived from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
     pub(crate) login: u64,
     /// A poll can change it.
     pub(crate) ptwebqq: u64,
-    /// No LOGIN2 has used them yet.
+    /// Whether no LOGIN2 has used them yet.
     pub(crate) is_fresh: bool,
 }
 
@@ -68,10 +68,10 @@ pub(crate) struct Keys {
 pub(crate) struct Session {
     pub(crate) serial: u64,
     pub(crate) clientid: String,
-    /// When the client could learn of it; `None` if the answer of LOGIN2 was lost.
+    /// When the client could know of the session; `None` if the answer to LOGIN2 was lost.
     pub(crate) announced: Option<Duration>,
     pub(crate) was_polled: bool,
-    /// How many polls in a row were answered 103.
+    /// How many polls in a row were answered with 103.
     pub(crate) refusals: u8,
 }
 
@@ -84,13 +84,13 @@ pub(crate) struct Ending {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// By the server.
+    /// Ended by the server.
     Refused,
-    /// Somebody else logged in; no poll has told the client yet.
+    /// Another client logged in; no poll has reported it yet.
     KickedUntold,
     /// The client logged out, or was told that it had: it must stop.
     LoggedOut,
-    /// By the next login.
+    /// Ended by the next login.
     Succeeded,
 }
 
@@ -126,8 +126,8 @@ impl Seat {
         }
     }
 
-    /// The way of a call: it is checked, perhaps a fault is due, its step does its work, and the
-    /// answer goes out as the fault lets it.
+    /// Handles a call: checks it, takes the fault that is due, does the step's work, and sends the
+    /// answer as the fault allows.
     pub(crate) fn on_call(&mut self, visit: &mut Visit<'_>) -> Reaction {
         if let Some(answer) = self.tell_kick(visit) {
             return Reaction::Answer(answer);
@@ -151,7 +151,7 @@ impl Seat {
         }
     }
 
-    /// Each step's own work.
+    /// Does the work of each step.
     fn perform(&mut self, visit: &mut Visit<'_>) -> Reaction {
         Reaction::Answer(match visit.step {
             Step::Sig => login::sig(visit),
@@ -182,7 +182,7 @@ impl Seat {
         })
     }
 
-    /// What is true of every call that was let in, whatever becomes of its answer.
+    /// Records a call that passed the checks, whatever happens to its answer.
     fn note_arrival(&mut self, visit: &mut Visit<'_>) {
         self.note_keys(visit);
         match visit.step {
@@ -192,8 +192,8 @@ impl Seat {
         }
     }
 
-    /// Who has brought the present keys knows them: the former ones are good only for what is still
-    /// on its way.
+    /// A client that sends the present keys knows them. From then on the former keys are accepted
+    /// only from calls in flight.
     fn note_keys(&mut self, visit: &Visit<'_>) {
         let (Some(keys), Some((_, until))) = (self.keys, &mut self.former_keys) else {
             return;
@@ -210,12 +210,12 @@ impl Seat {
         self.armed.remove(index).map(|(_, fault)| fault)
     }
 
-    /// A fault could not strike this time: it waits for the next call.
+    /// Puts back a fault that could not occur this time, for the next call.
     pub(crate) fn rearm(&mut self, step: Step, fault: Fault) {
         self.armed.push_front((step, fault));
     }
 
-    /// Lets `fault` strike `answer`, and counts it.
+    /// Applies `fault` to `answer`, and counts it.
     pub(crate) fn finish(
         &mut self,
         house: &mut House,
@@ -242,7 +242,7 @@ impl Seat {
     }
 }
 
-/// Asked for by anybody.
+/// The weather service, which needs no login.
 pub(crate) fn weather(visit: &Visit<'_>) -> Answer {
     match visit.call.query("city").unwrap_or_default() {
         "nowhere" => Answer::status(404),

@@ -1,4 +1,4 @@
-//! What bots say, and the pictures that they fetch.
+//! Messages from bots, and the pictures that they fetch.
 
 use serde_json::{Value, json};
 
@@ -10,10 +10,10 @@ use super::step::Step;
 use super::visit::Visit;
 use super::wire::{Answer, Place};
 
-/// Retcodes of a send that people have read all the same.
+/// Retcodes of sends that are delivered all the same.
 const PROBABLY_SENT: &[i64] = &[0, 1202, 100_003, 100_100];
 
-/// The text of a `content`: a JSON array, whose last element is the font.
+/// Returns the text of a `content`: a JSON array whose last element is the font.
 pub(crate) fn text_of(content: &str) -> Option<String> {
     let Ok(Value::Array(mut parts)) = serde_json::from_str(content) else {
         return None;
@@ -30,7 +30,7 @@ pub(crate) fn text_of(content: &str) -> Option<String> {
 }
 
 impl Seat {
-    /// Where a send goes, and to whom if it goes to one person.
+    /// Returns the place of a send, and the recipient if it is a single person.
     pub(crate) fn place_of(&self, visit: &Visit<'_>) -> Option<(Place, &'static str)> {
         let numbers = &self.numbers;
         match visit.step {
@@ -57,7 +57,7 @@ impl Seat {
         }
     }
 
-    /// The signature for messages to a member of a group who is no friend.
+    /// The signature for messages to a group member who is not a friend.
     pub(crate) fn sess_sig(&self, visit: &Visit<'_>) -> Answer {
         let group = self.numbers.group(visit.number("id"));
         let who = self.numbers.who(visit.number("to_uin"));
@@ -75,7 +75,7 @@ impl Seat {
         mint.token(Kind::SessSig, self.account.number, pair)
     }
 
-    /// A bot says something, and is told `retcode`.
+    /// Records a bot's message, which is answered with `retcode`.
     pub(crate) fn hear(&mut self, visit: &mut Visit<'_>, retcode: i64) -> Answer {
         let accepted = PROBABLY_SENT.contains(&retcode);
         let content = visit.parameter("content").unwrap_or_default();
@@ -100,7 +100,7 @@ impl Seat {
         }
     }
 
-    /// The nonce of the message whose picture is asked for.
+    /// Returns the nonce of the message whose picture is requested.
     pub(crate) fn picture_of(&self, visit: &Visit<'_>) -> Option<u64> {
         let nonce = match visit.step {
             Step::Offpic => {

@@ -11,17 +11,18 @@ use super::step::Step;
 use super::visit::{House, Visit};
 use super::wire::Answer;
 
-/// A poll answered with this ends the session, but the cookies stay good: LOGIN2 is enough.
+/// A poll answered with one of these ends the session, but the cookies stay valid: LOGIN2 is
+/// enough.
 const ENDS_SESSION: &[i64] = &[120, 121, 100_006];
-/// This ends both: only a full login helps.
+/// These end both: only a full login helps.
 const ENDS_LOGIN: &[i64] = &[100, 108, 114, 100_002];
-/// The client has logged out, it says.
+/// These report that the client has logged out.
 const MUST_STOP: &[i64] = &[109, 110];
-/// So many 103 in a row are one too many.
+/// This many 103 in a row end the session.
 const MAX_REFUSALS: u8 = 3;
 
 impl Seat {
-    /// An armed retcode, and what follows from it.
+    /// Answers with an armed retcode, and applies its consequences.
     pub(crate) fn answer_retcode(&mut self, visit: &mut Visit<'_>, code: i64) -> Answer {
         match visit.step {
             Step::Poll => self.answer_poll_with(visit, code),
@@ -66,7 +67,7 @@ impl Seat {
         Answer::retcode(code)
     }
 
-    /// From now on LOGIN2 wants another ptwebqq, which only this answer tells.
+    /// Changes the ptwebqq that LOGIN2 requires. Only this answer contains the new one.
     fn change_ptwebqq(&mut self, house: &mut House, now: Duration) -> Answer {
         let serial = house.next_serial();
         if let Some(keys) = self.keys {
@@ -80,14 +81,14 @@ impl Seat {
         Answer::json(&json!({"retcode": 116, "p": p}))
     }
 
-    /// Ends the session, and takes the cookies away.
+    /// Ends the session, and revokes the cookies.
     fn revoke(&mut self, house: &mut House, now: Duration) {
         self.end_session(house, now, How::Refused);
         self.keys = None;
         self.is_revoked = true;
     }
 
-    /// Ends the session, if there is one. A poll of it that is held is told so.
+    /// Ends the session, if there is one. A held poll is answered accordingly.
     pub(crate) fn end_session(&mut self, house: &mut House, now: Duration, how: How) {
         let Some(session) = self.session.take() else {
             return;
@@ -106,12 +107,12 @@ impl Seat {
         }
     }
 
-    /// Somebody else logs in to the account.
+    /// Logs in to the account from elsewhere.
     pub(crate) fn kick(&mut self, house: &mut House, now: Duration) {
         self.end_session(house, now, How::KickedUntold);
     }
 
-    /// The first poll after a kick learns of it.
+    /// Reports a kick to the first poll after it.
     pub(crate) fn tell_kick(&mut self, visit: &mut Visit<'_>) -> Option<Answer> {
         let ending = self
             .ending
@@ -142,7 +143,7 @@ impl Seat {
         Answer::result("ok".into())
     }
 
-    /// A beat is noted; what it is answered nobody reads.
+    /// Records a heartbeat. Clients ignore the answer.
     pub(crate) fn heartbeat(&mut self, visit: &mut Visit<'_>) -> Answer {
         let rc = visit.number("rc");
         self.heart = Some(Heart { rc, at: visit.now });

@@ -1,11 +1,11 @@
-//! The steps of the protocol, and how a request is recognised as one.
+//! The steps of the protocol, and how a request is recognized as one.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use super::wire::{Call, Scheme};
 
-/// What a client can ask for, in the order of a login.
+/// Everything that a client can request, in the order of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Step {
     Sig,
@@ -34,7 +34,7 @@ pub(crate) enum Step {
     GroupPic,
     File,
     Logout,
-    /// A service of somebody else.
+    /// A service of another site.
     Weather,
 }
 
@@ -133,7 +133,7 @@ const D: &str = "d.web2.qq.com";
 const S: &str = "s.web2.qq.com";
 
 impl Step {
-    /// What `call` asks for, by host and path.
+    /// Returns the step that `call` requests, by host and path.
     pub(crate) fn of(call: &Call) -> Option<Self> {
         let is_meant = |row: &&Row| row.3 == call.host && row.4 == call.path;
         STEPS.iter().find(is_meant).map(|row| row.0)
@@ -147,20 +147,21 @@ impl Step {
         self.row().2
     }
 
-    /// The steps that are https.
+    /// Returns the steps that use https.
     pub(crate) fn https() -> impl Iterator<Item = Self> {
         let mut steps: Vec<Self> = STEPS.iter().map(|row| row.0).collect();
         steps.retain(|step| step.scheme() == Some(Scheme::Https));
         steps.into_iter()
     }
 
-    /// The hosts of these.
+    /// Returns the hosts of the https steps.
     pub(crate) fn https_hosts() -> BTreeSet<&'static str> {
         let is_https = |row: &&Row| row.0.scheme() == Some(Scheme::Https);
         STEPS.iter().filter(is_https).map(|row| row.3).collect()
     }
 
-    /// The scheme of its URL; `None`: it is not known any more, and either is as good.
+    /// Returns the scheme of its URL, or `None` if that is no longer known, in which case either is
+    /// accepted.
     pub(crate) fn scheme(self) -> Option<Scheme> {
         match self {
             Sig | Captcha | PtLogin | OnlineBuddies | DiscuInfo | SendDiscu | SessSig
@@ -173,12 +174,12 @@ impl Step {
         }
     }
 
-    /// Anybody may ask for it, without a login.
+    /// Whether it needs no login.
     pub(crate) fn is_for_anybody(self) -> bool {
         matches!(self, Sig | Weather)
     }
 
-    /// It belongs to the login, before there is a session.
+    /// Whether it is part of the login, before there is a session.
     pub(crate) fn is_before_login(self) -> bool {
         matches!(self, Sig | Check | Captcha | PtLogin | CheckSig)
     }
@@ -187,17 +188,17 @@ impl Step {
         matches!(self, SendBuddy | SendGroup | SendDiscu | SendSess)
     }
 
-    /// A list that a bot loads at its login.
+    /// Whether it is a list that a bot loads at its login.
     pub(crate) fn is_list(self) -> bool {
         matches!(self, Friends | Groups | Members)
     }
 
-    /// A chain that runs as long as its session does.
+    /// Whether it is repeated for as long as the session lasts.
     pub(crate) fn is_loop(self) -> bool {
         matches!(self, Poll | Heartbeat)
     }
 
-    /// It is answered with a retcode.
+    /// Whether its answer has a retcode.
     pub(crate) fn has_retcode(self) -> bool {
         let others = matches!(self, Heartbeat | Offpic | GroupPic | File | Weather);
         !others && !self.is_before_login()

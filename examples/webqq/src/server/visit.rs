@@ -1,4 +1,4 @@
-//! One call on its way through the server, and what all accounts share.
+//! One call on its way through the server, and the state that all accounts share.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,31 +13,31 @@ use super::parameters;
 use super::step::Step;
 use super::wire::{Answer, Call, HoldId, Scheme, Wish};
 
-/// What all accounts share.
+/// The state that all accounts share.
 #[derive(Debug)]
 pub(crate) struct House {
     pub(crate) settings: Settings,
     pub(crate) ledger: Ledger,
     pub(crate) mint: Mint,
-    /// What is due at a time.
+    /// Timed events.
     pub(crate) agenda: BTreeSet<(Duration, Due)>,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) ready: Vec<(HoldId, Answer)>,
-    /// Login signatures handed out, which nobody has used yet.
+    /// Login signatures that were handed out and not used yet.
     pub(crate) sigs: VecDeque<u64>,
-    /// Some page came without one, so a CHECK may do so.
+    /// Whether a page came without a signature, in which case a CHECK may come without one.
     pub(crate) has_left_out_sig: bool,
     serial: u64,
 }
 
-/// Something that happens by itself, to an account.
+/// A timed event of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Due {
     HoldEnds(u64),
     CaptchaIsRead(u64),
 }
 
-/// Who gets none does not come back for it; so many may be on their way.
+/// The most unused signatures that are kept: some clients never return.
 const MAX_SIGS: usize = 10_000;
 
 impl House {
@@ -55,7 +55,7 @@ impl House {
         }
     }
 
-    /// Numbers everything that is handed out, and every hold.
+    /// Returns a new serial number, for tokens and holds.
     pub(crate) fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
@@ -75,21 +75,21 @@ impl House {
     }
 }
 
-/// The JSON of the form's `r`; null if there is none.
+/// Returns the JSON of the form's `r`; null if there is none.
 pub(crate) fn r_of(call: &Call) -> Value {
     let r = call.form("r").and_then(|r| serde_json::from_str(r).ok());
     r.unwrap_or_default()
 }
 
-/// One call, with what its steps need.
+/// One call, with all that its step needs.
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
     pub(crate) now: Duration,
     pub(crate) call: &'a Call,
     pub(crate) step: Step,
-    /// As [`r_of`] has it.
+    /// The result of [`r_of`].
     pub(crate) r: Value,
-    /// What strikes this call.
+    /// The fault that applies to this call.
     pub(crate) fault: Option<Fault>,
     pub(crate) house: &'a mut House,
 }
@@ -112,7 +112,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// A parameter from where the step has it: in `r` if it is a POST, else in the query.
+    /// Returns a parameter from where the step has it: from `r` of a POST, else from the query.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         match self.call.method.as_str() {
             "POST" => self.r.get(name).map(parameters::text),
@@ -120,14 +120,14 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// A parameter that is a number; 0, which stands for nothing, if it is none.
+    /// Returns a numeric parameter, or 0, which stands for nothing, if it is not a number.
     pub(crate) fn number(&self, name: &str) -> u64 {
         let text = self.parameter(name).unwrap_or_default();
         text.parse().unwrap_or_default()
     }
 
-    /// When it may have been made: what opens a connection waits for that, and with TLS for the
-    /// handshake as well.
+    /// Returns the earliest time at which the call may have been built. A call that opens a
+    /// connection waits for the connection and, with TLS, for the handshake.
     pub(crate) fn under_way_since(&self) -> Duration {
         self.call.opened.unwrap_or(self.now).min(self.now)
     }
@@ -139,7 +139,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// The client will not be able to read the answer.
+    /// Whether the client will be unable to read the answer.
     pub(crate) fn is_lost(&self) -> bool {
         self.fault.is_some_and(Fault::loses_answer)
     }

@@ -1,11 +1,11 @@
-//! What the server and its front-ends say to each other: calls in, answers out.
+//! The interface between the server and its front-ends: calls in, answers out.
 
 use std::fmt;
 use std::time::Duration;
 
 use form_urlencoded::parse;
 
-/// What a URL begins with, and so whether its request comes through TLS.
+/// The scheme of a URL, which decides whether its request uses TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scheme {
     #[default]
@@ -25,11 +25,11 @@ impl fmt::Display for Scheme {
 /// A request, as a front-end read it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
-    /// The connection it came on; never used twice.
+    /// The number of its connection. Numbers are never reused.
     pub(crate) connection: u64,
-    /// When the connection came about, if this is the first call on it.
+    /// When the connection was established, if this is its first call.
     pub(crate) opened: Option<Duration>,
-    /// That of the connection.
+    /// The connection's scheme.
     pub(crate) scheme: Scheme,
     pub(crate) method: String,
     /// Without the port, in lower case.
@@ -85,15 +85,15 @@ fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pair.map(|(_, value)| value.as_str())
 }
 
-/// What becomes of a call.
+/// The server's reaction to a call.
 #[derive(Debug)]
 pub(crate) enum Reaction {
     Answer(Answer),
-    /// It is held: its answer comes later, under this name.
+    /// The call is held; its answer follows later under this id.
     Hold(HoldId),
 }
 
-/// Names a held call.
+/// The id of a held call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct HoldId(pub(crate) u64);
 
@@ -105,7 +105,7 @@ pub(crate) struct Answer {
     pub(crate) manner: Manner,
 }
 
-/// How an answer travels, or does not.
+/// How an answer travels, or fails to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// With Content-Length.
@@ -127,10 +127,10 @@ pub(crate) enum Manner {
     Silence,
 }
 
-/// What happens beside HTTP.
+/// Actions outside of HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// A person has read the captcha's picture, and types what it says.
+    /// A person has read the captcha's picture, and types its text.
     Code { account: u64, code: String },
     /// The bot's operator has it log in.
     Login { account: u64 },
@@ -138,13 +138,13 @@ pub(crate) enum Wish {
     Logout { account: u64 },
 }
 
-/// Where something is said.
+/// The place where something is said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Place {
     Buddy,
     Group(String),
     Discu(String),
-    /// Between the bot and a member of a group that is no buddy.
+    /// Between the bot and a member of a group who is not a buddy.
     Sess(String),
 }
 

@@ -1,5 +1,5 @@
-//! What the server's answers say: literals and JSON, as the real server wrote them and as nobody
-//! should.
+//! Parsing of the server's answers: literals and JSON, as the real server wrote them and as no
+//! server should.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,7 +12,7 @@ use crate::answers::{
     resolve,
 };
 
-/// As it was documented: the number is in ASCII escapes.
+/// As it was documented, with the number in ASCII escapes.
 const CHECK: &str = r"ptui_checkVC('0','!PTH','\x00\x00\x00\x00\x64\x74\x8b\x05');";
 const PTLOGIN: &str = "ptuiCB('0','0','http://ptlogin4.web2.qq.com/check_sig?uin=1685359365&f_url=','0','登录成功！', '企鹅');\r\n";
 const SIG: &str =
@@ -67,19 +67,19 @@ fn a_call_with_string_literals_is_read() {
     #[rustfmt::skip]
     let rows: &[(&str, &str, &[&str])] = &[
         ("one argument",                        "f('a')",                       &["a"]),
-        ("an empty one",                        "f('')",                        &[""]),
+        ("an empty argument",                   "f('')",                        &[""]),
         ("quotes may be double",                r#"f("a","b")"#,                &["a", "b"]),
-        ("and each kind may hold the other",    r#"f("a'b",'a"b')"#,            &["a'b", "a\"b"]),
-        ("space is no matter",                  "\r\n f \t( 'a' ,\n'b' ) ; \n", &["a", "b"]),
-        ("what looks like code is text",        "f('a,b)+g(1);')",              &["a,b)+g(1);"]),
+        ("each kind of quote may contain the other", r#"f("a'b",'a"b')"#,            &["a'b", "a\"b"]),
+        ("space does not matter",               "\r\n f \t( 'a' ,\n'b' ) ; \n", &["a", "b"]),
+        ("text that looks like code is text",   "f('a,b)+g(1);')",              &["a,b)+g(1);"]),
         ("a quote may be escaped",              r"f('it\'s')",                  &["it's"]),
-        ("so may a backslash",                  r"f('a\\','b')",                &["a\\", "b"]),
-        ("and a slash, as JSON does",           r"f('http:\/\/a.b\/')",         &["http://a.b/"]),
+        ("a backslash may be escaped",          r"f('a\\','b')",                &["a\\", "b"]),
+        ("a slash may be escaped, as in JSON",  r"f('http:\/\/a.b\/')",         &["http://a.b/"]),
         ("a character in two hex digits",       r"f('\x41\xe9\xE9')",           &["Aéé"]),
-        ("one in four",                         r"f('\u4f01\u9E45')",           &["企鹅"]),
+        ("a character in four hex digits",      r"f('\u4f01\u9E45')",           &["企鹅"]),
         ("digits after an escape are text",     r"f('\x411')",                  &["A1"]),
         ("line ends",                           r"f('a\r\n\tb')",               &["a\r\n\tb"]),
-        ("half a surrogate pair is nothing",    r"f('a\ud83db')",               &["a\u{fffd}b"]),
+        ("half a surrogate pair is invalid",    r"f('a\ud83db')",               &["a\u{fffd}b"]),
     ];
     for (why, text, expected) in rows {
         assert_eq!(arguments(text, "f").unwrap(), *expected, "{why}");
@@ -110,11 +110,11 @@ fn what_is_no_call_of_literals_is_refused() {
         ("a template",                          "f(`a`)"),
         ("a comment",                           "f(/**/'a')"),
         ("one hex digit",                       r"f('\x4')"),
-        ("letters that are none",               r"f('\xgg')"),
+        ("letters that are no hex digits",      r"f('\xgg')"),
         ("a sign",                              r"f('\x+1')"),
         ("three hex digits",                    r"f('\u123')"),
-        ("a letter of two bytes among them",    r"f('\xé')"),
-        ("one of three bytes",                  r"f('\u1企')"),
+        ("a letter of two bytes",               r"f('\xé')"),
+        ("a letter of three bytes",             r"f('\u1企')"),
         ("a method called on it",               "f('a').g('b')"),
         ("a sum with it",                       "f('a')+g()"),
         ("a second statement",                  "f('a');g('b');"),
@@ -146,9 +146,9 @@ fn login_sig_is_found_in_its_page() {
     let rows: &[(&str, &str, Option<&str>)] = &[
         ("among other things",          SIG,                                                Some("7eT-*xQ9")),
         ("in single quotes",            "g_login_sig=encodeURIComponent( 'a')",             Some("a")),
-        ("an empty one is one",         "g_login_sig=encodeURIComponent(\"\")",             Some("")),
+        ("an empty one counts",         "g_login_sig=encodeURIComponent(\"\")",             Some("")),
         ("a page may have none",        "<html>g_login_sig</html>",                         None),
-        ("no page at all",              "",                                                 None),
+        ("an empty page",               "",                                                 None),
         ("a name is not looked up",     "g_login_sig=encodeURIComponent(document.cookie)",  None),
         ("a literal that never ends",   "g_login_sig=encodeURIComponent(\"a",               None),
     ];
@@ -161,17 +161,17 @@ fn login_sig_is_found_in_its_page() {
 fn a_location_is_resolved_as_rfc_3986_says() {
     #[rustfmt::skip]
     let rows: &[(&str, &str, Option<&str>)] = &[
-        ("a URL is one",                    "http://web2.qq.com/x?y=z",     Some("http://web2.qq.com/x?y=z")),
-        ("whatever its scheme",             "https://web2.qq.com/",         Some("https://web2.qq.com/")),
+        ("a URL stays as it is",            "http://web2.qq.com/x?y=z",     Some("http://web2.qq.com/x?y=z")),
+        ("of either scheme",                "https://web2.qq.com/",         Some("https://web2.qq.com/")),
         ("spaces around it go",             " http://web2.qq.com/ ",        Some("http://web2.qq.com/")),
         ("a host keeps the scheme",         "//s.web2.qq.com/x",            Some("http://s.web2.qq.com/x")),
         ("a path keeps host and port",      "/x?y=z",                       Some("http://p.qq.com:81/x?y=z")),
-        ("a relative path, the folder",     "x/y?z",                        Some("http://p.qq.com:81/a/x/y?z")),
-        ("a query, the path",               "?y=z",                         Some("http://p.qq.com:81/a/b?y=z")),
+        ("a relative path keeps the folder", "x/y?z",                        Some("http://p.qq.com:81/a/x/y?z")),
+        ("a query keeps the path",          "?y=z",                         Some("http://p.qq.com:81/a/b?y=z")),
         ("a URL in a query is no scheme",   "/x?u1=http://web2.qq.com/",    Some("http://p.qq.com:81/x?u1=http://web2.qq.com/")),
-        ("nor behind a relative path",      "x?u1=http://web2.qq.com/",     Some("http://p.qq.com:81/a/x?u1=http://web2.qq.com/")),
-        ("nor behind a host",               "//d.qq.com/?u=http://a.b/",    Some("http://d.qq.com/?u=http://a.b/")),
-        ("text with a space is none",       "http://web2.qq.com/a b",       None),
+        ("nor is one after a relative path", "x?u1=http://web2.qq.com/",     Some("http://p.qq.com:81/a/x?u1=http://web2.qq.com/")),
+        ("nor is one after a host",         "//d.qq.com/?u=http://a.b/",    Some("http://d.qq.com/?u=http://a.b/")),
+        ("text with a space is not a URL",  "http://web2.qq.com/a b",       None),
         ("nor is a scheme alone",           "http://",                      None),
     ];
     let base: Uri = "http://p.qq.com:81/a/b?c=d".parse().unwrap();
@@ -186,7 +186,7 @@ fn a_location_is_resolved_as_rfc_3986_says() {
 
 // ---- JSON ----
 
-/// An answer which is all right, with this result.
+/// A successful answer with this result.
 fn good(result: &Value) -> String {
     json!({ "retcode": 0, "result": result }).to_string()
 }
@@ -204,27 +204,27 @@ fn pairs(found: Result<Vec<(u64, String)>, Trouble>) -> String {
 fn an_answer_is_an_object_whose_retcode_is_0() {
     #[rustfmt::skip]
     let rows: &[(&str, &str, Result<Value, Trouble>)] = &[
-        ("the result is what counts",       r#"{"retcode":0,"result":"ok"}"#,   Ok(json!("ok"))),
-        ("some have no retcode",            r#"{"result":{"dnamelist":[]}}"#,   Ok(json!({"dnamelist":[]}))),
-        ("some have no result",             r#"{"retcode":0}"#,                 Ok(Value::Null)),
-        ("the media type is no matter",     "\r\n {\"retcode\":0} \n",          Ok(Value::Null)),
+        ("the result is returned",          r#"{"retcode":0,"result":"ok"}"#,   Ok(json!("ok"))),
+        ("the retcode may be missing",      r#"{"result":{"dnamelist":[]}}"#,   Ok(json!({"dnamelist":[]}))),
+        ("the result may be missing",       r#"{"retcode":0}"#,                 Ok(Value::Null)),
+        ("spaces around it do not matter",  "\r\n {\"retcode\":0} \n",          Ok(Value::Null)),
         ("another retcode is trouble",      r#"{"retcode":103,"errmsg":""}"#,   Err(Trouble::Retcode(103))),
-        ("even with a result",              r#"{"retcode":8,"result":"ok"}"#,   Err(Trouble::Retcode(8))),
-        ("it may be negative",              r#"{"retcode":-1}"#,                Err(Trouble::Retcode(-1))),
-        ("nothing is no answer",            "",                                 Err(Trouble::Empty)),
-        ("white space neither",             "\r\n",                             Err(Trouble::Empty)),
+        ("a retcode is trouble even with a result", r#"{"retcode":8,"result":"ok"}"#,   Err(Trouble::Retcode(8))),
+        ("a retcode may be negative",       r#"{"retcode":-1}"#,                Err(Trouble::Retcode(-1))),
+        ("an empty answer",                 "",                                 Err(Trouble::Empty)),
+        ("white space only",                "\r\n",                             Err(Trouble::Empty)),
     ];
     for (why, answer, expected) in rows {
         assert_eq!(answers::result(answer), *expected, "{why}");
     }
     let deep = "[".repeat(100_000);
     for (why, answer) in [
-        ("a page is none", "<html><body>busy</body></html>"),
-        ("half an object is none", r#"{"retcode":0,"res"#),
-        ("a list is none", "[0]"),
-        ("a number is none", "0"),
-        ("a script is none", r#"cb({"retcode":0})"#),
-        ("nesting has an end", &*deep),
+        ("an HTML page", "<html><body>busy</body></html>"),
+        ("half an object", r#"{"retcode":0,"res"#),
+        ("a list", "[0]"),
+        ("a number", "0"),
+        ("a script", r#"cb({"retcode":0})"#),
+        ("nesting is limited", &*deep),
     ] {
         let found = answers::result(answer);
         assert!(
@@ -276,21 +276,21 @@ fn friends_are_read_whatever_their_list_lacks() {
             json!({"friends": [{"uin": "11"}], "info": [{"uin": 11, "nick": "Alice"}]}),                    "11 Alice"),
         ("a nick may be null",
             json!({"friends": [{"uin": 11}], "info": [{"uin": 11, "nick": null}]}),                         "11"),
-        ("an empty markname is none",
+        ("an empty markname does not count",
             json!({"friends": [{"uin": 11}], "info": [{"uin": 11, "nick": "Alice"}], "marknames": [{"uin": 11, "markname": ""}]}), "11 Alice"),
-        ("a ghost has a markname at best",
+        ("a ghost has at most a markname",
             json!({"friends": [{"uin": 11}], "marknames": [{"uin": 11, "markname": "Al"}]}),                "11 Al"),
-        ("who is named and no friend is left out",
+        ("somebody who is named but not a friend is left out",
             json!({"friends": [{"uin": 11}], "info": [{"uin": 11, "nick": "Alice"}, {"uin": 12, "nick": "Bob"}]}), "11 Alice"),
         ("an entry without a number is left out",
             json!({"friends": [{}, null, {"uin": null}, {"uin": "x"}, {"uin": -1}, 7, {"uin": 11}]}),       "11"),
         ("lists may be null",
             json!({"friends": [{"uin": 11}], "info": null, "marknames": null}),                             "11"),
-        ("or be no lists",
+        ("lists may have another type",
             json!({"friends": {"uin": 11}, "info": 3}),                                                     ""),
         ("there may be no friends",             json!({}),                                                  ""),
-        ("nor a result",                        Value::Null,                                                ""),
-        ("nor one to look into",                json!("ok"),                                                ""),
+        ("there may be no result",              Value::Null,                                                ""),
+        ("the result may have another type",    json!("ok"),                                                ""),
     ];
     for (why, result, expected) in rows {
         assert_eq!(pairs(answers::friends(&good(&result))), expected, "{why}");
@@ -328,11 +328,11 @@ fn members_wear_their_cards() {
     #[rustfmt::skip]
     let rows = [
         ("cards may be absent",         json!({"minfo": minfo}),                                            "11 Alice, 12"),
-        ("or null",                     json!({"minfo": minfo, "cards": null}),                             "11 Alice, 12"),
-        ("an empty card is none",       json!({"minfo": minfo, "cards": [{"muin": 11, "card": ""}]}),       "11 Alice, 12"),
-        ("nor is one which is null",    json!({"minfo": minfo, "cards": [{"muin": 11, "card": null}]}),     "11 Alice, 12"),
-        ("its number may be a string",  json!({"minfo": minfo, "cards": [{"muin": "12", "card": "Bob"}]}),  "11 Alice, 12 Bob"),
-        ("ghosts have none",            json!({"minfo": [], "cards": [{"muin": 13, "card": "Ghost"}]}),     ""),
+        ("cards may be null",           json!({"minfo": minfo, "cards": null}),                             "11 Alice, 12"),
+        ("an empty card does not count", json!({"minfo": minfo, "cards": [{"muin": 11, "card": ""}]}),       "11 Alice, 12"),
+        ("a null card does not count",  json!({"minfo": minfo, "cards": [{"muin": 11, "card": null}]}),     "11 Alice, 12"),
+        ("a card's number may be a string", json!({"minfo": minfo, "cards": [{"muin": "12", "card": "Bob"}]}),  "11 Alice, 12 Bob"),
+        ("a ghost's card does not count", json!({"minfo": [], "cards": [{"muin": 13, "card": "Ghost"}]}),     ""),
     ];
     for (why, result, expected) in rows {
         assert_eq!(pairs(answers::members(&good(&result))), expected, "{why}");
@@ -370,7 +370,7 @@ fn items(answer: &str) -> Vec<Item> {
     }
 }
 
-/// The one item with this value.
+/// The only item of a poll with this value.
 fn item(kind: &str, value: &Value) -> Item {
     let mut items = items(&good(&json!([{ "poll_type": kind, "value": value }])));
     assert_eq!(items.len(), 1);
@@ -387,7 +387,7 @@ fn message(kind: &str, value: &Value) -> Option<Message> {
 #[test]
 fn news_are_told_oldest_first() {
     let [Item::Message(first), Item::Other, Item::Message(last)] = &*items(NEWS) else {
-        panic!("three items, the second no message");
+        panic!("expected three items, the second of which is not a message");
     };
     assert_eq!(first.from, From::Buddy { uin: 11 });
     assert_eq!((first.id.msg_id, &*first.text), (2, "ping"));
@@ -441,7 +441,7 @@ fn retcode_116_brings_a_cookie_and_others_are_trouble() {
     }
 }
 
-/// Else the bot would live on with an empty cookie.
+/// Otherwise the bot would continue with an empty cookie.
 #[test]
 fn retcode_116_without_its_cookie_is_not_understood() {
     for answer in [
@@ -462,7 +462,7 @@ fn a_kick_says_why_if_it_likes() {
     let value = json!({"way": "poll", "show_reason": 1, "reason": "logged in elsewhere"});
     let kick = |value: &Value| match item("kick_message", value) {
         Item::Kick(reason) => reason,
-        Item::Message(_) | Item::Other => panic!("no kick"),
+        Item::Message(_) | Item::Other => panic!("not a kick"),
     };
     assert_eq!(kick(&value), "logged in elsewhere");
     assert_eq!(kick(&json!({"way": "poll", "show_reason": 0})), "");
@@ -508,10 +508,10 @@ fn a_message_needs_an_id_and_a_content() {
         ("both",                        json!({"msg_id": 1, "content": ["a"]}),     Some("a")),
         ("the id may be a string",      json!({"msg_id": "1", "content": ["a"]}),   Some("a")),
         ("no id",                       json!({"content": ["a"]}),                  None),
-        ("an id which is null",         json!({"msg_id": null, "content": ["a"]}),  None),
+        ("a null id",                   json!({"msg_id": null, "content": ["a"]}),  None),
         ("no content",                  json!({"msg_id": 1}),                       None),
-        ("content which is null",       json!({"msg_id": 1, "content": null}),      None),
-        ("content without a word",      json!({"msg_id": 1, "content": []}),        Some("")),
+        ("null content",                json!({"msg_id": 1, "content": null}),      None),
+        ("content without text",        json!({"msg_id": 1, "content": []}),        Some("")),
         ("parts of other kinds",        json!({"msg_id": 1, "content": [null, 3, {}, [], [[]], ["font", {}], " a ", "b ", ["face", 14], "c "]}), Some("a b c")),
     ];
     for (why, mut value, expected) in rows {
@@ -541,7 +541,7 @@ fn pictures_are_those_their_place_has() {
         file_path: "/a b".to_owned(),
         from_uin,
     };
-    // What it lacks is empty: the server says what it thinks of that.
+    // Missing values stay empty: whether to accept them is up to the server.
     let group = |gid| Picture::Group {
         gid,
         uin: 12,
@@ -589,7 +589,7 @@ fn read_as_everything(text: &str) {
     }
 }
 
-/// Bytes of it are changed, taken out, doubled, and cut off.
+/// Changes, removes, doubles and truncates bytes.
 fn spoil_bytes(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..random.between(1, 4) {
         if bytes.is_empty() {
@@ -610,7 +610,7 @@ fn spoil_bytes(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Something in it becomes something else, or is missing.
+/// Replaces or removes a value in it.
 fn spoil_value(value: &mut Value, random: &mut Random) {
     let inside = match value {
         Value::Array(items) if !items.is_empty() => {

@@ -1,7 +1,7 @@
 //! The front-end of the server's brain on a simulated network.
 //!
-//! What `server/http.rs` is over TCP, this is in virtual time: each change of the brain is followed
-//! by a look of its director, and by what has become ready.
+//! This corresponds to `server/http.rs`, in virtual time: after each change of the brain the
+//! director is called, and answers that have become ready are sent.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -15,7 +15,7 @@ use crate::server::{
     self, Account, Answer, Call, Direct, Director, HoldId, Manner, Reaction, Scheme, Server, Wish,
 };
 
-/// All there is of the internet; each host has an address of its own.
+/// All hosts of the simulated internet, each with an address of its own.
 pub(crate) const HOSTS: [&str; 9] = [
     "ui.ptlogin2.qq.com",
     "check.ptlogin2.qq.com",
@@ -28,17 +28,18 @@ pub(crate) const HOSTS: [&str; 9] = [
     "api.weather.example",
 ];
 
-/// As over TCP: how long a poll waits to be judged while another one is held.
+/// As over TCP: how long a poll waits before it is checked while another one is held.
 const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
-/// Between two drops of a dripping body; it falls in at most so many, of at least so many bytes.
+/// The pause between two pieces of a dripping body, its maximum number of pieces, and their minimum
+/// size in bytes.
 const DRIP: Duration = Duration::from_millis(3);
 const MAX_DROPS: usize = 40;
 const MIN_DROP: usize = 3;
-/// The longest that a slow answer takes. A poll may then have been given up, any other answer has
-/// not.
+/// The longest delay of a slow answer. A client may have given up a poll by then, but no other
+/// request.
 const SLOW: Duration = Duration::from_secs(25);
 
-/// One host's door to the desk.
+/// One host of the desk, as the network's server.
 struct Door(Rc<RefCell<Desk>>);
 
 impl sim::Server for Door {
@@ -51,7 +52,7 @@ impl sim::Server for Door {
     }
 }
 
-/// Where calls come in and answers go out.
+/// Passes calls to the brain and answers to the network.
 pub(crate) struct Desk {
     network: Network,
     pub(crate) brain: Server,
@@ -59,17 +60,18 @@ pub(crate) struct Desk {
     /// When the director wants to be called.
     direct_at: Option<Duration>,
     is_over: bool,
-    /// The brain's names of connections.
+    /// The brain's numbers of connections.
     connections: BTreeMap<ConnectionId, u64>,
-    /// Whose answers are held.
+    /// The connections that wait for the answers of held calls.
     holds: HashMap<HoldId, ConnectionId>,
-    /// The call that is looked at was held, and its answer is there before the network knows.
+    /// A call that is being handled and was held. If its answer is ready at once, `at_once` takes
+    /// it, because the network does not know the hold yet.
     asking: Option<HoldId>,
     at_once: Option<Answer>,
     /// Second polls, in the order in which they are due.
     postponed: VecDeque<(Duration, ConnectionId, Call)>,
     random: Random,
-    /// How many answers in a thousand take their time.
+    /// How many answers in a thousand are slow.
     pub(crate) slow: u16,
 }
 
@@ -138,7 +140,8 @@ impl Desk {
         )
     }
 
-    /// The answer, if it is there; `is_new`: the network is waiting for it, and knows of no hold.
+    /// Returns the answer, if it is ready. With `is_new` the network waits for it, and does not
+    /// know of a hold yet.
     fn on_call(&mut self, connection: ConnectionId, call: &Call, is_new: bool) -> Option<Answer> {
         let reaction = self.change(|desk, now| {
             let reaction = desk.brain.on_call(now, call);
@@ -165,14 +168,14 @@ impl Desk {
         }
     }
 
-    /// When [`Desk::on_time`] wants to be called.
+    /// Returns when [`Desk::on_time`] must be called next.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         let postponed = self.postponed.front().map(|(at, ..)| *at);
         let wakes = [self.brain.next_wake(), self.direct_at, postponed];
         wakes.into_iter().flatten().min()
     }
 
-    /// Does what is due, and answers what is wished for.
+    /// Does what is due, and returns the wishes.
     pub(crate) fn on_time(&mut self) -> Vec<Wish> {
         let now = self.network.elapsed();
         if self.next_wake().is_some_and(|at| at <= now) {
@@ -189,8 +192,8 @@ impl Desk {
         self.brain.take_wishes()
     }
 
-    /// What was due by now comes before what happens now; behind it the director looks, and what is
-    /// ready goes out.
+    /// Handles everything that is due, then calls `f`, then the director, and sends the answers
+    /// that are ready.
     fn change<R>(&mut self, f: impl FnOnce(&mut Self, Duration) -> R) -> R {
         let now = self.network.elapsed();
         if self.brain.next_wake().is_some_and(|at| at <= now) {
@@ -210,14 +213,14 @@ impl Desk {
                     continue;
                 }
                 let answer = self.render(answer);
-                // One that has just gone gets it no less than one that goes while it travels.
+                // The client may be gone, just as it may go while the answer travels.
                 self.network.answer(connection, answer);
             }
         }
         result
     }
 
-    /// The answer in the network's terms.
+    /// Converts an answer for the network.
     fn render(&mut self, answer: Answer) -> sim::Answer {
         let Answer {
             status,
@@ -232,7 +235,7 @@ impl Desk {
                 head.header(name, value)
             });
         let half = |head: sim::Answer| {
-            // Even of an empty body something has to be missing.
+            // Even an empty body must lack something.
             let told = head.header("Content-Length", len.max(1).to_string());
             told.body(&body[..len / 2])
         };
@@ -259,7 +262,7 @@ impl Desk {
     }
 }
 
-/// The servers' addresses.
+/// Returns the servers' addresses.
 pub(crate) fn addrs() -> impl Iterator<Item = SocketAddr> {
     let hosts = 1..=HOSTS.len() as u8;
     hosts.map(|host| SocketAddr::from((Ipv4Addr::new(10, 0, 0, host), 80)))

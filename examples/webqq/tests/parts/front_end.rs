@@ -1,5 +1,5 @@
-//! The front-end as a client sees it: bytes, and how a connection ends. Here without a brain; with
-//! one in `served`.
+//! The front-end as a client sees it: bytes, and how a connection ends. This file tests it without
+//! a brain, `served` with one.
 
 mod served;
 mod tls;
@@ -22,23 +22,23 @@ use crate::server::{Answer, Call, Manner};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Nothing here takes so long: a test that waits for it has failed.
+/// No test takes this long: one that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a connection ended, for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Closed,
-    /// Without the close_notify of TLS (RFC 8446 §6.1).
+    /// Without TLS's close_notify (RFC 8446 §6.1).
     Cut,
     Reset,
 }
 
-/// Answers each call by what its path names, without a brain.
+/// A server without a brain, which answers each call according to its path.
 struct Scripted {
     addr: SocketAddr,
     calls: Receiver<Call>,
-    /// The numbers of connections whose task is over.
+    /// The numbers of connections whose task has ended.
     ended: Receiver<u64>,
     _running: oneshot::Sender<()>,
 }
@@ -100,7 +100,7 @@ impl Scripted {
         Client::connect(self.addr)
     }
 
-    /// The next task that is over.
+    /// Waits for the next task to end.
     fn ended(&self) -> u64 {
         self.ended.recv_timeout(PATIENCE).unwrap()
     }
@@ -132,7 +132,7 @@ fn answer_to(path: &str) -> Answer {
     }
 }
 
-/// Drips for at least a tenth of a second.
+/// Takes at least a tenth of a second to drip.
 const LONG: &str = match std::str::from_utf8(&[b'x'; 4000]) {
     Ok(text) => text,
     Err(_) => unreachable!(),
@@ -159,7 +159,7 @@ impl<W: Read + Write> Client<W> {
         ));
     }
 
-    /// Reads as many bytes as `expected` has, which have to be these.
+    /// Reads as many bytes as `expected` has, and compares them.
     fn expect(&mut self, expected: &str) {
         let mut seen = vec![0; expected.len()];
         self.0.read_exact(&mut seen).unwrap();
@@ -183,7 +183,7 @@ impl<W: Read + Write> Client<W> {
         (head, String::from_utf8(body).unwrap())
     }
 
-    /// Reads all that comes.
+    /// Reads until the end.
     fn rest(&mut self) -> (String, Ended) {
         let mut seen = Vec::new();
         let ended = match self.0.read_to_end(&mut seen) {
@@ -242,7 +242,7 @@ fn an_answer_ends_the_connection() {
     ];
     let server = Scripted::start();
     for (path, bytes, ended) in rows {
-        // The second call comes on a connection that has been of use.
+        // The second call arrives on a connection that has been used.
         for before in [false, true] {
             let mut client = server.connect();
             if before {
@@ -279,7 +279,7 @@ fn silence_lasts_until_the_client_closes() {
     let server = Scripted::start();
     let mut silent = server.connect();
     silent.get("/silence");
-    // Another connection, from beginning to end: the first one had its time.
+    // Another connection has come and gone meanwhile, so the first one had enough time.
     let mut other = server.connect();
     other.get("/no-byte");
     other.rest();
@@ -296,7 +296,7 @@ fn silence_lasts_until_the_client_closes() {
 #[test]
 fn nothing_is_left_of_a_client_that_closes() {
     let server = Scripted::start();
-    // Each is sent, and some of what comes read, before the client closes.
+    // The bytes to send, and how many bytes to read before the client closes.
     let rows = [
         ("", 0),
         ("GET /silence HTT", 0),

@@ -7,7 +7,7 @@ use httpstream::sim::Random;
 
 use crate::jar::Jar;
 
-/// 2013-05-01, about when the bot's servers were alive.
+/// 2013-05-01, when the bot's servers were still running.
 const NOW: Duration = Duration::from_secs(1_367_366_400);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -15,7 +15,7 @@ fn store(jar: &mut Jar, host: &str, path: &str, lines: &[&str]) {
     jar.store(host, path, lines.iter().map(|line| line.as_bytes()), NOW);
 }
 
-/// A jar which `host` has set these cookies in, in answer to a request for `path`.
+/// Returns a jar with the cookies that `host` has set in its answer to a request for `path`.
 fn jar_of(host: &str, path: &str, lines: &[&str]) -> Jar {
     let mut jar = Jar::default();
     store(&mut jar, host, path, lines);
@@ -38,12 +38,12 @@ fn lines_are_read_as_section_5_2_says() {
         ("a quote does not hide a semicolon",       "a=\"b; c\"",                   "a=\"b"),
         ("a comma is like any other byte",          "a=b, c=d",                     "a=b, c=d"),
         ("a value may be UTF-8",                    "nick=企鹅",                    "nick=企鹅"),
-        ("a tab may stand inside",                  "a=b\tc",                       "a=b\tc"),
+        ("a tab is allowed inside",                 "a=b\tc",                       "a=b\tc"),
         ("names keep their case",                   "SKEY=@x",                      "SKEY=@x"),
         ("a line without equals sign is ignored",   "a",                            ""),
         ("one without name is ignored",             "=b",                           ""),
-        ("a name of white space is none",           " \t =b",                       ""),
-        ("an attribute's equals sign is not its",   "a; b=c",                       ""),
+        ("a name of white space is empty",          " \t =b",                       ""),
+        ("an attribute's equals sign does not count", "a; b=c",                       ""),
         ("an empty line is ignored",                "",                             ""),
         ("semicolons alone are ignored",            ";;; ;",                        ""),
         ("a carriage return is refused",            "a=b\rc",                       ""),
@@ -56,7 +56,7 @@ fn lines_are_read_as_section_5_2_says() {
         ("HttpOnly changes nothing",                "a=b; HttpOnly",                "a=b"),
         ("empty attributes are ignored",            "a=b;; ;=;=x; Path=/",          "a=b"),
         ("attribute names have no case",            "a=b; mAX-aGE=0",               ""),
-        ("odd spacing in attributes is no matter",  "a=b;   Max-Age \t =  0 ;x",    ""),
+        ("odd spacing in attributes is fine",  "a=b;   Max-Age \t =  0 ;x",    ""),
         ("an attribute may lack its value",         "a=b; Expires; Max-Age; Path; Domain", "a=b"),
         ("attributes may have an empty value",      "a=b; Expires=; Max-Age=; Path=; Domain=", "a=b"),
     ];
@@ -80,39 +80,39 @@ fn bytes_that_are_not_utf_8_are_refused_in_a_pair_and_no_matter_in_attributes() 
 
 #[test]
 fn domains_match_as_section_5_1_3_says() {
-    // Who sets it, with which Domain, and who is asked then.
+    // The host that sets it, with which Domain, and the host that is then asked.
     #[rustfmt::skip]
     let rows: &[(&str, &str, &str, &str, bool)] = &[
         ("without Domain it goes back",             "d.web2.qq.com", "",                "d.web2.qq.com",    true),
         ("without Domain it goes to no host below", "qq.com",        "",                "web2.qq.com",      false),
-        ("nor to one above",                        "d.web2.qq.com", "",                "web2.qq.com",      false),
-        ("an empty Domain is none",                 "qq.com",        "; Domain=",        "web2.qq.com",      false),
-        ("a dot alone is none",                     "qq.com",        "; Domain=.",       "web2.qq.com",      false),
+        ("nor to a host above",                     "d.web2.qq.com", "",                "web2.qq.com",      false),
+        ("an empty Domain does not count",          "qq.com",        "; Domain=",        "web2.qq.com",      false),
+        ("a single dot does not count",             "qq.com",        "; Domain=.",       "web2.qq.com",      false),
         ("Domain reaches the host itself",          "qq.com",        "; Domain=qq.com",  "qq.com",           true),
-        ("and those below it",                      "qq.com",        "; Domain=qq.com",  "d.web2.qq.com",    true),
-        ("it may be above who sets it",             "ptlogin2.qq.com", "; Domain=qq.com", "d.web2.qq.com",   true),
-        ("a leading dot is no matter",              "ptlogin2.qq.com", "; Domain=.qq.com", "qq.com",         true),
-        ("nor is case",                             "PTlogin2.qq.com", "; domain=.QQ.Com", "Web2.Qq.cOM",    true),
+        ("Domain includes the hosts below it",      "qq.com",        "; Domain=qq.com",  "d.web2.qq.com",    true),
+        ("Domain may be above the setter",          "ptlogin2.qq.com", "; Domain=qq.com", "d.web2.qq.com",   true),
+        ("a leading dot does not matter",           "ptlogin2.qq.com", "; Domain=.qq.com", "qq.com",         true),
+        ("case does not matter",                    "PTlogin2.qq.com", "; domain=.QQ.Com", "Web2.Qq.cOM",    true),
         ("the last Domain counts",                  "a.qq.com",      "; Domain=a.qq.com; Domain=qq.com", "b.qq.com", true),
-        ("but not an empty one",                    "a.qq.com",      "; Domain=qq.com; Domain=", "b.qq.com", true),
-        ("a name is no match for its end",          "notqq.com",     "; Domain=qq.com",  "qq.com",           false),
-        ("and not asked for that either",           "qq.com",        "; Domain=qq.com",  "notqq.com",        false),
+        ("an empty last Domain does not count",     "a.qq.com",      "; Domain=qq.com; Domain=", "b.qq.com", true),
+        ("a suffix of a name does not match",       "notqq.com",     "; Domain=qq.com",  "qq.com",           false),
+        ("a name that only ends alike gets none",   "qq.com",        "; Domain=qq.com",  "notqq.com",        false),
         ("a Domain below is refused",               "qq.com",        "; Domain=web2.qq.com", "web2.qq.com",  false),
-        ("one beside is refused",                   "web.qq.com",    "; Domain=web2.qq.com", "web2.qq.com",  false),
+        ("a sibling domain is refused",             "web.qq.com",    "; Domain=web2.qq.com", "web2.qq.com",  false),
         ("a foreign one is refused",                "evil.com",      "; Domain=qq.com",  "qq.com",           false),
-        ("it is refused for its setter, too",       "evil.com",      "; Domain=qq.com",  "evil.com",         false),
+        ("a foreign one is not stored for its setter", "evil.com",      "; Domain=qq.com",  "evil.com",         false),
         ("a public suffix is refused",              "qq.com",        "; Domain=com",     "qq.com",           false),
         ("with dots around it as well",             "qq.com",        "; Domain=.com.",   "qq.com",           false),
         ("also for a host with a dot at its end",   "qq.com.",       "; Domain=com.",    "qq.com.",          false),
         ("a host of one label may name itself",     "localhost",     "; Domain=localhost", "localhost",      true),
-        ("and no host below gets it",               "localhost",     "; Domain=localhost", "a.localhost",    false),
+        ("no host below a single label gets it",    "localhost",     "; Domain=localhost", "a.localhost",    false),
         ("an address gets its own",                 "10.0.0.1",      "",                 "10.0.0.1",         true),
-        ("it may name itself",                      "10.0.0.1",      "; Domain=10.0.0.1", "10.0.0.1",        true),
-        ("its end is not above it",                 "10.0.0.1",      "; Domain=0.0.1",   "10.0.0.1",         false),
-        ("nor is it above another one",             "0.0.0.1",       "; Domain=0.0.0.1", "10.0.0.0.1",       false),
+        ("an address may name itself",              "10.0.0.1",      "; Domain=10.0.0.1", "10.0.0.1",        true),
+        ("an address has no parent domain",         "10.0.0.1",      "; Domain=0.0.1",   "10.0.0.1",         false),
+        ("an address is no parent domain",          "0.0.0.1",       "; Domain=0.0.0.1", "10.0.0.0.1",       false),
         ("short forms are addresses",               "10.0.1",        "; Domain=0.1",     "10.0.1",           false),
         ("IPv6 addresses get their own",            "[::1]",         "; Domain=[::1]",   "[::1]",            true),
-        ("those with dots match exactly, too",      "[::1.2.3.com]", "; Domain=3.com]",  "[::1.2.3.com]",    false),
+        ("IPv6 addresses with dots match exactly",  "[::1.2.3.com]", "; Domain=3.com]",  "[::1.2.3.com]",    false),
     ];
     for (why, setter, domain, asked, expected) in rows {
         let mut jar = jar_of(setter, "/", &[&format!("a=b{domain}")]);
@@ -123,31 +123,31 @@ fn domains_match_as_section_5_1_3_says() {
 
 #[test]
 fn paths_match_as_section_5_1_4_says() {
-    // The path it is set at, with which Path, and the path that is asked for then.
+    // The path where it is set, with which Path, and the path that is then requested.
     #[rustfmt::skip]
     let rows: &[(&str, &str, &str, &str, bool)] = &[
         ("the default is the directory",            "/channel/login2", "",              "/channel/poll2",   true),
-        ("which is itself a path",                  "/channel/login2", "",              "/channel",         true),
-        ("others do not get it",                    "/channel/login2", "",              "/api/x",           false),
-        ("nor what is above",                       "/channel/login2", "",              "/",                false),
+        ("the directory itself matches",            "/channel/login2", "",              "/channel",         true),
+        ("other paths do not get it",               "/channel/login2", "",              "/api/x",           false),
+        ("nor do paths above it",                   "/channel/login2", "",              "/",                false),
         ("a directory is its own default",          "/channel/",       "",              "/channel/x/y",     true),
         ("at the root, all get it",                 "/login2",         "",              "/api/x",           true),
         ("a query is not part of the path",         "/a/b?u1=/c/d",    "",              "/a/x",             true),
-        ("also where it is asked for",              "/",               "; Path=/a",     "/a?/b",            true),
-        ("and in no path at all",                   "?a=/b/c",         "",              "/x",               true),
+        ("a query does not count in a request",     "/",               "; Path=/a",     "/a?/b",            true),
+        ("a query without a path is the root",      "?a=/b/c",         "",              "/x",               true),
         ("an empty path is the root",               "",                "",              "",                 true),
-        ("as is one without a slash",               "a/b/c",           "",              "*",                true),
-        ("Path is what it says",                    "/x/y",            "; Path=/a",     "/a/b",             true),
-        ("and need not match the request",          "/x/y",            "; Path=/a",     "/x/y",             false),
+        ("a path without a slash is the root",      "a/b/c",           "",              "*",                true),
+        ("Path overrides the default",              "/x/y",            "; Path=/a",     "/a/b",             true),
+        ("Path need not match the request",         "/x/y",            "; Path=/a",     "/x/y",             false),
         ("a path begins with whole segments",       "/",               "; Path=/a",     "/ab",              false),
         ("with a slash at the end as well",         "/",               "; Path=/a/",    "/a/b",             true),
-        ("which then has to be there",              "/",               "; Path=/a/",    "/a",               false),
+        ("the slash at the end is required",        "/",               "; Path=/a/",    "/a",               false),
         ("case matters",                            "/",               "; Path=/A",     "/a",               false),
         ("a Path without slash is the default",     "/x/y",            "; Path=a",      "/x/z",             true),
-        ("an empty one as well",                    "/x/y",            "; Path=",       "/x/z",             true),
+        ("an empty Path is the default",            "/x/y",            "; Path=",       "/x/z",             true),
         ("the last one counts",                     "/x/y",            "; Path=/a; Path=/b", "/b",          true),
-        ("also when it is the default",             "/x/y",            "; Path=/a; Path=", "/a",            false),
-        ("quotes are no path",                      "/x/y",            "; Path=\"/a\"", "/x/z",             true),
+        ("the last one counts, even the default",   "/x/y",            "; Path=/a; Path=", "/a",            false),
+        ("a quoted path is ignored",                "/x/y",            "; Path=\"/a\"", "/x/z",             true),
     ];
     for (why, set_at, path, asked, expected) in rows {
         let mut jar = jar_of("qq.com", set_at, &[&format!("a=b{path}")]);
@@ -158,32 +158,32 @@ fn paths_match_as_section_5_1_4_says() {
 
 #[test]
 fn a_cookie_lives_as_long_as_it_says() {
-    // What is true of it just after it was set, and of it a day later.
+    // Whether it is sent right after it was set, and a day later.
     #[rustfmt::skip]
     let rows: &[(&str, &str, bool, bool)] = &[
-        ("without a word it stays",                 "",                                         true,  true),
+        ("without attributes it stays",             "",                                         true,  true),
         ("Max-Age is in seconds",                   "; Max-Age=86401",                          true,  true),
         ("and then over",                           "; Max-Age=86400",                          true,  false),
         ("Max-Age=0 deletes",                       "; Max-Age=0",                              false, false),
-        ("a negative one as well",                  "; Max-Age=-1",                             false, false),
-        ("of any size",                             "; Max-Age=-99999999999999999999999999",    false, false),
-        ("a huge one is for ever",                  "; Max-Age=99999999999999999999999999",     true,  true),
-        ("a sign needs a number",                   "; Max-Age=-",                              true,  true),
-        ("plus is no sign",                         "; Max-Age=+0",                             true,  true),
+        ("a negative Max-Age deletes",              "; Max-Age=-1",                             false, false),
+        ("a huge negative Max-Age deletes",         "; Max-Age=-99999999999999999999999999",    false, false),
+        ("a huge one lasts forever",                "; Max-Age=99999999999999999999999999",     true,  true),
+        ("a sign without digits is ignored",        "; Max-Age=-",                              true,  true),
+        ("a plus sign is ignored",                  "; Max-Age=+0",                             true,  true),
         ("letters are not a number",                "; Max-Age=0s",                             true,  true),
         ("digits are ASCII",                        "; Max-Age=\u{660}",                        true,  true),
         ("Expires is a date",                       "; Expires=Thu, 02 May 2013 00:00:01 GMT",  true,  true),
         ("and then over",                           "; Expires=Thu, 02 May 2013 00:00:00 GMT",  true,  false),
         ("Expires now deletes",                     "; Expires=Wed, 01 May 2013 00:00:00 GMT",  false, false),
         ("Expires long ago, too",                   "; Expires=Thu, 01-Jan-1970 00:00:01 GMT",  false, false),
-        ("or before the epoch",                     "; Expires=Mon, 01-Jan-1601 00:00:00 GMT",  false, false),
-        ("what is no date is ignored",              "; Expires=yesterday",                      true,  true),
+        ("Expires before the epoch deletes",        "; Expires=Mon, 01-Jan-1601 00:00:00 GMT",  false, false),
+        ("an invalid date is ignored",              "; Expires=yesterday",                      true,  true),
         ("Max-Age goes before Expires",             "; Max-Age=9999999; Expires=Thu, 01 Jan 1970 00:00:00 GMT", true, true),
-        ("whichever comes first",                   "; Expires=Fri, 31 Dec 2099 23:59:59 GMT; Max-Age=0", false, false),
-        ("unless it is no number",                  "; Max-Age=x; Expires=Thu, 01 Jan 1970 00:00:00 GMT", false, false),
+        ("Max-Age counts in any order",             "; Expires=Fri, 31 Dec 2099 23:59:59 GMT; Max-Age=0", false, false),
+        ("an invalid Max-Age does not count",       "; Max-Age=x; Expires=Thu, 01 Jan 1970 00:00:00 GMT", false, false),
         ("the last one counts",                     "; Max-Age=0; Max-Age=9",                   true,  false),
-        ("if it is a number",                       "; Max-Age=0; Max-Age=x",                   false, false),
-        ("or a date",                               "; Expires=01 Jan 1970 00:00:00; Expires=x", false, false),
+        ("an invalid last Max-Age is ignored",      "; Max-Age=0; Max-Age=x",                   false, false),
+        ("an invalid last Expires is ignored",      "; Expires=01 Jan 1970 00:00:00; Expires=x", false, false),
     ];
     for (why, attributes, at_first, next_day) in rows {
         let mut jar = jar_of("qq.com", "/", &[&format!("a=b{attributes}")]);
@@ -191,12 +191,16 @@ fn a_cookie_lives_as_long_as_it_says() {
         assert_eq!(is_sent_at(NOW), *at_first, "{why}: at first");
         assert_eq!(is_sent_at(NOW + DAY), *next_day, "{why}: a day later");
         jar.store("elsewhere.test", "/", [], NOW + DAY);
-        assert_eq!(jar.len(), usize::from(*next_day), "{why}: gone is gone");
+        assert_eq!(
+            jar.len(),
+            usize::from(*next_day),
+            "{why}: expired cookies are removed"
+        );
     }
 }
 
-/// When a cookie with this Expires is over, in seconds since the epoch; found with nothing but the
-/// jar's own answers.
+/// Returns when a cookie with this Expires expires, in seconds since the epoch, found by asking the
+/// jar.
 fn end_of(date: &str) -> Option<u64> {
     let mut jar = Jar::default();
     let line = format!("a=b; Expires={date}");
@@ -205,7 +209,7 @@ fn end_of(date: &str) -> Option<u64> {
         let now = Duration::from_secs(seconds);
         jar.clone().header("qq.com", "/", false, now).is_some()
     };
-    // Past the year 9999, only what has no end is live.
+    // After the year 9999 only cookies without an expiry are live.
     let (mut low, mut high) = (0, 1 << 40);
     if is_live_at(high) {
         return None;
@@ -230,27 +234,27 @@ fn dates_are_read_as_section_5_1_1_says() {
         ("Netscape's form",                     "Thu, 02-Jan-2020 00:00:00 GMT",        JAN_2_2020),
         ("RFC 850, two digits",                 "Thursday, 02-Jan-20 00:00:00 GMT",     JAN_2_2020),
         ("asctime",                             "Thu Jan  2 00:00:00 2020",             JAN_2_2020),
-        ("the weekday is not looked at",        "Fri, 02-Jan-2020 00:00:00 GMT",        JAN_2_2020),
-        ("nor is the zone",                     "02 Jan 2020 00:00:00 +0800",           JAN_2_2020),
-        ("case is no matter",                   "02 jAN 2020 00:00:00",                 JAN_2_2020),
+        ("the weekday is ignored",              "Fri, 02-Jan-2020 00:00:00 GMT",        JAN_2_2020),
+        ("the zone is ignored",                 "02 Jan 2020 00:00:00 +0800",           JAN_2_2020),
+        ("case does not matter",                "02 jAN 2020 00:00:00",                 JAN_2_2020),
         ("a month may be written out",          "2 January 2020 0:0:0",                 JAN_2_2020),
-        ("any order will do",                   "2020 00:00:00 Jan 02",                 JAN_2_2020),
+        ("any order is allowed",                "2020 00:00:00 Jan 02",                 JAN_2_2020),
         ("of two numbers the day is first",     "02 20 Jan 00:00:00",                   JAN_2_2020),
         ("what follows a number is ignored",    "2nd Jan 2020AD 00:00:00.5",            JAN_2_2020),
         ("any punctuation divides",             "(02)/Jan@2020~00:00:00",               JAN_2_2020),
-        ("letters of other scripts do not",     "02\u{e9}Jan 2020 00:00:00",            None),
+        ("letters of other scripts do not divide", "02\u{e9}Jan 2020 00:00:00",            None),
         ("70 is 1970",                          "02 Jan 70 00:00:05",                   Some(86_405)),
         ("99 is 1999",                          "31 Dec 99 23:59:59",                   Some(946_684_799)),
         ("69 is 2069",                          "01 Jan 69 00:00:00",                   Some(3_124_224_000)),
         ("00 is 2000, a leap year",             "29 Feb 00 00:00:00",                   Some(951_782_400)),
         ("the day after it",                    "01 Mar 2000 00:00:00",                 Some(951_868_800)),
         ("2100 is no leap year",                "29 Feb 2100 00:00:00",                 None),
-        ("nor is 2019",                         "29 Feb 2019 00:00:00",                 None),
-        ("the last moment there is",            "31 Dec 9999 23:59:59",                 Some(253_402_300_799)),
+        ("2019 is no leap year",                "29 Feb 2019 00:00:00",                 None),
+        ("the last valid second",               "31 Dec 9999 23:59:59",                 Some(253_402_300_799)),
         ("the epoch",                           "01 Jan 1970 00:00:00",                 Some(0)),
         ("just before the epoch",               "31 Dec 1969 23:59:59",                 Some(0)),
-        ("the first year there is",             "01 Jan 1601 00:00:00",                 Some(0)),
-        ("the one before it",                   "31 Dec 1600 23:59:59",                 None),
+        ("the first valid year",                "01 Jan 1601 00:00:00",                 Some(0)),
+        ("the year before it",                  "31 Dec 1600 23:59:59",                 None),
         ("a year of one digit",                 "01 Jan 9 00:00:00",                    None),
         ("a year of three digits",              "01 Jan 199 00:00:00",                  None),
         ("a year of five digits",               "01 Jan 20200 00:00:00",                None),
@@ -261,7 +265,7 @@ fn dates_are_read_as_section_5_1_1_says() {
         ("no hour 24",                          "02 Jan 2020 24:00:00",                 None),
         ("no minute 60",                        "02 Jan 2020 00:60:00",                 None),
         ("no leap second",                      "31 Dec 2016 23:59:60",                 None),
-        ("a wrong time is not made good",       "25:00:00 02 Jan 2020 10:00:00",        None),
+        ("a later time does not replace a wrong one", "25:00:00 02 Jan 2020 10:00:00",        None),
         ("a time needs its seconds",            "02 Jan 2020 00:00",                    None),
         ("no time has three digits",            "02 Jan 2020 00:00:000",                None),
         ("no day",                              "Jan 2020 00:00:00",                    None),
@@ -291,7 +295,7 @@ fn every_day_of_two_centuries_is_where_the_calendar_has_it() {
                 let second = random.below(24 * 60 * 60) as u64;
                 let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
                 let date = format!("{day:02} {name} {year} {h:02}:{m:02}:{s:02}");
-                // Its last second, and the one after it: cheaper than `end_of`.
+                // One second before the end and at the end. This is cheaper than `end_of`.
                 let end = Duration::from_secs(midnight + second);
                 let line = format!("a=b; Expires=Mon, {date} GMT");
                 let is_set_at = |now| {
@@ -328,7 +332,7 @@ fn a_cookie_that_is_replaced_keeps_its_age_and_nothing_else() {
     assert_eq!(
         sent(&mut jar, "qq.com", "/"),
         "b=2; a=4",
-        "a new one is young"
+        "a new cookie is the youngest"
     );
 }
 
@@ -341,7 +345,7 @@ fn a_name_may_stand_under_several_domains_and_paths() {
     store(&mut jar, "qq.com", "/", &["a=; Path=/; Max-Age=0"]);
     assert_eq!(sent(&mut jar, "web.qq.com", "/x"), "a=2; a=1");
     store(&mut jar, "web.qq.com", "/", &["a=; Path=/y; Max-Age=0"]);
-    assert_eq!(jar.len(), 2, "what is not there cannot be deleted");
+    assert_eq!(jar.len(), 2, "a cookie of another path is not deleted");
     store(&mut jar, "web.qq.com", "/x", &["a=4"]);
     assert_eq!(
         sent(&mut jar, "web.qq.com", "/x"),
@@ -372,14 +376,14 @@ fn a_cookie_has_at_most_4096_bytes() {
     store(&mut jar, "qq.com", "/", &[&most]);
     assert_eq!(sent(&mut jar, "qq.com", "/"), most);
     store(&mut jar, "qq.com", "/", &[&lines[0]]);
-    assert!(jar.is_empty(), "the path is too long to be one");
+    assert!(jar.is_empty(), "a path that is too long is ignored");
     let path = format!("/{}", "y".repeat(1023));
     store(&mut jar, "qq.com", "/", &[&format!("a=b; Path={path}")]);
     assert_eq!(sent(&mut jar, "qq.com", &path), "a=b");
     assert_eq!(
         sent(&mut jar, "qq.com", "/"),
         "",
-        "a byte less, and it is one"
+        "a path that is one byte shorter counts"
     );
 }
 
@@ -390,7 +394,7 @@ fn a_domain_has_at_most_50_cookies_and_the_one_not_set_for_longest_goes() {
     for line in names(0..50) {
         store(&mut jar, "qq.com", "/", &[&line]);
     }
-    assert_eq!(jar.len(), 52, "another domain's are not counted");
+    assert_eq!(jar.len(), 52, "another domain's cookies are not counted");
     store(&mut jar, "qq.com", "/", &["c0=y", "c50=x"]);
     assert_eq!(jar.len(), 52);
     let expected = ["c0=y".to_owned()].into_iter().chain(names(2..51));
@@ -398,13 +402,13 @@ fn a_domain_has_at_most_50_cookies_and_the_one_not_set_for_longest_goes() {
     assert_eq!(sent(&mut jar, "qq.com", "/"), expected.join("; "));
 
     store(&mut jar, "qq.com", "/", &["none=; Max-Age=0"]);
-    assert_eq!(jar.len(), 52, "a deletion needs no room");
+    assert_eq!(jar.len(), 52, "a deletion evicts nothing");
     store(&mut jar, "qq.com", "/", &["c9=; Max-Age=1"]);
     jar.store("qq.com", "/", [&b"c51=x"[..]], NOW + DAY);
     let fields = jar.header("qq.com", "/", false, NOW + DAY);
     let fields = fields.unwrap_or_default();
     assert!(fields.contains("c2=x") && fields.contains("c51=x"));
-    assert!(!fields.contains("c9="), "what has expired makes room first");
+    assert!(!fields.contains("c9="), "expired cookies are evicted first");
 }
 
 #[test]
@@ -472,7 +476,7 @@ fn a_cleared_jar_is_like_a_new_one() {
     assert_eq!((jar.len(), jar.is_empty()), (0, true));
     assert_eq!(jar.get("a", NOW), None);
     assert_eq!(jar.header("qq.com", "/", true, NOW), None);
-    assert_eq!(copy.get("a", NOW), Some("b"), "a copy is its own jar");
+    assert_eq!(copy.get("a", NOW), Some("b"), "a copy is independent");
 }
 
 #[test]
@@ -483,7 +487,7 @@ fn no_value_is_shown() {
     assert!(!shown.contains("hidden"), "{shown}");
 }
 
-/// A line made of what lines are made of, and of anything.
+/// Returns a line made of typical pieces and of random bytes.
 fn line(random: &mut Random) -> Vec<u8> {
     #[rustfmt::skip]
     let pieces: &[&[u8]] = &[
@@ -549,12 +553,11 @@ fn whatever_is_set_nothing_panics_and_what_is_sent_can_be() {
     }
     assert!(
         stored > 1000 && sent > 1000,
-        "{stored} and {sent} are too few to tell"
+        "only {stored} were stored and {sent} sent"
     );
 }
 
-/// What a jar has to know of a cookie, for hosts and paths that match nothing but themselves and
-/// the root.
+/// The model of a cookie, for hosts and paths that match only themselves and the root.
 #[derive(Clone, Debug)]
 struct Known {
     value: String,

@@ -1,4 +1,4 @@
-//! A director for long times: people say all sorts of things, and one after the other everything
+//! A director for long simulations: people say all sorts of things, and one thing after another
 //! goes wrong.
 
 use std::sync::{Arc, Mutex};
@@ -11,17 +11,17 @@ use crate::script::{Expectations, Line, say};
 use crate::server::{Direct, Director, Fault, Place, Server, Step, Switch, Wish, switches};
 use crate::simulated::ACCOUNT;
 
-/// How long an episode may take until its faults have struck. Somebody who was kicked too often
+/// How long an episode may take until its faults have occurred. A bot that was kicked too often
 /// stays away for an hour.
 const LONGEST_EPISODE: Duration = Duration::from_secs(2 * 3600);
-/// A login in which something is to go wrong may end before it gets there.
+/// When to try again: a login in which a fault is to occur may end before it gets that far.
 const INSIST: Duration = Duration::from_secs(600);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How much happens.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    /// Between two messages and between two episodes, on average.
+    /// The average time between two messages, and between two episodes.
     pub(crate) line: Duration,
     pub(crate) episode: Duration,
     /// When the last of each may begin.
@@ -29,13 +29,13 @@ pub(crate) struct Pace {
     pub(crate) episodes_end: Duration,
 }
 
-/// What became of it, for whoever looks from outside.
+/// The results, for the test.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Diary {
     pub(crate) episodes: Vec<Switch>,
-    /// What did not strike in all that time.
+    /// The faults that did not occur in all that time.
     pub(crate) stuck: Vec<String>,
-    /// Nothing is to come, and the bot is there again.
+    /// Nothing more is to come, and the bot is online.
     pub(crate) is_over: bool,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Life {
     has_begun: bool,
     next_line: Duration,
     next_episode: Duration,
-    /// Switches that have not had their turn.
+    /// Switches that are yet to be used.
     deck: Vec<Switch>,
     running: Option<Episode>,
 }
@@ -55,9 +55,9 @@ pub(crate) struct Life {
 struct Episode {
     switch: Switch,
     began: Duration,
-    /// What brings its step about is armed again, if nothing came of it by then.
+    /// If the fault has not occurred by then, its step is brought about again.
     insist_at: Duration,
-    /// Somebody kicks once more when the faults have struck.
+    /// Whether to kick the bot once more when the faults have occurred.
     kicks_again: bool,
 }
 
@@ -82,14 +82,14 @@ impl Life {
     }
 
     fn diary(&self) -> std::sync::MutexGuard<'_, Diary> {
-        self.diary.lock().expect("nobody panics over it")
+        self.diary.lock().expect("the lock is not poisoned")
     }
 
     // ---- what people say ----
 
     fn talk(&mut self, server: &mut Server, now: Duration) {
         while now >= self.next_line && now < self.pace.lines_end {
-            // Some speak all at once.
+            // Sometimes several people speak at once.
             let count = match self.random.chance(100) {
                 true => self.random.between(2, 4),
                 false => 1,
@@ -102,7 +102,10 @@ impl Life {
     }
 
     fn say_something(&mut self, server: &mut Server, now: Duration) {
-        let places = server.account(ACCOUNT).expect("it is there").places();
+        let places = server
+            .account(ACCOUNT)
+            .expect("the account exists")
+            .places();
         let (place, who) = self.random.pick(&places).clone();
         let (words, picture, answer) = self.words();
         let mut line = Line::new(place, who, &words, answer);
@@ -196,7 +199,7 @@ impl Life {
         self.next_episode = now + self.random.duration(self.pace.episode * 2);
     }
 
-    /// Arms what belongs to `switch`, and brings about that it is met.
+    /// Arms `switch`, and brings about the step that meets it.
     fn begin(&mut self, switch: Switch, server: &mut Server, now: Duration) {
         self.diary().episodes.push(switch);
         let mut arm = |step, fault| server.arm(ACCOUNT, step, fault);
@@ -233,9 +236,12 @@ impl Life {
         });
     }
 
-    /// The switches know one step of sending; there are four.
+    /// The switches name one of the four steps of sending; this picks any of them.
     fn spoil_send(&mut self, fault: Fault, server: &mut Server, now: Duration) {
-        let places = server.account(ACCOUNT).expect("it is there").places();
+        let places = server
+            .account(ACCOUNT)
+            .expect("the account exists")
+            .places();
         let (place, who) = self.random.pick(&places).clone();
         let step = match place {
             Place::Buddy => Step::SendBuddy,
@@ -249,7 +255,7 @@ impl Life {
         say(&line, ACCOUNT, &self.expectations, server, now);
     }
 
-    /// Has somebody say what the fault needs to be met.
+    /// Has somebody say what it takes for the fault to be met.
     fn ask_for(&mut self, step: Step, fault: Fault, server: &mut Server, now: Duration) {
         match (step, fault) {
             (Step::Poll, Fault::Batch) => {
@@ -277,7 +283,7 @@ fn is_of_login(step: Step) -> bool {
     step.is_before_login() || step == Step::Login2
 }
 
-/// Ends the session, so that the next login comes to the step of `switch`.
+/// Ends the session, so that the next login reaches the step of `switch`.
 fn bring_about(switch: Switch, server: &mut Server, now: Duration) {
     if let Switch::Arm(_, Fault::DropUins | Fault::Late) = switch {
         // A full login has new uins anyway.
@@ -308,7 +314,8 @@ impl Director for Life {
         let lines = (now < self.pace.lines_end).then_some(self.next_line);
         let episodes = match &self.running {
             Some(_) => Some(now + LOOK_AGAIN),
-            // A time that is past: it waits for the bot, whose calls are looked at anyway.
+            // If the time has passed, the episode waits for the bot, whose calls the director sees
+            // anyway.
             None => Some(self.next_episode).filter(|at| *at > now),
         };
         let wakes = [lines, episodes];

@@ -1,4 +1,4 @@
-//! The WebQQ example: its parts, each for itself, and the bot in virtual time.
+//! The WebQQ example: tests of its parts, and of the bot in virtual time.
 
 #![allow(dead_code, reason = "the example and its tests each use a part")]
 

@@ -1,4 +1,4 @@
-//! What the bot has to say, and when it may; long answers; what was seen before.
+//! The outbox: when each message may be sent; long answers; duplicate detection.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn outbox_of(texts: &[&str]) -> Outbox {
     outbox
 }
 
-/// Takes and sends what is due.
+/// Takes and sends the message that is due.
 fn send(outbox: &mut Outbox, now: Instant) -> String {
     assert_eq!(outbox.due(now), Due::Now);
     outbox.take().expect("something is due");
@@ -63,14 +63,14 @@ fn what_is_said_last_is_under_way_until_it_is_done() {
 
 #[test]
 fn the_pause_is_half_a_second_and_a_second_before_a_repeat() {
-    // What was said, what is next, and how long that waits.
+    // The texts already sent, the next one, and how long it has to wait.
     #[rustfmt::skip]
     let rows: &[(&str, &[&str], &str, Duration)] = &[
         ("the first waits for nothing",         &[],            "a",    Duration::ZERO),
         ("another one, half a second",          &["a"],         "b",    500 * MS),
         ("the same one, a second",              &["a"],         "a",    1000 * MS),
         ("what was said before that is new",    &["a", "b"],    "a",    500 * MS),
-        ("a third repeat is as good as the second", &["a", "a"], "a",   1000 * MS),
+        ("a second repeat waits no longer than the first", &["a", "a"], "a",   1000 * MS),
         ("case makes a difference",             &["a"],         "A",    500 * MS),
     ];
     for (why, said, next, expected) in rows {
@@ -95,7 +95,7 @@ fn the_pause_begins_when_the_answer_has_come() {
     let begun = Instant::now();
     let mut outbox = outbox_of(&["a", "b"]);
     outbox.take();
-    // However long the server took.
+    // The pause does not depend on how long the server took.
     let ended = begun + 30 * SECOND;
     outbox.done(ended);
     assert_eq!(outbox.due(ended), Due::In(PAUSE));
@@ -114,7 +114,7 @@ fn a_backlog_goes_out_in_its_order_and_twice_a_second() {
         }
         assert_eq!(send(&mut outbox, now), *text);
     }
-    // Nothing drifts.
+    // The intervals do not drift.
     assert_eq!(now - begun, 99 * PAUSE);
     assert!(outbox.is_empty());
 }
@@ -155,7 +155,7 @@ fn what_is_put_back_waits_for_the_pause_at_least() {
     outbox.take();
     outbox.put_back(now, Duration::ZERO);
     assert_eq!(outbox.due(now), Due::In(PAUSE));
-    // It has not been said, and is no repeat of itself.
+    // It was not sent, so it is not a repeat of itself.
     assert_eq!(outbox.due(now + PAUSE), Due::Now);
 }
 
@@ -196,16 +196,16 @@ fn long_answers_are_split_or_cut_by_characters() {
     );
     #[rustfmt::skip]
     let rows: &[Row] = &[
-        ("what fits is one message",            "",     "pong",         4,  Long::Split, &["pong"]),
-        ("also where it would be cut",          "",     "pong",         4,  Long::Cut,   &["pong"]),
-        ("with its head",                       "#1 ",  "pong",         7,  Long::Split, &["#1 pong"]),
-        ("an empty answer is one, too",         "#1 ",  "",             40, Long::Split, &["#1 "]),
-        ("one more makes two",                  "",     "0123456789abc", 12, Long::Split, &["(1/4) 0123", "(2/4) 4567", "(3/4) 89ab", "(4/4) c"]),
-        ("the head stands before each",         "B: ",  "0123456789abc", 15, Long::Split, &["B: (1/4) 0123", "B: (2/4) 4567", "B: (3/4) 89ab", "B: (4/4) c"]),
+        ("a text that fits is one message",     "",     "pong",         4,  Long::Split, &["pong"]),
+        ("a text that fits is not cut",         "",     "pong",         4,  Long::Cut,   &["pong"]),
+        ("a head counts",                       "#1 ",  "pong",         7,  Long::Split, &["#1 pong"]),
+        ("an empty answer is one message",      "#1 ",  "",             40, Long::Split, &["#1 "]),
+        ("a longer text is split",              "",     "0123456789abc", 12, Long::Split, &["(1/4) 0123", "(2/4) 4567", "(3/4) 89ab", "(4/4) c"]),
+        ("the head precedes each part",         "B: ",  "0123456789abc", 15, Long::Split, &["B: (1/4) 0123", "B: (2/4) 4567", "B: (3/4) 89ab", "B: (4/4) c"]),
         ("a letter of three bytes is one",      "企: ", "鹅鹅鹅鹅鹅",   8,  Long::Split, &["企: 鹅鹅鹅鹅鹅"]),
-        ("and is not cut in pieces",            "",     "企鹅企鹅企鹅企鹅企鹅企鹅企", 12, Long::Split, &["(1/4) 企鹅企鹅", "(2/4) 企鹅企鹅", "(3/4) 企鹅企鹅", "(4/4) 企"]),
-        ("what is cut says so",                 "",     "0123456789abc", 12, Long::Cut,  &["012345 [...]"]),
-        ("behind its head",                     "企: ", "鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅", 15, Long::Cut, &["企: 鹅鹅鹅鹅鹅鹅 [...]"]),
+        ("letters are not split",               "",     "企鹅企鹅企鹅企鹅企鹅企鹅企", 12, Long::Split, &["(1/4) 企鹅企鹅", "(2/4) 企鹅企鹅", "(3/4) 企鹅企鹅", "(4/4) 企"]),
+        ("a cut message is marked",             "",     "0123456789abc", 12, Long::Cut,  &["012345 [...]"]),
+        ("a cut message has its head",          "企: ", "鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅", 15, Long::Cut, &["企: 鹅鹅鹅鹅鹅鹅 [...]"]),
     ];
     for (why, head, text, most, long, expected) in rows {
         assert_eq!(messages(head, text, *most, *long), *expected, "{why}");
@@ -221,7 +221,7 @@ fn no_message_is_over_the_limit_and_nothing_is_lost_between_them() {
             let count = random.below(most);
             (0..count).map(|_| *random.pick(LETTERS)).collect()
         };
-        // As options allow it, with names as long as they come.
+        // Texts as the options allow them, with names of maximum length.
         let (head, text) = (some(25), some(if seed % 50 == 0 { 20_000 } else { 600 }));
         let most = random.between(40, 300);
         let is_short = head.chars().count() + text.chars().count() <= most;
@@ -235,11 +235,11 @@ fn no_message_is_over_the_limit_and_nothing_is_lost_between_them() {
                 letters <= most,
                 "seed {seed}: {letters} of {most} in {part:?}"
             );
-            let body = part.strip_prefix(&head).expect("each has the head");
+            let body = part.strip_prefix(&head).expect("each part has the head");
             let count = format!("({}/{}) ", i + 1, parts.len());
             whole += match is_short {
                 true => body,
-                false => body.strip_prefix(&count).expect("each is counted"),
+                false => body.strip_prefix(&count).expect("each part has its number"),
             };
         }
         assert_eq!(whole, text, "seed {seed}");
@@ -259,9 +259,9 @@ fn id(msg_id: u64) -> MessageId {
     match poll(&answer) {
         Ok(Poll::Items(items)) => match &*items {
             [Item::Message(message)] => message.id,
-            _ => panic!("no message"),
+            _ => panic!("not a message"),
         },
-        _ => panic!("no items"),
+        _ => panic!("not a list of items"),
     }
 }
 
@@ -279,7 +279,7 @@ fn the_last_512_messages_are_kept_in_mind() {
     let mut seen = Seen::default();
     assert!((0..512).all(|n| seen.insert(id(n))));
     assert!((0..512).all(|n| !seen.insert(id(n))));
-    // One more, and the first is forgotten; to see it again puts the second out.
+    // One more, and the first is forgotten. Seeing the first again evicts the second.
     assert!(seen.insert(id(512)));
     assert!((1..=512).all(|n| !seen.insert(id(n))));
     assert!(seen.insert(id(0)));

@@ -16,7 +16,7 @@ fn question(text: &str) -> Question<'_> {
     }
 }
 
-/// What is said, at once; what goes wrong is in brackets.
+/// Returns the immediate answer, with errors in brackets.
 fn said(plugins: &mut Plugins, text: &str) -> Option<String> {
     let answer = plugins.answer(&question(text))?;
     Some(match answer {
@@ -40,12 +40,12 @@ fn each_plugin_answers_its_word() {
         ("echo echo ping",      "echo ping"),
         ("count 1",             "1"),
         ("count 12",            "1 2 3 4 5 6 7 8 9 10 11 12"),
-        ("count 0",             "[\"0\" is no number from 1 to 1000]"),
-        ("count 1001",          "[\"1001\" is no number from 1 to 1000]"),
-        ("count many",          "[\"many\" is no number from 1 to 1000]"),
-        ("count -1",            "[\"-1\" is no number from 1 to 1000]"),
-        ("count 4294967297",    "[\"4294967297\" is no number from 1 to 1000]"),
-        ("count",               "[\"\" is no number from 1 to 1000]"),
+        ("count 0",             "[\"0\" is not a number from 1 to 1000]"),
+        ("count 1001",          "[\"1001\" is not a number from 1 to 1000]"),
+        ("count many",          "[\"many\" is not a number from 1 to 1000]"),
+        ("count -1",            "[\"-1\" is not a number from 1 to 1000]"),
+        ("count 4294967297",    "[\"4294967297\" is not a number from 1 to 1000]"),
+        ("count",               "[\"\" is not a number from 1 to 1000]"),
         ("divide 7 2",          "3"),
         ("divide 7",            "[two numbers, please]"),
         ("divide seven two",    "[two numbers, please]"),
@@ -130,7 +130,7 @@ fn a_picture_comes_before_the_words_beside_it() {
     }
 }
 
-/// What a plugin makes of this response.
+/// Returns what a plugin makes of this response.
 fn read_by(read: fn(&Response<'_>) -> String, status: u16, body: &'static [u8]) -> String {
     let network = Network::new(1);
     network.host("service.test", [[10, 0, 0, 1]]);
@@ -174,5 +174,5 @@ fn what_was_fetched_is_read_by_who_asked_for_it() {
         panic!("nothing to fetch");
     };
     assert_eq!(read_by(look, 200, &[0xff; 700]), "a picture of 700 bytes");
-    assert_eq!(read_by(look, 404, b"gone"), "no picture, but status 404");
+    assert_eq!(read_by(look, 404, b"gone"), "no picture: status 404");
 }

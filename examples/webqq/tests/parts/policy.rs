@@ -1,4 +1,4 @@
-//! What the bot does about each retcode, as the table of the facts has it.
+//! The bot's reaction to each retcode, as documented.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ fn a_polls_retcode_decides_what_follows() {
         ("told to stop",                    &[114],                     AfterPoll::LogIn),
         ("relogin failed",                  &[100_002],                 AfterPoll::LogIn),
         ("perhaps a bad session",           &[103],                     AfterPoll::Suspect),
-        ("logged out by itself",            &[109, 110],                AfterPoll::Stop),
-        ("fatal, whatever that means",      &[100_000],                 AfterPoll::Report),
-        ("nobody knows",                    &[-1, 1, 7, 101, 122, 1202, i64::MAX], AfterPoll::Report),
+        ("logged out on its own",            &[109, 110],                AfterPoll::Stop),
+        ("fatal",                           &[100_000],                 AfterPoll::Report),
+        ("unknown code",                    &[-1, 1, 7, 101, 122, 1202, i64::MAX], AfterPoll::Report),
     ];
     for (why, codes, expected) in rows {
         for code in *codes {
@@ -40,8 +40,8 @@ fn a_sends_retcode_tells_whether_it_was_said() {
         ("perhaps a bad session",           &[103],                     AfterSend::Suspect),
         ("refused",                         &[100_001, 100_012],        AfterSend::Refused),
         ("probably sent",                   &[1202, 100_003, 100_100],  AfterSend::Sent),
-        // Twice would be worse than not at all.
-        ("nobody knows",                    &[-1, 1, 100_000, 100_101, i64::MIN], AfterSend::Sent),
+        // Sending twice would be worse than not at all.
+        ("unknown code",                    &[-1, 1, 100_000, 100_101, i64::MIN], AfterSend::Sent),
     ];
     for (why, codes, expected) in rows {
         for code in *codes {
@@ -66,7 +66,7 @@ fn five_kicks_an_hour_are_answered_at_once() {
     for minute in 0..5 {
         assert_eq!(kicks.on_kick(minute * MINUTE), Duration::ZERO, "{minute}");
     }
-    // The sixth waits until the first is an hour ago, and so does the next one after it.
+    // The sixth waits until the first is an hour old, and so does each one after it.
     assert_eq!(kicks.on_kick(10 * MINUTE), 50 * MINUTE);
     assert_eq!(kicks.on_kick(HOUR), MINUTE);
     assert_eq!(kicks.on_kick(HOUR + MINUTE), MINUTE);

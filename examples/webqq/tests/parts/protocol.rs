@@ -1,4 +1,4 @@
-//! What the bot sends: each step as the facts have it, read off the bytes that arrive.
+//! The bot's requests: each step as documented, checked on the bytes that arrive.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn session_with(https: Https, scale: f64, seed: u64) -> Session {
     session
 }
 
-/// Whoever is asked, one server answers.
+/// A network in which one server answers for all hosts.
 fn network(answer: fn(&Incoming) -> Answer) -> Network {
     let network = Network::new(1);
     for host in [
@@ -64,7 +64,7 @@ fn network(answer: fn(&Incoming) -> Answer) -> Network {
     network
 }
 
-/// The request as its server gets it.
+/// The request as its server receives it.
 fn arrival(request: Request) -> Incoming {
     let network = network(|_| Answer::ok("ok"));
     let mut engine = Engine::<(), Sim>::on_network(&network, Config::default()).unwrap();
@@ -95,9 +95,9 @@ fn call(request: Request) -> Call {
     )
 }
 
-/// The JSON in a form.
+/// Parses the JSON in a form.
 fn r(call: &Call) -> Value {
-    serde_json::from_str(call.form("r").expect("there is an r")).unwrap()
+    serde_json::from_str(call.form("r").expect("the form has an r")).unwrap()
 }
 
 // ---- hashes ----
@@ -183,7 +183,7 @@ fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
 fn checksig_keeps_its_scheme_where_the_server_has_tls() {
     let mut session = session_with(Https::OverTls, 1.0, 7);
     for url in ["https://ssl.ptlogin2.qq.com/jump?a=b", "http://qq.com/a"] {
-        let request = session.checksig(url).expect("it is within the domain");
+        let request = session.checksig(url).expect("the URL is within the domain");
         assert_eq!(request.uri().to_string(), url);
     }
 }
@@ -266,7 +266,7 @@ fn each_step_is_asked_for_as_in_the_table() {
         assert_eq!(call.header("origin"), origin.as_deref(), "{step}");
         let media_type = is_post.then_some("application/x-www-form-urlencoded");
         assert_eq!(call.header("content-type"), media_type, "{step}");
-        // What is advertised has to be decoded.
+        // The bot decodes no content coding, so it must not advertise any.
         assert_eq!(call.header("accept-encoding"), None, "{step}");
         for parameter in parameters.split_whitespace() {
             let (name, value) = parameter.split_once('=').unwrap();
@@ -375,7 +375,7 @@ fn numbers_begin_anywhere_and_go_on_as_they_should() {
         assert_eq!(clientid.len(), 8, "seed {seed}");
         let rc = beat(&mut session);
         assert!(rc <= 100, "seed {seed}");
-        // Neither a login nor anything else begins them again.
+        // Neither a login nor anything else resets them.
         session.forget();
         assert_eq!(
             send(&mut session),
@@ -507,7 +507,7 @@ fn cookies_go_with_the_requests_to_their_hosts() {
         cookies(session.captcha()),
         "ptwebqq=2c14; skey=@a; verifysession=h"
     );
-    // What is Secure goes where the facts have https, whatever carries it.
+    // Secure cookies go to the documented https steps, whatever the transport.
     let discu = session.send(Address::Discu { did: 501 }, "a", "");
     assert_eq!(cookies(discu), "ptwebqq=2c14; skey=@a");
     assert_eq!(cookies(session.online_buddies()), "ptwebqq=2c14; skey=@a");
@@ -559,7 +559,7 @@ fn what_an_answer_sets_is_kept_for_its_host() {
 
 // ---- patience ----
 
-/// How long the request is waited for by an answer of this kind.
+/// How long a request waits for an answer of this kind.
 fn patience(request: Request, answer: fn(&Incoming) -> Answer) -> Option<Duration> {
     let network = network(answer);
     let mut engine =
@@ -577,7 +577,7 @@ fn patience(request: Request, answer: fn(&Incoming) -> Answer) -> Option<Duratio
     ended
 }
 
-/// In whole seconds, as it takes some milliseconds to get there.
+/// In whole seconds, since connecting takes some milliseconds.
 fn seconds(time: Option<Duration>) -> Option<u64> {
     time.map(|time| time.as_secs())
 }
@@ -591,7 +591,7 @@ fn a_poll_is_waited_for_longer_than_it_is_held() {
     assert_eq!(seconds(patience(session().poll(), silent)), Some(70));
     assert_eq!(patience(session().poll(), held), None);
     assert_eq!(seconds(patience(session().poll(), drips)), Some(140));
-    // All else has half a minute, drop by drop or not.
+    // All others get half a minute, whether the answer drips or not.
     assert_eq!(seconds(patience(session().friends(), silent)), Some(30));
     assert_eq!(seconds(patience(session().heartbeat(), drips)), Some(30));
 }
@@ -599,7 +599,7 @@ fn a_poll_is_waited_for_longer_than_it_is_held() {
 #[test]
 fn where_waits_are_compressed_a_machine_may_still_be_slow() {
     let silent: fn(&Incoming) -> Answer = |_| Answer::held();
-    // A hold lasts a second.
+    // A hold lasts one second.
     let fast = || session_at(60.0, 7);
     assert_eq!(seconds(patience(fast().poll(), silent)), Some(4));
     assert_eq!(seconds(patience(fast().friends(), silent)), Some(3));

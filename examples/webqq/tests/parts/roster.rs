@@ -1,16 +1,16 @@
-//! Who is who, in this login and in the next.
+//! The roster: people and groups in this login and in the next.
 
 use crate::answers::From;
 use crate::roster::{Address, Roster, Target};
 
-/// A roster whose uins begin at `base`: every login gives everybody another one.
+/// A roster whose uins begin at `base`: every login assigns different ones.
 fn roster(base: u64) -> Roster {
     let name = |name: &str| name.to_owned();
     let mut roster = Roster::default();
     roster.add_friend(base + 1, name("Alice"));
     roster.set_account(base + 1, 10_001);
     roster.add_friend(base + 2, name("Bob"));
-    // Ghosts: one whose account is known, and one who is nobody at all.
+    // Ghosts: one with a known account, and one without.
     roster.add_friend(base + 3, String::new());
     roster.set_account(base + 3, 10_003);
     roster.add_friend(base + 4, String::new());
@@ -33,7 +33,7 @@ fn roster(base: u64) -> Roster {
 const OLD: u64 = 100;
 const NEW: u64 = 900;
 
-/// Who speaks, in the uins from `base` on, and where that is answered.
+/// Returns who speaks, in the uins from `base` on, and where the answer goes.
 fn voices(base: u64) -> Vec<(&'static str, From, Address)> {
     let (gid, did) = (base + 31, base + 51);
     #[rustfmt::skip]
@@ -43,7 +43,7 @@ fn voices(base: u64) -> Vec<(&'static str, From, Address)> {
         ("a ghost by account",      From::Buddy { uin: base + 3 },      Address::Buddy { uin: base + 3 }),
         ("a member",                From::Group { gid, uin: base + 5 }, Address::Group { gid }),
         ("a member without name",   From::Group { gid, uin: base + 6 }, Address::Group { gid }),
-        ("somebody just come",      From::Group { gid, uin: base + 9 }, Address::Group { gid }),
+        ("a new member",            From::Group { gid, uin: base + 9 }, Address::Group { gid }),
         ("somebody at lunch",       From::Discu { did, uin: base + 7 }, Address::Discu { did }),
         ("a member in private",     From::Sess { gid, uin: base + 5 },  Address::Sess { gid, uin: base + 5 }),
     ];
@@ -57,7 +57,7 @@ fn an_answer_goes_where_the_message_came_from_in_the_same_login() {
         let target = roster.target(from, 1);
         assert_eq!(roster.address(&target, 1), Some(expected), "{who}");
     }
-    // Also to who is in no list.
+    // The answer also reaches people who are in no list.
     for (from, expected) in [
         (From::Buddy { uin: 7 }, Address::Buddy { uin: 7 }),
         (From::Group { gid: 8, uin: 7 }, Address::Group { gid: 8 }),
@@ -86,12 +86,15 @@ fn it_goes_to_nobody_rather_than_to_somebody_else() {
     let gid = OLD + 31;
     for (who, from) in [
         ("a ghost without account", From::Buddy { uin: OLD + 4 }),
-        ("who was in no list", From::Buddy { uin: 7 }),
+        ("somebody in no list", From::Buddy { uin: 7 }),
         (
             "a group that was in no list",
             From::Group { gid: 8, uin: 7 },
         ),
-        ("a discussion of that kind", From::Discu { did: 8, uin: 7 }),
+        (
+            "a discussion that was in no list",
+            From::Discu { did: 8, uin: 7 },
+        ),
         ("a member without name", From::Sess { gid, uin: OLD + 6 }),
         (
             "somebody in no list, in private",
@@ -111,7 +114,7 @@ fn it_goes_to_nobody_rather_than_to_somebody_else() {
 fn what_has_no_name_is_not_what_had_none_before() {
     let old = roster(OLD);
     let mut new = roster(NEW);
-    // Its name has not come, or it has none.
+    // The name has not arrived, or is empty.
     new.set_members(NEW + 39, vec![(NEW + 7, "Mira".to_owned())]);
     new.set_discu_people(NEW + 59, vec![(NEW + 7, "Mira".to_owned())]);
     for from in [
@@ -167,8 +170,8 @@ fn an_account_is_worth_more_than_a_name() {
         ("the same account under another name", Some(1), "Alice", Some(1), "Al",    true),
         ("another account under the same name", Some(1), "Alice", Some(2), "Alice", false),
         ("a name, where no account was known",  None,    "Alice", Some(1), "Alice", true),
-        ("and where none is known now",         Some(1), "Alice", None,    "Alice", true),
-        ("and where none ever was",             None,    "Alice", None,    "Alice", true),
+        ("a name, where no account is known now", Some(1), "Alice", None,    "Alice", true),
+        ("a name, where no account was ever known", None,    "Alice", None,    "Alice", true),
         ("neither account nor name",            None,    "",      None,    "",      false),
         ("an account, and no name now",         Some(1), "",      None,    "",      false),
     ];
@@ -201,7 +204,7 @@ fn members_come_before_or_after_their_groups_name() {
     roster.add_group(31, "Chess club".to_owned());
     let target = roster.target(From::Group { gid: 31, uin: 5 }, 1);
     assert_eq!(target.speaker(), "Fatima in [Chess club]");
-    // Who is no friend has no account to be kept.
+    // A group member who is not a friend has no account to be stored.
     roster.set_account(5, 10_005);
     assert_eq!(roster.counts(), [0, 1, 0]);
 }

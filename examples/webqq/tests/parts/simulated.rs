@@ -1,6 +1,6 @@
-//! A bot on an engine in virtual time, the server beside it: a week takes seconds.
+//! A bot on an engine in virtual time, with its server: a week takes seconds.
 //!
-//! Nothing waits here but by the network's clock, so that equal seeds give equal runs.
+//! All waits use the network's clock, so equal seeds give equal runs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,26 +20,26 @@ use crate::script::Expectations;
 use crate::server::{self, Account, Director, Server, Wish};
 use crate::verdict::{Evidence, judge};
 
-/// The account of the facts: its password and hashes are known.
+/// The account of the published examples, whose password and hashes are known.
 pub(crate) const ACCOUNT: u64 = 1_685_359_365;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A bot, its engine, and the world in which they live.
+/// A bot, its engine, and their surroundings.
 pub(crate) struct Simulation {
     pub(crate) network: Network,
     pub(crate) engine: Engine<Bot, Sim>,
     pub(crate) bot: Bot,
-    /// What the bot has told.
+    /// The bot's events.
     pub(crate) log: Vec<Entry>,
     desk: Rc<RefCell<Desk>>,
-    /// Nobody reads captchas.
+    /// Whether codes of captchas are withheld.
     keeps_codes: bool,
 }
 
 impl Simulation {
-    /// The bot is not told to log in; that is the director's wish.
+    /// The bot is not told to log in; the director does that.
     pub(crate) fn new(seed: u64, refresh: Duration, director: impl Director + 'static) -> Self {
         static QUIET: Once = Once::new();
         QUIET.call_once(plugins::keep_crashes_quiet);
@@ -57,12 +57,12 @@ impl Simulation {
             max_text: server::Settings::default().max_text,
             long: Long::Split,
             seed,
-            // What the server sets in order to take it away expired in 2020.
+            // Cookies that the server sets in order to delete them expired in 2020.
             epoch: Duration::from_secs(1_800_000_000),
             https: bot::Https::AsHttp,
         };
         Self {
-            engine: Engine::on_network(&network, Config::default()).expect("a sound config"),
+            engine: Engine::on_network(&network, Config::default()).expect("a valid config"),
             bot: Bot::new(settings, network.now()),
             network,
             log: Vec::new(),
@@ -71,20 +71,20 @@ impl Simulation {
         }
     }
 
-    /// Lets the world go on until `until`, or until `is_over`, which is asked whenever nothing is
-    /// left to do at a moment.
+    /// Runs until `until`, or until `is_over`, which is called whenever nothing is left to do at a
+    /// moment.
     pub(crate) fn run(&mut self, until: Duration, mut is_over: impl FnMut(&Self) -> bool) {
         loop {
             let deadline = self.engine.next_deadline();
             let now = self.network.now();
             if deadline.is_some_and(|at| at <= now) || self.network.has_events() {
-                self.engine.turn(&mut self.bot).expect("the poll works");
+                self.engine.turn(&mut self.bot).expect("the turn succeeds");
                 self.log.append(&mut self.bot.events);
             } else if self.network.elapsed() >= until || is_over(self) {
                 return;
             } else {
-                // A step at a time: whatever happens may bring something that is due before what
-                // was thought to be the next.
+                // One step at a time: an event may make something due earlier than what was the
+                // next before.
                 let wake = self.desk.borrow().next_wake();
                 let wait = wake.unwrap_or(until).min(until);
                 let wait = wait.saturating_sub(self.network.elapsed());
@@ -111,22 +111,22 @@ impl Simulation {
         };
     }
 
-    /// From now on nobody types what captchas say.
+    /// Stops typing the codes of captchas.
     pub(crate) fn keep_codes(&mut self) {
         self.keeps_codes = true;
     }
 
-    /// Looks at the brain.
+    /// Inspects the brain.
     pub(crate) fn brain<R>(&self, look: impl FnOnce(&Server) -> R) -> R {
         look(&self.desk.borrow().brain)
     }
 
-    /// Lets `per_mille` of the answers take their time.
+    /// Makes `per_mille` of the answers slow.
     pub(crate) fn set_slow(&self, per_mille: u16) {
         self.desk.borrow_mut().slow = per_mille;
     }
 
-    /// The server dies: its connections are reset, and from now on nobody listens.
+    /// Kills the server: its connections are reset, and connecting is refused from now on.
     pub(crate) fn kill_server(&self) {
         for addr in addrs() {
             self.network.refuse(addr);
@@ -136,8 +136,8 @@ impl Simulation {
         }
     }
 
-    /// Another server takes the place of the one before, of whose sessions it knows nothing.
-    /// Answers the old one's brain.
+    /// Replaces the server with one that does not know the old sessions. Returns the old one's
+    /// brain.
     pub(crate) fn replace_server(
         &mut self,
         seed: u64,
@@ -150,22 +150,22 @@ impl Simulation {
             Box::new(director),
         );
         let old = std::mem::replace(&mut self.desk, desk);
-        let old = Rc::into_inner(old).expect("nobody is left at the old one's doors");
+        let old = Rc::into_inner(old).expect("the old desk has no other owner");
         old.into_inner().brain
     }
 
-    /// Has the bot say what it has to say, and leave.
+    /// Has the bot send its pending messages, and log out.
     pub(crate) fn log_out(&mut self) {
         self.grant(Wish::Logout { account: ACCOUNT });
         let patience = self.network.elapsed() + 10 * MINUTE;
-        // Connections are kept for a while, in case that somebody wants to say something more.
+        // Idle connections are kept for a while, in case there is another request.
         self.run(patience, |sim| {
             sim.engine.pending() == 0 && sim.network.open_fds() == 0
         });
     }
 
-    /// What is wrong when the bot has left: by the brain's judgement, and by what is left of the
-    /// bot.
+    /// Returns what is wrong after the bot has left: by the brain's judgment, and by the bot's
+    /// remains.
     pub(crate) fn complaints(
         &self,
         expectations: &Expectations,
@@ -178,7 +178,7 @@ impl Simulation {
         let misuses = self.network.misuses();
         for (is_good, what) in [
             (stage == Stage::Offline, format!("the bot is {stage:?}")),
-            (pending == 0, format!("{pending} chains are left")),
+            (pending == 0, format!("{pending} chains are still pending")),
             (fds == 0, format!("{fds} sockets are open")),
             (misuses.is_empty(), format!("misuses: {misuses:?}")),
         ] {
@@ -190,14 +190,14 @@ impl Simulation {
     }
 }
 
-/// The judgement by what `brain` holds against the bot's log.
+/// Judges the bot by `brain`'s ledger and the bot's log.
 pub(crate) fn complaints(
     brain: &Server,
     expectations: &Expectations,
     logs: &BTreeMap<u64, Vec<Entry>>,
     switches: &[String],
 ) -> Vec<String> {
-    let expected = expectations.lock().expect("nobody panics over it");
+    let expected = expectations.lock().expect("the lock is not poisoned");
     let evidence = Evidence {
         ledger: brain.ledger(),
         expected: &expected,

@@ -1,5 +1,5 @@
-//! The bot in virtual time, in situations of their own: a script, somebody who will not stop
-//! kicking, a server that is gone.
+//! The bot in virtual time, in special situations: a script, another client that keeps kicking it,
+//! a server that is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,8 +19,8 @@ use crate::simulated::{ACCOUNT, HOUR, MINUTE, Simulation, complaints};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A play that is looked at when something has come, and once a second: it reads the whole ledger
-/// each time.
+/// A play that is directed only after new calls and once a second, because it reads the whole
+/// ledger each time.
 struct Unhurried {
     play: Play,
     requests: u64,
@@ -34,7 +34,7 @@ impl Director for Unhurried {
         if self.requests != requests || now >= self.look_at {
             (self.requests, self.look_at) = (requests, now + SECOND);
             if self.play.direct(server, now) == Direct::Over {
-                *self.is_over.lock().expect("nobody panics over it") = true;
+                *self.is_over.lock().expect("the lock is not poisoned") = true;
                 return Direct::Over;
             }
         }
@@ -42,13 +42,13 @@ impl Director for Unhurried {
     }
 }
 
-/// Plays the script, and answers the transcript.
+/// Plays the script, and returns the transcript.
 fn play(seed: u64) -> Vec<String> {
     let (expectations, is_over) = (Expectations::default(), Arc::new(Mutex::new(false)));
     let titles = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&titles);
     let on_scene = move |title: &str| {
-        let mut titles = seen.lock().expect("nobody panics over it");
+        let mut titles = seen.lock().expect("the lock is not poisoned");
         titles.push(title.to_owned());
     };
     let director = Unhurried {
@@ -63,12 +63,12 @@ fn play(seed: u64) -> Vec<String> {
         is_over: Arc::clone(&is_over),
     };
     let mut sim = Simulation::new(seed, 2 * MINUTE, director);
-    let has_ended = || *is_over.lock().expect("nobody panics over it");
+    let has_ended = || *is_over.lock().expect("the lock is not poisoned");
     sim.run(12 * HOUR, |sim| {
         has_ended() && sim.engine.pending() == 0 && sim.network.open_fds() == 0
     });
-    let titles = titles.lock().expect("nobody panics over it").join("\n");
-    assert!(has_ended(), "it does not end: {titles}");
+    let titles = titles.lock().expect("the lock is not poisoned").join("\n");
+    assert!(has_ended(), "the play does not end: {titles}");
     let complaints = sim.complaints(&expectations, &all_switches());
     assert!(complaints.is_empty(), "{complaints:#?} in\n{titles}");
     println!(
@@ -89,8 +89,8 @@ fn scripted_conversation_is_the_same_each_time_at_its_real_pace() {
     assert_eq!(first, play(1));
 }
 
-/// Has the bot log in, kicks once a minute for a while, and has something said each quarter of an
-/// hour.
+/// Has the bot log in, kicks it once a minute for a while, and sends it a message every quarter of
+/// an hour.
 struct Kicker {
     expectations: Expectations,
     until: Duration,
@@ -117,7 +117,7 @@ impl Director for Kicker {
     }
 }
 
-/// Alice wants to know whether it is still there.
+/// Alice checks whether the bot is still there.
 fn ask(expectations: &Expectations, server: &mut Server, now: Duration) -> u64 {
     let pong = Expect::Exactly("pong".to_owned());
     let line = Line::new(Place::Buddy, "Alice", "ping", pong);
@@ -135,19 +135,19 @@ fn kicked_every_minute_it_comes_back_five_times_an_hour() {
     };
     let mut sim = Simulation::new(1, 10 * MINUTE, kicker);
     sim.run(4 * HOUR + 10 * MINUTE, |_| false);
-    assert_eq!(sim.bot.stage, Stage::Online, "they have made it up");
+    assert_eq!(sim.bot.stage, Stage::Online, "the kicks have stopped");
     let returns: Vec<Duration> = ats(&sim.log, |event| *event == Event::Online).collect();
     // The first is the login.
     let relinks = &returns[1..];
     let an_hour_apart = relinks.iter().zip(&relinks[Kicks::AN_HOUR..]);
     for (first, sixth) in an_hour_apart {
-        // From decision to decision; the pause behind each, up to a minute, is another matter.
+        // Measured between decisions; the pause after each, up to a minute, is not counted.
         assert!(
             *sixth - *first >= HOUR - MINUTE,
             "six times within an hour: {relinks:?}"
         );
     }
-    // It does not stay away for longer than it has to, either.
+    // Nor does it stay away for longer than it has to.
     assert!(relinks.len() >= 3 * Kicks::AN_HOUR, "{relinks:?}");
     sim.log_out();
     let complaints = sim.complaints(&expectations, &["kick".to_owned()]);
@@ -159,13 +159,13 @@ fn ats(log: &[Entry], is_meant: fn(&Event) -> bool) -> impl Iterator<Item = Dura
     events.map(|entry| entry.at)
 }
 
-/// Says something every few seconds, whether the bot is there or not.
+/// Says something every few seconds, whether the bot is online or not.
 struct Chatter {
     expectations: Expectations,
     random: Random,
     next: Duration,
     until: Duration,
-    /// The first server has the bot log in.
+    /// Whether to have the bot log in; only the first server does.
     logs_in: bool,
 }
 
@@ -195,14 +195,14 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
         let first = chatter(Duration::ZERO, true);
         let asked = first.expectations.clone();
         let mut sim = Simulation::new(seed, MINUTE, first);
-        // Nobody is asked anything when it dies: what it takes with it, no bot can answer.
+        // No question is open when the server dies, because the bot could not answer it any more.
         sim.run(21 * MINUTE, |_| false);
         let log = BTreeMap::from([(ACCOUNT, std::mem::take(&mut sim.log))]);
         sim.kill_server();
         sim.run(31 * MINUTE, |_| false);
         let away = std::mem::take(&mut sim.log);
         let tries = ats(&away, |event| matches!(event, Event::LoggingInAgain { .. }));
-        // Once a minute in the end, and a few times more at first.
+        // Once a minute in the end, and a few more at first.
         assert!(tries.count() <= 20, "seed {seed}: {away:#?}");
 
         let second = chatter(31 * MINUTE, false);
@@ -212,9 +212,9 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
         assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
         sim.run(52 * MINUTE, |_| false);
         let back = ats(&sim.log, |event| *event == Event::Online).next();
-        let back = back.expect("it is back");
-        // A poll finds out that there is a server, a relink that it is another one; before each a
-        // minute and some goes by.
+        let back = back.expect("the bot is back");
+        // A poll detects the new server, and a relink that its sessions are gone. Each comes after
+        // a wait of a minute or more.
         assert!(back < 35 * MINUTE, "seed {seed}: back only at {back:?}");
         sim.log_out();
         let wrong = sim.complaints(&asked_since, &[]);
@@ -222,10 +222,10 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
     }
 }
 
-/// Has the bot log in, with faults armed and something said at certain times.
+/// Has the bot log in, with faults and messages at certain times.
 struct Armed {
     faults: Vec<(Duration, Step, Fault)>,
-    /// With a picture or without.
+    /// The times, and whether the message has a picture.
     lines: Vec<(Duration, bool)>,
     has_begun: bool,
 }
@@ -284,9 +284,9 @@ fn a_refresh_that_fails_fails_alone() {
     sim.run(15 * MINUTE, |_| false);
     assert_eq!(lists(&sim), 1, "the refresh after ten minutes has failed");
     let roster = sim.bot.roster.counts();
-    assert_eq!(roster, [5, 2, 1], "what was known is still known");
+    assert_eq!(roster, [5, 2, 1], "the old roster is kept");
     sim.run(25 * MINUTE, |_| false);
-    assert_eq!(lists(&sim), 2, "the next one has not");
+    assert_eq!(lists(&sim), 2, "the next refresh succeeds");
     let logins = sim.brain(|brain| brain.ledger().logins + brain.ledger().relinks);
     assert_eq!((logins, sim.bot.stage), (1, Stage::Online));
 }
@@ -296,7 +296,7 @@ fn a_parked_login_holds_no_connection_and_starts_anew_when_its_captcha_expires()
     let captcha = [(Duration::ZERO, Step::Check, Fault::Captcha)];
     let mut sim = Simulation::new(8, HOUR, Armed::new(captcha));
     sim.keep_codes();
-    // Longer than connections are kept that nobody uses.
+    // Longer than idle connections are kept.
     sim.run(10 * MINUTE, |_| false);
     assert_eq!(sim.bot.stage, Stage::Parked);
     assert_eq!(sim.network.open_fds(), 0);
@@ -304,7 +304,7 @@ fn a_parked_login_holds_no_connection_and_starts_anew_when_its_captcha_expires()
     assert_eq!(
         sim.bot.stage,
         Stage::Online,
-        "the second login wants no captcha"
+        "the second login requires no captcha"
     );
 }
 
@@ -319,8 +319,8 @@ fn nothing_of_a_session_waits_on_when_another_has_begun() {
     for minutes in [1, 3, 5, 7] {
         sim.run(minutes * MINUTE + 30 * SECOND, |_| false);
         assert_eq!(sim.bot.stage, Stage::Online, "after {minutes} minutes");
-        // Poll, heartbeat and refresh of this session. Those of the ones before would still wait
-        // for their time.
+        // This session's poll, heartbeat and refresh. Those of earlier sessions would still be
+        // waiting.
         assert_eq!(sim.engine.pending(), 3, "after {minutes} minutes");
         let stats = sim.engine.stats();
         assert_eq!(
@@ -330,7 +330,7 @@ fn nothing_of_a_session_waits_on_when_another_has_begun() {
         );
     }
     let ended = sim.brain(|brain| brain.ledger().fired.len());
-    assert_eq!(ended, 3, "each has struck");
+    assert_eq!(ended, 3, "each fault has occurred");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The judgement: each complaint can be made to appear, and appears alone.
+//! The judgment: each complaint can be provoked, and is then the only one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn lunch() -> Place {
 }
 
 impl Scene {
-    /// Three messages: a friend's, one at lunch with a long answer, and one that is for nobody.
+    /// Three messages: a friend's, one at lunch with a long answer, and one that needs no answer.
     fn good() -> Self {
         let mut scene = Self {
             ledger: Ledger::default(),
@@ -126,7 +126,7 @@ impl Scene {
         self.log().retain(|entry| !is_forgotten(&entry.event));
     }
 
-    /// The first answer, in the ledger and in the log, is `text`.
+    /// Changes the text of the first answer to `text`, in the ledger and in the log.
     fn rewords(&mut self, text: &str) {
         text.clone_into(&mut self.ledger.answers[0].text);
         for entry in self.log() {
@@ -181,15 +181,15 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["\"#1 ping\" by Alice (buddy) was lost"],
         ),
         (
-            "and the bot thinks it did",
+            "an answer was lost, but logged as said",
             |s| drop(s.ledger.answers.remove(0)),
             &[
                 "\"#1 ping\" by Alice (buddy) was lost",
-                "thinks that it said \"#1 pong\"",
+                "logged \"#1 pong\" as said",
             ],
         ),
         (
-            "or does not know",
+            "an answer was lost, and the bot is unsure",
             |s| {
                 s.ledger.answers.remove(0);
                 s.forgets(is_pong);
@@ -198,7 +198,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["was lost"],
         ),
         (
-            "or has given it up",
+            "an answer was given up",
             |s| {
                 s.ledger.answers.remove(0);
                 s.forgets(is_pong);
@@ -211,12 +211,12 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["was lost", "gave up \"#1 pong\": retcode 100001"],
         ),
         (
-            "it was said, and people could not read it",
+            "an answer was sent but not accepted",
             |s| s.ledger.answers[0].accepted = false,
-            &["was lost", "thinks that it said"],
+            &["was lost", "as said"],
         ),
         (
-            "it came, and the bot is not sure",
+            "an answer arrived, and the bot is unsure",
             |s| {
                 s.forgets(is_pong);
                 s.logs_that(unsure());
@@ -224,48 +224,48 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &[],
         ),
         (
-            "it came, and the bot knows nothing",
+            "an answer arrived, but is not in the log",
             |s| s.forgets(is_pong),
-            &["does not know that it said \"#1 pong\""],
+            &["did not log that it said \"#1 pong\""],
         ),
         (
-            "it came twice",
+            "an answer arrived twice",
             |s| s.answers(answer(Place::Buddy, "Alice", "#1 pong")),
             &["was answered 2 times"],
         ),
         (
-            "it came twice, and was said once",
+            "an answer arrived twice, and was logged once",
             |s| {
                 s.ledger
                     .answers
                     .push(answer(Place::Buddy, "Alice", "#1 pong"))
             },
-            &["was answered 2 times", "does not know that it said"],
+            &["was answered 2 times", "did not log that it said"],
         ),
         (
-            "it is another one",
+            "an answer has the wrong text",
             |s| s.rewords("#1 ping"),
             &["was answered wrongly: \"#1 ping\""],
         ),
         (
-            "it has a name where there is nobody else",
+            "an answer to a friend begins with a name",
             |s| s.rewords("Alice: #1 pong"),
             &["was answered wrongly"],
         ),
         (
-            "somebody else got it",
+            "another person got the answer",
             |s| "Bob".clone_into(&mut s.ledger.answers[0].to),
             &["was answered elsewhere"],
         ),
         (
-            "somewhere else",
+            "the answer went to another place",
             |s| s.ledger.answers[0].place = Place::Sess("Rustaceans".to_owned()),
             &["was answered elsewhere"],
         ),
         (
-            "another bot said it",
+            "another bot sent the answer",
             |s| s.ledger.answers[0].account = OTHER,
-            &["was answered elsewhere", "thinks that it said \"#1 pong\""],
+            &["was answered elsewhere", "logged \"#1 pong\" as said"],
         ),
         (
             "a part is missing",
@@ -281,17 +281,17 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["was answered 2 times"],
         ),
         (
-            "what was for nobody was answered",
+            "a message that needs no answer was answered",
             |s| s.answers(answer(lunch(), "", "Mira: #3 hello")),
             &["\"#3 hello\" by Mira (discussion Lunch) was answered wrongly"],
         ),
         (
-            "nobody had asked, with a number",
+            "an answer to a question that was never asked",
             |s| s.answers(answer(Place::Buddy, "Alice", "#9 pong")),
             &["#9 was never asked, but answered 1 times"],
         ),
         (
-            "nor without one",
+            "an answer without a number",
             |s| s.answers(answer(Place::Buddy, "Alice", "hello")),
             &["said without being asked: \"hello\""],
         ),
@@ -301,7 +301,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["protocol error: Poll: Referer is missing or wrong"],
         ),
         (
-            "one of the script's",
+            "a protocol error that the script provoked",
             |s| s.ledger.errors.push(error(true)),
             &[],
         ),
@@ -311,7 +311,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["never happened: send: 108"],
         ),
         (
-            "nor any",
+            "no switch struck",
             |s| s.ledger.fired.clear(),
             &["never happened: poll: reset"],
         ),
@@ -321,7 +321,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["never came over TLS: send to session"],
         ),
         (
-            "nor any step",
+            "no step came over TLS",
             |s| s.ledger.over_tls.clear(),
             &["never came over TLS: sig"],
         ),
@@ -334,12 +334,12 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["never fetched: \"#3 hello\"", "\"#3 hello\" was not heard"],
         ),
         (
-            "or fetched, and not heard",
+            "a message was fetched, and not heard",
             |s| s.forgets(first_was_heard),
             &["\"#1 ping\" was not heard"],
         ),
         (
-            "or heard twice",
+            "a message was heard twice",
             |s| {
                 let again = s.log()[0].clone();
                 s.log().push(again);
@@ -347,7 +347,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["\"#1 ping\" was heard 2 times"],
         ),
         (
-            "it was delivered twice, and told apart",
+            "a message was delivered twice, and recognized",
             |s| {
                 s.ledger.messages[0].delivered = 2;
                 s.logs_that(Event::Repeated {
@@ -358,7 +358,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &[],
         ),
         (
-            "things went wrong, and came right",
+            "trouble was overcome",
             |s| {
                 s.logs_that(Event::Delayed {
                     why: "retcode 108".to_owned(),
@@ -411,12 +411,12 @@ fn answers_begin_with_the_number_and_in_company_with_the_name_shown_there() {
     let group = |name: &str| Place::Group(name.to_owned());
     #[rustfmt::skip]
     let rows = [
-        ("to a friend, without name",       Place::Buddy,                           "Bob",      "#7 "),
-        ("nor in private",                  Place::Sess("Rustaceans".to_owned()),   "Fatima",   "#7 "),
+        ("a friend, without name",          Place::Buddy,                           "Bob",      "#7 "),
+        ("in private, without name",        Place::Sess("Rustaceans".to_owned()),   "Fatima",   "#7 "),
         ("a nick",                          group("Rustaceans"),                    "Alice",    "Alice: #7 "),
-        ("a card before it",                group("Rustaceans"),                    "Fatima",   "Fatima, who knows: #7 "),
-        ("a card where there is no nick",   group("Rustaceans"),                    "Ivo",      "Ivo: #7 "),
-        ("no markname but the nick",        group("Chess club"),                    "Bob",      "Bob: #7 "),
+        ("a card takes precedence",         group("Rustaceans"),                    "Fatima",   "Fatima, who knows: #7 "),
+        ("a card without a nick",           group("Rustaceans"),                    "Ivo",      "Ivo: #7 "),
+        ("the nick, not the markname",      group("Chess club"),                    "Bob",      "Bob: #7 "),
         ("at lunch",                        lunch(),                                "Chen Wei", "陈伟: #7 "),
     ];
     for (why, place, who, head) in rows {
@@ -439,7 +439,7 @@ fn an_answer_is_right_when_it_is_whole_and_there_once() {
         ("twice",                       exactly(),       &["#7 pong", "#7 pong"],           false),
         ("more than that",              exactly(),       &["#7 pong!"],                     false),
         ("another number",              exactly(),       &["#8 pong"],                      false),
-        ("another one beside it",       exactly(),       &["#7 pong", "#8 pong"],           false),
+        ("another number as well",      exactly(),       &["#7 pong", "#8 pong"],           false),
         ("no number",                   exactly(),       &["pong"],                         false),
         ("a beginning",                 begins(),        &["#7 up for 3 s"],                true),
         ("another beginning",           begins(),        &["#7 down"],                      false),
@@ -493,6 +493,6 @@ fn people_go_on_when_they_have_their_answer_or_the_bot_has_their_message() {
     assert!(!meet(&scene, 3));
     scene.ledger.answers[0].accepted = false;
     assert!(!meet(&scene, 1));
-    // Of what is not expected, nothing is waited for.
+    // A message without an expectation is not waited for.
     assert!(meet(&scene, 99));
 }

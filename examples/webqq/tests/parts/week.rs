@@ -1,9 +1,9 @@
-//! The bot for a week, in virtual time, while everything goes wrong that can: nothing is lost,
+//! A week of the bot in virtual time, while everything goes wrong that can: nothing is lost, and
 //! nothing is said twice.
 //!
-//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test webqq week` lets the week and the hours have another
+//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test webqq week` runs the week and the hours with another
 //!   seed;
-//! - `HTTPSTREAM_SIM_SEEDS=1000 cargo test --release --test webqq hours` lives so many hours,
+//! - `HTTPSTREAM_SIM_SEEDS=1000 cargo test --release --test webqq hours` runs that many hours,
 //!   `50..60` just these.
 
 use std::ops::Range;
@@ -20,19 +20,19 @@ use crate::server::{Ledger, Wish, all_switches};
 use crate::simulated::{ACCOUNT, HOUR, MINUTE, Simulation};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long the operator lets a bot be that has stopped.
+/// How long the operator takes to restart a bot that has stopped.
 const OPERATOR: Duration = MINUTE;
 
 /// What the network may do at any time; `roughness` says how often.
 ///
-/// Left out is what can destroy a send before its server has it whole: a server that ends a
-/// connection by itself ([`Fault::CloseAfter`], `CloseBefore`, ...) may meet a send that is under
-/// way, [`Fault::Silence`] and `StopsReading` swallow one, and [`Fault::Delay`] keeps it on its way
-/// for longer than the bot waits. The bot never says again what may have been heard, and from its
-/// side the two cannot be told apart: that something is missing then proves nothing. Where an
-/// answer is lost behind its back, the brain does it, which knows what it has heard. Nor are there
-/// slow look-ups: a request that waits for one may be of a session that is over when it comes, for
-/// longer than the brain excuses it.
+/// Faults that can destroy a send before its server has read all of it are left out. A server that
+/// closes connections on its own ([`Fault::CloseAfter`], `CloseBefore`, ...) may close one with a
+/// send in flight, [`Fault::Silence`] and `StopsReading` swallow a send, and [`Fault::Delay`]
+/// delays it for longer than the bot waits. The bot never repeats a send that may have been
+/// received, and it cannot tell these cases from a lost answer, so a missing message would prove
+/// nothing. Lost answers are left to the brain, which records what it has received. Slow lookups
+/// are left out as well: a request that waits for one may belong to a session that has been over
+/// for longer than the brain excuses.
 fn weather(roughness: u16) -> Faults {
     let harmless = [
         (Fault::Split, 20),
@@ -50,7 +50,7 @@ fn weather(roughness: u16) -> Faults {
         (Fault::EndWithData, 100),
         (Fault::ResetDiscards, 60),
     ];
-    // These end an attempt to send before a byte of it was on its way, so that it is made again.
+    // These fail an attempt to send before its first byte is sent, so that it is repeated.
     let early = [
         (Fault::Refused, 2),
         (Fault::Unreachable, 1),
@@ -66,7 +66,7 @@ fn weather(roughness: u16) -> Faults {
     })
 }
 
-/// A life and its judgement.
+/// A simulated life and its judgment.
 struct Lived {
     sim: Simulation,
     diary: Diary,
@@ -80,20 +80,20 @@ fn live(seed: u64, time: Duration, refresh: Duration, roughness: u16, pace: Pace
     let mut sim = Simulation::new(seed, refresh, life);
     sim.network.set_faults(weather(roughness));
     sim.set_slow(roughness);
-    let is_over = || diary.lock().expect("nobody panics over it").is_over;
+    let is_over = || diary.lock().expect("the lock is not poisoned").is_over;
     while sim.network.elapsed() < time || !is_over() {
         let until = sim.network.elapsed() + OPERATOR;
         sim.run(until, |_| false);
-        // The network keeps every request of a week otherwise.
+        // Otherwise the network would keep every request of a week.
         sim.network.clear_ledger();
         if sim.bot.stage == Stage::Offline {
             sim.grant(Wish::Login { account: ACCOUNT });
         }
     }
-    // Whoever has just come back has something to read.
+    // A bot that has just come back has messages to read.
     sim.run(sim.network.elapsed() + 2 * MINUTE, |_| false);
     sim.log_out();
-    let diary = diary.lock().expect("nobody panics over it").clone();
+    let diary = diary.lock().expect("the lock is not poisoned").clone();
     let complaints = sim.complaints(&expectations, &[]);
     let fingerprint = sim.network.fingerprint();
     Lived {
@@ -114,7 +114,7 @@ impl Lived {
         self.sim.brain(|brain| look(brain.ledger()))
     }
 
-    /// All went well.
+    /// Checks that all went well.
     fn check(&self, seed: u64) {
         if one_seed().is_some() {
             self.tell();
@@ -128,7 +128,7 @@ impl Lived {
         );
     }
 
-    /// How often the bot's heart beat, whatever became of it.
+    /// Returns how many heartbeats the bot has sent, whatever their answers.
     fn beats(&self) -> usize {
         self.count(|event| match event {
             Event::Beat => true,
@@ -137,7 +137,7 @@ impl Lived {
         })
     }
 
-    /// What happened, from both sides.
+    /// Prints what happened, from both sides.
     fn tell(&self) {
         for entry in &self.sim.log {
             println!("{:12.3} {}", entry.at.as_secs_f64(), entry.event);
@@ -189,7 +189,7 @@ impl Lived {
 
 fn one_seed() -> Option<u64> {
     let seed = std::env::var("HTTPSTREAM_SIM_SEED").ok()?;
-    Some(seed.parse().expect("HTTPSTREAM_SIM_SEED is a number"))
+    Some(seed.parse().expect("HTTPSTREAM_SIM_SEED must be a number"))
 }
 
 fn seeds(usual: Range<u64>) -> Range<u64> {
@@ -204,7 +204,7 @@ fn seeds(usual: Range<u64>) -> Range<u64> {
         Some((from, to)) => number(from).and_then(|from| Ok(from..number(to)?)),
         None => number(&text).map(|count| 0..count),
     };
-    range.expect("HTTPSTREAM_SIM_SEEDS is a number, or a range such as 5..9")
+    range.expect("HTTPSTREAM_SIM_SEEDS must be a number, or a range such as 5..9")
 }
 
 #[test]
@@ -226,10 +226,10 @@ fn a_week_passes_and_nothing_is_lost_or_said_twice() {
     lived.check(seed);
     let (messages, beats) = lived.ledger(|ledger| (ledger.messages.len(), ledger.heartbeats));
     assert!(messages >= 5000, "{messages} messages");
-    // One a minute, and one more at once after each login.
+    // One a minute, and one extra after each login.
     assert!((10_080..11_000).contains(&beats), "{beats} heartbeats");
     let Diary { stuck, .. } = &lived.diary;
-    assert!(stuck.is_empty(), "never struck: {stuck:?}");
+    assert!(stuck.is_empty(), "never occurred: {stuck:?}");
     let unused: Vec<String> = lived.ledger(|ledger| {
         let switches = all_switches().into_iter();
         switches

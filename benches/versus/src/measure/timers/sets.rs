@@ -1,7 +1,8 @@
-//! The sets of timers that are compared, each as a program would use it that arms and cancels many.
+//! The sets of timers that are compared, each used as a program would use it that arms and cancels
+//! many.
 //!
-//! All are given the clock's time once for a batch, as an engine reads it once a turn, and all keep
-//! what names a timer by its place, a number that the caller has chosen.
+//! All of them get the time once per batch, as an engine reads the clock once per turn. All of them
+//! store the name of a timer at its place, a number that the caller chooses.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -26,30 +27,30 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A timer to be armed: its place, and in how many milliseconds it is due.
 pub(super) type Timer = (usize, u32);
 
-/// Whose time it is by which timers are due.
+/// The clock by which timers are due.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Clock {
     /// The caller's.
     Given,
-    /// The machine's: it has to be waited for.
+    /// The real one, so the test has to wait.
     Real,
 }
 
 pub(super) trait Timers {
     const CLOCK: Clock;
 
-    /// Arms timers in places that are free, or one behind the last.
+    /// Arms timers in places that are free, or one after the last.
     fn arm(&mut self, timers: &[Timer]) -> Result<()>;
 
-    /// Cancels those in these places.
+    /// Cancels the timers in these places.
     fn cancel(&mut self, places: &[usize]) -> Result<()>;
 
-    /// Hands out those that are due `now_ms` after the start, by either clock, and answers how many
-    /// there were. Who cannot tell that there are no more goes by how many are `expected`.
+    /// Takes out the timers that are due `now_ms` after the start, by either clock, and returns
+    /// their number. A set that cannot tell when there are no more relies on the number `expected`.
     fn fire(&mut self, now_ms: u32, expected: usize) -> Result<usize>;
 }
 
-/// Puts a name where it belongs, in a vector that grows by one at most.
+/// Stores a name at its place, in a vector that grows by one at most.
 fn put<T>(names: &mut Vec<T>, place: usize, name: T) {
     match names.get_mut(place) {
         Some(old) => *old = name,
@@ -57,7 +58,7 @@ fn put<T>(names: &mut Vec<T>, place: usize, name: T) {
     }
 }
 
-/// The engine's own wheel, the very code: without the engine.
+/// The engine's own wheel, from the same source, without the engine.
 pub(super) struct OfWheel {
     wheel: Wheel<u32>,
     names: Vec<TimerId>,
@@ -95,7 +96,7 @@ impl Timers for OfWheel {
     }
 }
 
-/// The whole engine: a delayed request each, and the answer that a cancelled one is due.
+/// The whole engine: a delayed request for each timer, and the reply that a canceled one gets.
 pub(super) struct OfEngine {
     engine: Engine<usize>,
     request: Request,
@@ -111,7 +112,7 @@ impl OfEngine {
         })
     }
 
-    /// Until nothing is left to be done; answers how many readbacks were called.
+    /// Turns until nothing is left to do, and returns how many readbacks were called.
     fn turn(&mut self) -> Result<usize> {
         let mut heard = 0;
         while self.engine.turn(&mut heard, Some(Duration::ZERO))?.more {}
@@ -147,11 +148,11 @@ impl Timers for OfEngine {
         }
         match self.turn()? {
             heard if heard == places.len() => Ok(()),
-            heard => Err(format!("{heard} of {} heard", places.len()).into()),
+            heard => Err(format!("{heard} of {} readbacks were called", places.len()).into()),
         }
     }
 
-    /// What is due would be sent: that is no timer any more.
+    /// Due requests would be sent, which is more than a timer.
     fn fire(&mut self, _: u32, _: usize) -> Result<usize> {
         Ok(0)
     }
@@ -213,13 +214,13 @@ pub(super) struct OfTasks {
     names: Vec<JoinHandle<()>>,
 }
 
-/// Tasks that have begun to sleep, have ended or were dropped, and of those the ones whose time had
-/// come.
+/// The number of tasks that have started to sleep, that have ended or were dropped, and, of the
+/// latter, those whose time had come.
 static BEGUN: AtomicUsize = AtomicUsize::new(0);
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 static FIRED: AtomicUsize = AtomicUsize::new(0);
 
-/// Notes the end of a task, however it ends.
+/// Counts the end of a task, however it ends.
 struct Noted;
 
 impl Drop for Noted {
@@ -244,7 +245,7 @@ impl OfTasks {
     }
 }
 
-/// Lets the other tasks run until `count` says so.
+/// Lets the other tasks run until `count` reaches `wanted`.
 async fn run_until(count: &AtomicUsize, wanted: usize) {
     while count.load(Relaxed) < wanted {
         yield_now().await;
@@ -286,11 +287,11 @@ impl Timers for OfTasks {
     }
 }
 
-/// A binary heap, in which a cancelled timer stays until it is due: cheap to cancel, and dear in
-/// memory.
+/// A binary heap, in which a canceled timer stays until it is due: canceling is cheap, but memory
+/// is not.
 pub(super) struct OfHeap {
     heap: BinaryHeap<Reverse<(u32, u32, u32)>>,
-    /// By place. An entry of an earlier one was cancelled.
+    /// By place. An entry of an earlier generation was canceled.
     generations: Vec<u32>,
 }
 
@@ -388,14 +389,15 @@ mod tests {
     const NEAR_MS: u32 = 20;
     const FAR_MS: u32 = 600_000;
 
-    /// Of twenty timers, half of them near: those are left to fire whose places were not cancelled.
+    /// Arms twenty timers, half of them near, and cancels some: the near ones that were not
+    /// canceled must fire.
     fn fires_what_was_not_cancelled<T: Timers>(mut timers: T) {
         let near: Vec<Timer> = (0..10).map(|place| (place, NEAR_MS)).collect();
         let far: Vec<Timer> = (10..20).map(|place| (place, FAR_MS)).collect();
         timers.arm(&near).unwrap();
         timers.arm(&far).unwrap();
         timers.cancel(&[0, 2, 4, 6, 8, 11]).unwrap();
-        // Places that are free are taken again.
+        // Free places are reused.
         timers.arm(&[(0, NEAR_MS), (2, FAR_MS)]).unwrap();
         if T::CLOCK == Clock::Real {
             std::thread::sleep(Duration::from_millis((NEAR_MS + 10).into()));

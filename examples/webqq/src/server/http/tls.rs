@@ -1,8 +1,8 @@
-//! The server's half of TLS: a certificate that nobody else has signed, made on the fly, and the
+//! The server's side of TLS: a certificate with its own root, generated at startup, and the
 //! handshake.
 //!
-//! The key of the root is gone as soon as it has signed: who believes the root believes one server,
-//! as long as that runs.
+//! The root's key is dropped as soon as it has signed. A client that trusts the root trusts this
+//! one server, for as long as it runs.
 
 use std::error::Error;
 use std::fmt;
@@ -20,7 +20,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
-/// What a server shows its clients, and the root that they have to believe for that.
+/// A server's certificate and key, and the root that clients must trust.
 #[derive(Clone)]
 pub(crate) struct Identity {
     config: Arc<ServerConfig>,
@@ -28,18 +28,18 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// For a server that is all of `hosts`.
+    /// Makes a certificate for all of `hosts`.
     ///
     /// # Errors
-    /// When there is no randomness for the keys.
+    /// If there is no randomness for the keys.
     pub(crate) fn new(
         hosts: impl IntoIterator<Item = &'static str>,
     ) -> Result<Self, Box<dyn Error>> {
         let root_key = KeyPair::generate()?;
-        // Another name for each: by the name of its issuer a certificate finds its root, and of two
-        // that are called the same the wrong one would seem to have signed badly.
+        // Each root gets its own name. A certificate refers to its root by name, and with two roots
+        // of the same name verification could pick the wrong one and report a bad signature.
         let [.., a, b, c, d] = root_key.public_key_raw() else {
-            return Err("a key of no length".into());
+            return Err("the public key is too short".into());
         };
         let name = format!("webqq, root {a:02x}{b:02x}{c:02x}{d:02x}");
         let mut root = CertificateParams::default();
@@ -64,8 +64,8 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Sealed into what the client keeps: a store here would be too small for a thousand
-        // connections.
+        // Session state is sealed into the tickets that clients keep: a store on the server would
+        // be too small for a thousand connections.
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),
@@ -77,10 +77,10 @@ impl Identity {
         &self.root_pem
     }
 
-    /// The handshake with a client that has just connected.
+    /// Performs the handshake with a client that has just connected.
     ///
     /// # Errors
-    /// When the client ends it, as one does that does not believe the root.
+    /// If the client aborts it, for example because it does not trust the root.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         TlsAcceptor::from(Arc::clone(&self.config))
             .accept(stream)
@@ -88,7 +88,7 @@ impl Identity {
     }
 }
 
-/// Without the key.
+/// Leaves out the key.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")

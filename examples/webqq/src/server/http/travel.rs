@@ -1,8 +1,9 @@
-//! How answers travel over a connection: hyper reads and writes, and is made to break off where a
-//! server would.
+//! How answers travel over a connection: hyper reads and writes, and is made to break off where the
+//! server should.
 //!
-//! Who answers is the caller's business, see [`serve`]. What hyper has no word for is said to it as
-//! an error, [`Break`], of the service or of the body; the connection then ends as that says.
+//! The answers themselves come from the caller, see [`serve`]. Breaking a connection has no
+//! representation in hyper, so the service or the body returns an error, [`Break`], which says how
+//! the connection then ends.
 
 use std::error::Error;
 use std::fmt;
@@ -30,19 +31,20 @@ use crate::server::{Answer, Call, Manner, Scheme};
 /// No form is longer.
 const MAX_REQUEST_BODY: usize = 64 * 1024;
 
-/// Before a connection breaks inside a body: what was sent until then has left.
+/// The pause before a connection breaks inside a body, in which the bytes so far are sent.
 const BEFORE_BREAK: Duration = Duration::from_millis(10);
 
-/// Between two drops of a dripping body; it falls in at most so many, of at least so many bytes.
+/// The pause between two pieces of a dripping body, its maximum number of pieces, and their minimum
+/// size in bytes.
 const DRIP: Duration = Duration::from_millis(3);
 const MAX_DROPS: usize = 40;
 const MIN_DROP: usize = 3;
 
-/// A connection, as [`serve`] finds it.
+/// A connection that [`serve`] can use.
 pub(crate) trait Carrier: AsyncRead + AsyncWrite + Unpin {
     const SCHEME: Scheme;
 
-    /// What carries it in turn.
+    /// The TCP connection below.
     fn tcp(&self) -> &TcpStream;
 }
 
@@ -62,11 +64,11 @@ impl Carrier for TlsStream<TcpStream> {
     }
 }
 
-/// Reads the calls of a connection and writes what `reply` has to say, one after the other, until
-/// one side ends it.
+/// Reads the calls of a connection and writes `reply`'s answers, one after another, until either
+/// side ends it.
 ///
-/// When the client closes, a reply that is under way is dropped where it stands. The exception is a
-/// client which had sent more by then: hyper looks for the end only behind that.
+/// When the client closes, a pending `reply` is dropped. This does not work if the client had sent
+/// more bytes by then, because hyper reads those before it sees the end.
 pub(crate) async fn serve<C, R, F>(stream: C, number: u64, reply: R)
 where
     C: Carrier,
@@ -90,7 +92,7 @@ where
     debug!("connection {number}: {error}");
     if let Some(Break::Reset) = error.source().and_then(|source| source.downcast_ref()) {
         let stream = connection.into_parts().io.into_inner();
-        // Closed without a word of TLS, and with no time to linger is what a reset is.
+        // Closing with a linger time of zero sends a reset. No TLS alert is sent before it.
         if let Err(error) = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO)) {
             warn!("connection {number}: closed instead of reset ({error})");
         }
@@ -98,7 +100,7 @@ where
 }
 
 /// # Errors
-/// When the client closes inside the body, or sends more than [`MAX_REQUEST_BODY`] bytes of it.
+/// If the client closes inside the body, or sends a body of more than [`MAX_REQUEST_BODY`] bytes.
 async fn read_call(number: u64, scheme: Scheme, request: Request<Incoming>) -> Result<Call, Break> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST_BODY).collect().await;
@@ -120,7 +122,7 @@ async fn read_call(number: u64, scheme: Scheme, request: Request<Incoming>) -> R
     ))
 }
 
-/// The answer in hyper's terms. Where there is to be none, it takes for ever, or fails.
+/// Converts an answer for hyper. If the client is to get none, this fails or never returns.
 async fn render(answer: Answer) -> Result<Response<Outgoing>, Break> {
     match answer.manner {
         Manner::NoByte => return Err(Break::Close),
@@ -133,18 +135,19 @@ async fn render(answer: Answer) -> Result<Response<Outgoing>, Break> {
         response = response.header(name, value);
     }
     if answer.manner == Manner::UntilClose {
-        // An older version keeps hyper from chunks, and from using the connection again.
+        // An older version keeps hyper from using chunked coding, and from keeping the connection
+        // alive.
         response = response.version(Version::HTTP_10);
         response = response.header("Connection", "close");
     }
     let response = response.body(Outgoing::new(answer.body, answer.manner));
     response.map_err(|error| {
-        warn!("an answer that is none: {error}");
+        warn!("answer cannot be sent: {error}");
         Break::Close
     })
 }
 
-/// How a connection ends before its answer does.
+/// How a connection ends before its answer is complete.
 #[derive(Clone, Copy, Debug)]
 enum Break {
     Close,
@@ -162,26 +165,26 @@ impl fmt::Display for Break {
 
 impl Error for Break {}
 
-/// A body on its way out.
+/// A body that is being sent.
 #[derive(Debug)]
 struct Outgoing {
     rest: Bytes,
     end: End,
-    /// How much goes at once, ...
+    /// The size of each piece.
     piece: usize,
-    /// ... what lies between the pieces, and before a break, ...
+    /// The pause between pieces, and before a break.
     pause: Duration,
-    /// ... and runs now.
+    /// The pause that is running.
     pausing: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
 enum End {
-    /// The length is told beforehand.
+    /// The length is announced.
     Known,
-    /// It shows when it is there.
+    /// The end is not announced.
     Open,
-    /// The connection breaks so many bytes before it.
+    /// The connection breaks this many bytes before the end.
     Never { missing: u64, by: Break },
 }
 
@@ -191,7 +194,7 @@ impl Outgoing {
         let mut rest = Bytes::from(body);
         let mut cut = |by| {
             rest.truncate(len / 2);
-            // Even of an empty body something has to be missing.
+            // Even an empty body must lack something.
             let missing = (len - len / 2).max(1) as u64;
             End::Never { missing, by }
         };
@@ -208,8 +211,8 @@ impl Outgoing {
             _ => (len.max(1), Duration::ZERO),
         };
         Self {
-            // Of a break's pause, one has to be there in any case: hyper flushes only when it has
-            // to wait.
+            // There must be at least one pause before a break, because hyper flushes only when it
+            // has to wait.
             pausing: (rest.is_empty() && !pause.is_zero()).then(|| Box::pin(sleep(pause))),
             rest,
             end,

@@ -1,4 +1,5 @@
-//! A client that does all by the book, one call after the other. A test may spoil one of its calls.
+//! A client that follows the protocol exactly, one call at a time. A test may alter one of its
+//! calls.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub(crate) struct Client {
     pub(crate) now: Duration,
     pub(crate) account: u64,
     pub(crate) password: String,
-    /// Calls come on this connection.
+    /// The connection that calls arrive on.
     pub(crate) connection: u64,
     pub(crate) jar: Vec<Kept>,
     pub(crate) ptwebqq: String,
@@ -32,7 +33,7 @@ const S: &str = "http://s.web2.qq.com";
 const D: &str = "http://d.web2.qq.com";
 const LOGIN_PROXY: &str = "http://www.qq.com/loginproxy.html?login2qq=1&webqq_type=10";
 
-/// What was https in 2013.
+/// Whether the step was https in 2013.
 fn is_https(host: &str, path: &str) -> bool {
     match host {
         "ui.ptlogin2.qq.com" | "ssl.captcha.qq.com" | "ssl.ptlogin2.qq.com" => true,
@@ -73,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Changes the next call.
+    /// Alters the next call.
     pub(crate) fn spoil(&mut self, spoil: impl Fn(&mut Call) + 'static) {
         self.spoil = Some(Box::new(spoil));
     }
@@ -84,11 +85,11 @@ impl Client {
         self
     }
 
-    // The steps of a login.
+    // Steps of a login.
 
     pub(crate) fn log_in(&mut self) {
         self.sig();
-        let code = self.check().expect("no captcha is wanted");
+        let code = self.check().expect("no captcha is required");
         let url = self.ptlogin(&code).expect("the code is right");
         self.checksig(&url);
         assert_eq!(retcode(&self.login2()), 0);
@@ -117,7 +118,7 @@ impl Client {
         self.get(&url, "http://ui.ptlogin2.qq.com/cgi-bin/login")
     }
 
-    /// The code that CHECK gives, if it does not want a captcha.
+    /// Returns the code from CHECK, or `None` if it requires a captcha.
     pub(crate) fn check(&mut self) -> Option<String> {
         let text = body(&self.check_answer());
         let code = text.strip_prefix("ptui_checkVC('0','")?;
@@ -132,7 +133,7 @@ impl Client {
         self.get(&url, "")
     }
 
-    /// Fetches the picture, and waits until somebody has read it.
+    /// Fetches the picture, and waits until a person has read it.
     pub(crate) fn read_captcha(&mut self) -> String {
         self.captcha();
         self.after(2.0);
@@ -160,7 +161,7 @@ impl Client {
         self.get(&url, "")
     }
 
-    /// Where CHECKSIG is, or the code of the refusal.
+    /// Returns the URL of CHECKSIG, or the code of the refusal.
     pub(crate) fn ptlogin(&mut self, code: &str) -> Result<String, String> {
         let text = body(&self.ptlogin_answer(code));
         let fields: Vec<&str> = text.split('\'').collect();
@@ -173,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Follows redirects, and answers how many there were.
+    /// Follows redirects, and returns how many there were.
     pub(crate) fn checksig(&mut self, url: &str) -> usize {
         let mut url = url.to_owned();
         for hops in 0.. {
@@ -213,7 +214,7 @@ impl Client {
         answer
     }
 
-    // The steps of a session.
+    // Steps of a session.
 
     pub(crate) fn friends(&mut self) -> Answer {
         unheld(self.call_friends())
@@ -245,7 +246,7 @@ impl Client {
         self.get_call(&format!("{S}/api/get_group_info_ext2?{query}"), S)
     }
 
-    /// A GET of d.web2.qq.com or s.web2.qq.com that names the session, with `more` parameters.
+    /// A GET to d.web2.qq.com or s.web2.qq.com that names the session, with `more` parameters.
     pub(crate) fn query(&mut self, host: &str, path: &str, more: &str) -> Answer {
         let query = format!(
             "clientid={}&psessionid={}&vfwebqq={}&t=1&{more}",
@@ -276,7 +277,7 @@ impl Client {
         }
     }
 
-    /// The answer of the held poll.
+    /// Returns the answer to the held poll.
     pub(crate) fn news(&mut self) -> Option<Answer> {
         let held = self.held?;
         let ready = self
@@ -313,7 +314,7 @@ impl Client {
         self.post(&format!("{D}/channel/{path}"), &form)
     }
 
-    /// The uin of the first friend, who is Alice, by the server's list.
+    /// Returns the uin of the first friend, Alice, from the server's list.
     pub(crate) fn alice(&mut self) -> u64 {
         json(&self.friends())["result"]["friends"][0]["uin"]
             .as_u64()
@@ -328,7 +329,7 @@ impl Client {
         ]
     }
 
-    // What lies below.
+    // Lower layers.
 
     pub(crate) fn get(&mut self, url: &str, referer: &str) -> Answer {
         unheld(self.get_call(url, referer))
@@ -393,7 +394,7 @@ impl Client {
         kept.map_or(String::new(), |kept| kept.value.clone())
     }
 
-    /// Makes the switch of `step` strike, where that needs no more than such a call.
+    /// Makes a call of `step`, if its switch needs no more than that to take effect.
     pub(crate) fn visit(&mut self, step: Step) {
         match step {
             Step::Friends => drop(self.call_friends()),
@@ -411,11 +412,12 @@ impl Client {
             }
             Step::SessSig => drop(self.sess_sig("Goran")),
             Step::Weather => drop(self.get("http://api.weather.example/today?city=Ulm", "")),
-            other => panic!("{other} needs more"),
+            other => panic!("{other} needs more than a call"),
         }
     }
 
-    /// The gid of the first group, and the uin of one who is in it, by the server's lists.
+    /// Returns the gid of the first group and the uin of one of its members, from the server's
+    /// lists.
     pub(crate) fn member(&mut self, nick: &str) -> (u64, u64) {
         let groups = json(&self.groups());
         let group = &groups["result"]["gnamelist"][0];
@@ -451,12 +453,12 @@ pub(crate) fn json(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
-/// -1 if there is none.
+/// Returns -1 if there is none.
 pub(crate) fn retcode(answer: &Answer) -> i64 {
     json(answer)["retcode"].as_i64().unwrap_or(-1)
 }
 
-/// What the messages of a poll's answer say, in their order.
+/// Returns the texts of the messages in a poll's answer, in its order.
 pub(crate) fn texts(answer: &Answer) -> Vec<String> {
     let items = json(answer)["result"]
         .as_array()

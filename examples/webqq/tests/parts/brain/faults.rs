@@ -1,4 +1,4 @@
-//! Each switch strikes, under its name.
+//! Each switch takes effect, and is counted under its name.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! What is https comes over TLS, and nothing else does; Secure cookies come with it, and with
-//! nothing else.
+//! The https steps arrive over TLS and all others do not. Secure cookies come with the former only.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::server::{Account, Answer, Call, Fault, Https, Scheme, Server, Setting
 
 const D: &str = "d.web2.qq.com";
 
-/// Online, at a server that has TLS.
+/// A client that is online, at a server that has TLS.
 fn online() -> Client {
     let mut server = Server::new(Settings {
         https: Https::OverTls,
@@ -78,8 +77,8 @@ fn a_call_by_the_other_scheme_is_refused() {
     );
     let (plain, tls) = (Scheme::Http, Scheme::Https);
     let (wants_tls, wants_none) = (
-        "is https, and came over http",
-        "is http, and came over https",
+        "is https, but came over http",
+        "is http, but came over https",
     );
     let rows: &[Row] = &[
         ("sig", Client::sig, plain, wants_tls),
@@ -126,13 +125,14 @@ fn no_fault_excuses_the_wrong_scheme() {
     online_buddies(&mut client);
     client.spoil(|call| call.scheme = Scheme::Http);
     online_buddies(&mut client);
-    let what = "is https, and came over http";
+    let what = "is https, but came over http";
     assert_eq!(errors(&client.server), [(what, false)]);
 }
 
 #[test]
 fn a_call_that_waited_for_its_handshake_may_be_of_the_session_before() {
-    // Opened before the next login, right behind it, long behind it, and not by this call.
+    // The connection was opened before the next login, shortly after it, long after it, and for an
+    // earlier call.
     for (opened, provoked) in [
         (Some(0.0), true),
         (Some(5.1), true),
@@ -161,7 +161,7 @@ fn a_server_without_tls_is_asked_over_http() {
     let mut client = stranger();
     client.spoil(|call| call.scheme = Scheme::Https);
     assert_eq!(client.sig().status, 403);
-    let what = "is http, and came over https";
+    let what = "is http, but came over https";
     assert_eq!(errors(&client.server), [(what, false)]);
 }
 

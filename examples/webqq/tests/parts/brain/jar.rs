@@ -1,5 +1,5 @@
-//! The client's jar: as much of RFC 6265 as the server asks of it, and written without looking at
-//! the example's.
+//! The client's jar: as much of RFC 6265 as the server requires, written independently of the
+//! example's jar.
 
 use crate::server::{Answer, Scheme};
 
@@ -8,7 +8,7 @@ use crate::server::{Answer, Scheme};
 pub(crate) struct Kept {
     pub(crate) name: String,
     pub(crate) value: String,
-    /// With a dot in front: for sub-domains too.
+    /// With a leading dot if sub-domains get it, too.
     pub(crate) domain: String,
     pub(crate) path: String,
     pub(crate) is_secure: bool,
@@ -30,7 +30,7 @@ impl Kept {
     }
 }
 
-/// Keeps what `host` may set.
+/// Keeps the cookies that `host` may set.
 pub(crate) fn keep(jar: &mut Vec<Kept>, host: &str, answer: &Answer) {
     let lines = answer
         .headers
@@ -46,7 +46,7 @@ pub(crate) fn keep(jar: &mut Vec<Kept>, host: &str, answer: &Answer) {
     }
 }
 
-/// The cookie of a Set-Cookie line, and whether it is to be kept.
+/// Parses a Set-Cookie line, and returns the cookie and whether to keep it.
 fn read(host: &str, line: &str) -> (Kept, bool) {
     let (pair, attributes) = line.split_once(';').unwrap_or((line, ""));
     let (name, value) = pair.split_once('=').unwrap();

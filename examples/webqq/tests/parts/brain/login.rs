@@ -1,4 +1,4 @@
-//! The login: by the book, with a captcha, again, and after a restart of the server.
+//! The login: regular, with a captcha, repeated, and after a restart of the server.
 
 use super::client::{body, json, retcode, unheld};
 use super::{Client, NUMBER, errors, online, seconds, server, stranger};
@@ -12,7 +12,7 @@ fn a_login_by_the_book_breaks_no_rule() {
     let uin = r"'\x00\x00\x00\x00\x64\x74\x8b\x05');";
     assert!(body(&check).starts_with("ptui_checkVC('0','!") && body(&check).ends_with(uin));
     client.log_in();
-    assert!(!client.server.is_online(NUMBER), "no poll has come");
+    assert!(!client.server.is_online(NUMBER), "no poll has arrived yet");
     client.hold_poll();
     assert!(client.server.is_online(NUMBER));
     client.friends();
@@ -56,11 +56,11 @@ fn the_lists_tell_who_is_there_and_what_real_ones_left_out() {
     assert_eq!(
         rust["result"]["minfo"].as_array().unwrap().len(),
         6,
-        "five, and the account"
+        "five members and the account"
     );
     assert_eq!(
         rust["result"]["minfo"][1]["uin"], result["friends"][0]["uin"],
-        "Alice is both"
+        "Alice is a friend and a member"
     );
     assert!(rust["result"]["cards"].is_array() && chess["result"].get("cards").is_none());
     let list = json(&client.query("s.web2.qq.com", "/api/get_discus_list", ""));
@@ -132,7 +132,7 @@ fn a_signature_is_for_whoever_checks_with_it_first() {
     let mut client = stranger();
     client.server.add_account(Account::sample(10001));
     client.server.arm(10001, Step::Sig, Fault::NoSig);
-    client.log_in(); // without one: nobody can tell who asks for the page
+    client.log_in(); // without a signature: the page's request names no account
     assert_eq!(errors(&client.server), []);
     client.sig();
     client.check();
@@ -201,10 +201,10 @@ fn cookies_on_sub_domains_go_where_they_belong() {
     client.log_in();
     client.friends();
     client.hold_poll();
-    client.log_in(); // what the first login left in the jar does no harm
+    client.log_in(); // leftovers of the first login in the jar do no harm
     assert_eq!(errors(&client.server), []);
-    // A jar that keeps what web2.qq.com may not set, or sends a host's cookie to others, is found
-    // out.
+    // The server detects a jar that keeps cookies that web2.qq.com may not set, or sends one host's
+    // cookie to others.
     for (name, domain) in [
         ("below", ".d.web2.qq.com"),
         ("alone", ".web2.qq.com"),
@@ -277,7 +277,7 @@ fn a_late_list_comes_after_the_next_login_as_it_was() {
     assert_ne!(
         json(&ready[0].1),
         json(&client.friends()),
-        "the uins are those of before"
+        "the uins are the old ones"
     );
 }
 
@@ -303,7 +303,7 @@ fn what_a_client_can_call_people_follows_from_the_lists() {
     );
     assert!(
         !account.can_speak(&Place::Sess("Rustaceans".into()), "Alice"),
-        "she is a friend"
+        "Alice is a friend"
     );
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::server::{Account, ProtocolError, Server, Settings};
 use client::Client;
 
-/// The account of the worked examples; its password is `password123`.
+/// The account of the published examples; its password is `password123`.
 const NUMBER: u64 = 1685359365;
 
 fn server() -> Server {
@@ -29,7 +29,7 @@ fn stranger() -> Client {
     Client::new(server(), NUMBER)
 }
 
-/// A client with a session, and a poll of it held.
+/// A client with a session, whose poll is held.
 fn online() -> Client {
     let mut client = stranger();
     client.log_in();
@@ -41,7 +41,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// The protocol errors, and whether each was provoked.
+/// Returns the protocol errors, and whether each was provoked.
 fn errors(server: &Server) -> Vec<(&str, bool)> {
     let errors = server.ledger().errors.iter();
     errors

@@ -1,4 +1,4 @@
-//! Polls: held, answered, delivered at least once; and how sessions end by them.
+//! Polls: held, answered, delivered at least once; and how they end sessions.
 
 use super::client::{json, retcode, texts};
 use super::{Client, NUMBER, errors, online, seconds};
@@ -10,7 +10,7 @@ fn say(client: &mut Client, text: &str) -> u64 {
         .say(client.now, NUMBER, &Place::Buddy, "Alice", text, false)
 }
 
-/// Arms a fault for the next poll, and makes the held one end.
+/// Arms a fault for the next poll, and ends the held one.
 fn arm(client: &mut Client, fault: Fault) {
     client.server.arm(NUMBER, Step::Poll, fault);
     client.after(60.0);
@@ -34,7 +34,7 @@ fn a_message_answers_the_held_poll() {
     assert_eq!(say(&mut client, "你好"), 1);
     assert_eq!(texts(&client.news().unwrap()), ["#1 你好"]);
     assert_eq!(client.server.ledger().messages[0].delivered, 1);
-    client.hold_poll(); // on the same connection: it was received
+    client.hold_poll(); // on the same connection, which acknowledges the message
     assert!(client.news().is_none());
 }
 
@@ -237,7 +237,7 @@ fn a_kick_between_polls_is_told_to_the_next() {
     assert_eq!(
         texts(&client.poll_answer()),
         ["#1 a"],
-        "that poll's session was over"
+        "the previous poll's session was over"
     );
 }
 
@@ -249,7 +249,7 @@ fn an_old_session_is_an_error_once_it_is_succeeded() {
     assert_eq!(
         retcode(&client.news().unwrap()),
         121,
-        "the held poll is of the old session"
+        "the held poll belongs to the old session"
     );
     let new = std::mem::replace(&mut client.psessionid, old);
     client.send_buddy(alice, "on its way");
@@ -279,7 +279,7 @@ fn nobody_can_know_a_session_whose_login2_was_lost() {
 
 #[test]
 fn retcodes_end_the_session_or_the_login() {
-    // The retcode, and what a poll, and then a RELINK, gets after it.
+    // The retcode, and the answers to a poll and a RELINK after it.
     for (code, poll, relink) in [
         (102, None, 0),
         (103, None, 0),
@@ -354,7 +354,7 @@ fn who_has_logged_out_must_stop() {
     let mut client = online();
     arm(&mut client, Fault::Retcode(109));
     client.poll_answer();
-    client.heartbeat(); // may have been on its way
+    client.heartbeat(); // may have been in flight
     client.after(1.0).heartbeat();
     client.poll_answer();
     let provoked: Vec<bool> = errors(&client.server).iter().map(|&(_, p)| p).collect();

@@ -1,4 +1,4 @@
-//! Calls with something wrong in them, at random: nothing that a client sends ends the server.
+//! Calls with random defects: nothing that a client sends may crash the server.
 
 use super::online;
 use crate::server::Call;
@@ -11,7 +11,7 @@ fn draw(state: &mut u64) -> u64 {
     *state
 }
 
-/// Drops, empties or changes something of a call.
+/// Removes, empties or changes a random part of a call.
 fn spoil_at_random(call: &mut Call, mut seed: u64) {
     let parts = [&mut call.query, &mut call.form, &mut call.headers];
     for part in parts {

@@ -1,4 +1,4 @@
-//! Each rule, broken once: what is answered, and what the ledger says.
+//! Each rule, broken once: the answer, and the entry in the ledger.
 
 use serde_json::{Value, json};
 
@@ -47,12 +47,12 @@ type Row = (
     &'static str,
 );
 
-/// Runs each row on a client of its own: a step, what spoils its call, the retcode or status, and
-/// the error.
+/// Runs each row on a client of its own. A row consists of a step, a change to its call, the
+/// retcode or status, and the error.
 fn refuse(rows: Vec<Row>) {
     for (why, step, spoil, expected, what) in rows {
         let mut client = online();
-        client.alice(); // the client is as it would be in life
+        client.alice(); // a client has normally loaded its lists
         client.spoil(spoil);
         let answer = step(&mut client);
         let seen = match retcode(&answer) {
@@ -136,7 +136,7 @@ fn calls_of_lists_are_refused() {
             |client| unheld(client.call_members(7)),
             Box::new(set_query("vfwebqq", "x")),
             100_101,
-            "this is no session of this account",
+            "not a session of this account",
         ),
     ]);
 }
@@ -224,7 +224,7 @@ fn sends_are_refused() {
         "to is not of this login",
     ));
     rows.push((
-        "content is no JSON",
+        "content is not JSON",
         send,
         Box::new(set_r("content", json!("hi"))),
         100_000,
@@ -248,7 +248,7 @@ fn sends_are_refused() {
         errors(&client.server),
         [
             ("the text is too long", false),
-            ("nobody to send to", false)
+            ("no such recipient", false)
         ]
     );
 }
@@ -398,7 +398,7 @@ fn another_accounts_session_is_refused() {
     assert_eq!(
         retcode(&client.poll_answer()),
         108,
-        "the cookies are not its own"
+        "the cookies belong to another account"
     );
     assert_eq!(json(&client.friends())["retcode"], 0);
     assert!(!client.server.is_online(10001) && client.server.is_online(NUMBER));

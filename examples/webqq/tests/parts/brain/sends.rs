@@ -1,4 +1,4 @@
-//! What a bot says: where it goes, how fast, and what a lost answer means.
+//! Messages from a bot: where they go, how fast, and what a lost answer means.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A brain, served: who changes it, and who hears of that.
+//! A brain behind the front-end: what changes it, and who is notified of changes.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,7 +10,7 @@ use super::{Client, Ended, LOOPBACK, PATIENCE};
 use crate::server::http::{HttpServer, listen};
 use crate::server::{Account, Direct, Director, Fault, Place, Server, Settings, Step, Wish};
 
-/// A director as a function.
+/// A director made of a function.
 struct Plays<F>(F);
 
 impl<F: FnMut(&mut Server, Duration) -> Direct + Send> Director for Plays<F> {
@@ -39,11 +39,14 @@ fn logged_in(server: &HttpServer) -> Visitor {
     visitor
 }
 
-/// Waits until a poll is held, or none.
+/// Waits until a poll is held, or until none is.
 fn wait_held(server: &HttpServer, is_held: bool) {
     let since = Instant::now();
     while server.with(|brain, _| brain.is_waiting(ACCOUNT)) != is_held {
-        assert!(since.elapsed() < PATIENCE, "no poll is, or stays, held");
+        assert!(
+            since.elapsed() < PATIENCE,
+            "the poll was not held, or still is"
+        );
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -114,7 +117,7 @@ fn a_fault_strikes_when_a_held_poll_is_answered() {
         wait_held(&server, true);
         say(&server, "hello");
         assert_eq!(visitor.client.rest(), (String::new(), ended));
-        // What was lost comes with the next poll.
+        // The lost message comes with the next poll.
         let mut visitor = visitor.again(server.addr());
         visitor.poll();
         assert!(visitor.body().contains("hello"));
@@ -183,7 +186,7 @@ fn a_server_that_stops_closes_its_connections_and_its_port_is_free() {
     let brain = server.stop();
     assert_eq!(visitor.client.rest(), (String::new(), Ended::Closed));
     assert_eq!(idle.rest(), (String::new(), Ended::Closed));
-    assert!(brain.is_waiting(ACCOUNT), "nobody has gone");
+    assert!(brain.is_waiting(ACCOUNT), "no client has gone");
     let server = start_at(addr, self::brain(1.0));
     logged_in(&server);
     assert_no_errors(server);
@@ -203,7 +206,7 @@ fn the_director_sees_every_change() {
         |_| {},
     )
     .unwrap();
-    assert_eq!(seen.recv_timeout(PATIENCE), Ok(0), "at the beginning");
+    assert_eq!(seen.recv_timeout(PATIENCE), Ok(0), "at the start");
     let mut visitors = [(); 3].map(|()| Visitor::connect(server.addr()));
     for visitor in &mut visitors {
         visitor.sig();
@@ -214,10 +217,7 @@ fn the_director_sees_every_change() {
     server.with(|_, _| ());
     assert_eq!(seen.recv_timeout(PATIENCE), Ok(3));
     drop(server);
-    assert!(
-        seen.recv_timeout(PATIENCE).is_err(),
-        "nothing changes any more"
-    );
+    assert!(seen.recv_timeout(PATIENCE).is_err(), "the director is gone");
 }
 
 #[test]
@@ -273,11 +273,14 @@ fn wishes_are_handed_out() {
     }
 }
 
-/// Has the director panic behind so many requests, of which one comes: who waits for its end
-/// panics, too.
+/// Makes the director panic after this many requests, of which one arrives. Waiting for the
+/// director must then panic, too.
 fn wait_for_one_that_panics(requests: u64) {
     let director = Plays(move |server: &mut Server, _| {
-        assert!(server.ledger().requests < requests, "so it was told to");
+        assert!(
+            server.ledger().requests < requests,
+            "the director panics on purpose"
+        );
         Direct::Wait(None)
     });
     let server = HttpServer::start(

@@ -1,4 +1,4 @@
-//! The same answers through TLS, to rustls' own client.
+//! The same answers over TLS, read by rustls' client.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ fn identity() -> Identity {
     Identity::new([HOST]).expect("a certificate")
 }
 
-/// Connects to `host`, and believes what `identity` goes back to.
+/// Connects to `host`, and trusts `identity`'s root.
 fn connect(addr: SocketAddr, host: &'static str, identity: &Identity) -> TlsClient {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(identity.root_pem().as_bytes()).unwrap();
@@ -66,7 +66,7 @@ fn an_answer_ends_the_session_as_it_should() {
     let old = format!("HTTP/1.0 200 OK\r\n{COOKIES}Connection: close\r\n\r\n");
     let half = format!("{new}Content-Length: 13\r\n\r\none tw");
     let rows = [
-        // Said to be the end, by TLS as well.
+        // TLS confirms the end of the body with close_notify.
         ("/until-close", format!("{old}one two three"), Ended::Closed),
         ("/until-close/nothing", old, Ended::Closed),
         ("/no-byte", String::new(), Ended::Cut),
@@ -76,7 +76,7 @@ fn an_answer_ends_the_session_as_it_should() {
     let identity = identity();
     let server = Scripted::start_tls(&identity);
     for (path, bytes, ended) in rows {
-        // The second call comes in a session that has been of use.
+        // The second call arrives in a session that has been used.
         for before in [false, true] {
             let mut client = connect(server.addr, HOST, &identity);
             if before {
@@ -117,7 +117,7 @@ fn each_door_has_its_scheme_and_strangers_do_not_get_in() {
     let mut by_tls = connect(tls, HOST, &identity);
     by_tls.send(&ask);
     let (head, _) = by_tls.answer();
-    // It is refused for its query only.
+    // It is refused because of its query only.
     assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
     let mut by_tcp = Client::connect(plain);
     by_tcp.send(&ask);
@@ -133,7 +133,7 @@ fn each_door_has_its_scheme_and_strangers_do_not_get_in() {
         let why = error.to_string();
         assert!(why.contains("invalid peer certificate"), "{host}: {why}");
     }
-    // Nor does one that does not speak TLS.
+    // A client that does not speak TLS is refused, too.
     let mut mute = Client::connect(tls);
     mute.send(&ask);
     mute.rest();

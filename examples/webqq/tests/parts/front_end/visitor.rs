@@ -14,13 +14,13 @@ pub(super) const ACCOUNT: u64 = 1_685_359_365;
 const PASSWORD: &str = "password123";
 const CLIENTID: &str = "12345678";
 
-/// The cookies that LOGIN2 and all that follows on d.web2.qq.com bring.
+/// The cookies for LOGIN2 and all later requests to d.web2.qq.com.
 const CHANNEL_COOKIES: &[&str] = &["ptwebqq", "skey", "p_skey", "pt4_token", "pt_recent"];
 
 pub(super) struct Visitor {
     pub(super) client: Client,
     cookies: BTreeMap<String, String>,
-    /// From LOGIN2 on.
+    /// Set by LOGIN2.
     psessionid: String,
 }
 
@@ -136,7 +136,7 @@ impl Visitor {
         self.psessionid = answer["result"]["psessionid"].as_str().unwrap().into();
     }
 
-    /// Sends a poll; its answer is still to be read.
+    /// Sends a poll without reading its answer.
     pub(super) fn poll(&mut self) {
         let psessionid = &self.psessionid;
         let r = json!({"clientid": CLIENTID, "psessionid": psessionid, "key": 0, "ids": []});
@@ -174,7 +174,7 @@ impl Visitor {
         ));
     }
 
-    /// Reads an answer, keeps its cookies, and answers its body.
+    /// Reads an answer, stores its cookies, and returns its body.
     pub(super) fn body(&mut self) -> String {
         let (head, body) = self.client.answer();
         for line in head.lines() {
