@@ -189,7 +189,7 @@ impl<B: Into<Vec<u8>>> TryFrom<http::Request<B>> for Request {
 /// assert_eq!(request.body(), Some(&b"text=hello%2C+world"[..]));
 ///
 /// let error = Request::get("http://example.com/").header("X-A", "two\nlines").build().unwrap_err();
-/// assert_eq!(error.to_string(), r#"request cannot be sent: header value of "X-A": byte 3 is LF"#);
+/// assert_eq!(error.to_string(), r#"request cannot be sent: header value of "X-A": LF at byte 3"#);
 /// # Ok::<(), httpstream::Error>(())
 /// ```
 #[must_use = "nothing is checked or sent before `build`"]
@@ -681,7 +681,7 @@ impl Draft {
         let index = self.headers;
         self.headers += 1;
         if let Some(fault) = name_fault(name) {
-            return Err(InvalidPart::HeaderName { index }.is(fault));
+            return Err(Invalid::header_name(index, name, fault));
         }
         if let Some(fault) = value_fault(value) {
             return Err(InvalidPart::value_of(name).is(fault));

@@ -26,6 +26,8 @@
 //! }
 //! ```
 //!
+//! For one response at a time there is [`Engine::fetch_blocking`].
+//!
 //! A [`Request`] is a value that is checked and serialized once, by its [`RequestBuilder`], and
 //! cheap to clone. It can carry [`Timeouts`], [`Limits`] on the response, a [`Route`] (how its
 //! connection is made) and a [`Policy`] (what is done for it besides sending it). [`Config`] holds
@@ -401,7 +403,12 @@ pub use response::{Info, Reply, Response, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
 
-/// Compiles the examples in the README.
+/// Runs the examples of the documents as doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/HISTORY.md")]
+    struct History;
+}

@@ -300,10 +300,17 @@ impl<'a> Response<'a> {
     /// Returns the body as UTF-8.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] if it is not UTF-8, with the position of the first invalid byte.
+    /// [`ErrorKind::Malformed`] if it is not UTF-8, with the position of the first invalid byte. A
+    /// body with a content coding, such as gzip, is not decoded by the engine; the error then names
+    /// the coding.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.body()).map_err(|error| {
-            let why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
+            let mut why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
+            if let Some(coding) = self.header_str("Content-Encoding") {
+                // A coding is a token. Anything longer is not worth repeating.
+                let coding = coding.get(..32).unwrap_or(coding);
+                why += &format!(", and has the content coding {coding:?}");
+            }
             Error::from_text(ErrorKind::Malformed, why, self.circumstances())
         })
     }

@@ -228,10 +228,10 @@ fn it_says_how_often_the_request_was_sent() {
 fn what_cannot_be_built_says_why_at_once() {
     type Row = (RequestBuilder, &'static str);
     let rows: [Row; 3] = [
-        (Request::get("ftp://h.test/s3cret"), "url"),
+        (Request::get("ftp://h.test/s3cret"), "URL"),
         (
             Request::get("http://h.test/").header("X-A", "s3cret\n"),
-            "byte 6 is LF",
+            "LF at byte 6",
         ),
         (
             Request::post("http://h.test/").pipeline(4),

@@ -228,7 +228,7 @@ fn no_part_takes_a_line_break() {
 #[test]
 fn https_is_refused_where_there_is_no_tls() {
     let refused = refused(Request::get("https://a/"));
-    let expected = "url: https needs the feature `tls` (byte 0)";
+    let expected = "URL: https needs the feature `tls` (byte 0)";
     assert_eq!(refused.to_string(), expected);
 }
 
@@ -243,11 +243,11 @@ fn https_is_taken_where_there_is_tls() {
 fn mistakes_are_told_in_one_clause() {
     #[rustfmt::skip]
     let rows = [
-        (Request::get(URL).header("x-a", "abc\r"), r#"header value of "x-a": byte 3 is CR"#),
-        (Request::get(URL).header("x a", ""), "name of header 0: byte 1 is SP"),
-        (Request::get(URL).header("a(", ""), "name of header 0: byte 1 is '('"),
-        (Request::get("http://a:0/"), "url: port is 0 (byte 9)"),
-        (Request::get("http://u:p@a/"), "url: userinfo is refused: credentials belong in an Authorization field (byte 10)"),
+        (Request::get(URL).header("x-a", "abc\r"), r#"header value of "x-a": CR at byte 3"#),
+        (Request::get(URL).header("x a", ""), r#"header name starting with "x": space at byte 1"#),
+        (Request::get(URL).header("a(", ""), r#"header name starting with "a": '(' at byte 1"#),
+        (Request::get("http://a:0/"), "URL: port is 0 (byte 9)"),
+        (Request::get("http://u:p@a/"), "URL: userinfo is refused: credentials belong in an Authorization field (byte 10)"),
         (Request::builder(Method::TRACE, URL).body("x"), "body: a TRACE request has none"),
     ];
     for (builder, expected) in rows {

@@ -85,7 +85,7 @@ pub(super) fn depths(pipelines: &[(String, usize, bool)]) -> Result<Vec<Depth>, 
         let refused = |why| Error::invalid_config(format!("pipeline {pattern:?}: {why}"));
         let depth = u16::try_from(*depth).ok();
         let depth = depth.filter(|depth| (1..=MAX_PIPELINE).contains(depth));
-        let depth = depth.ok_or_else(|| refused("the depth must be between 1 (off) and 1024"))?;
+        let depth = depth.ok_or_else(|| refused("the depth must be from 1 (off) to 1024"))?;
         let pattern = Pattern::parse(pattern).map_err(refused)?;
         let is_known = *is_known;
         Ok(Depth {

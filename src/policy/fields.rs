@@ -124,7 +124,7 @@ impl<'a> Fields<'a> {
 
     fn check_name(&self, name: &str, index: usize) -> Result<(), Invalid> {
         if let Some(fault) = name_fault(name) {
-            return Err(InvalidPart::HeaderName { index }.is(fault));
+            return Err(Invalid::header_name(index, name, fault));
         }
         let is_in = |names: &[&str]| names.iter().any(|other| other.eq_ignore_ascii_case(name));
         let refused = |why| Err(InvalidPart::header(name).is(Fault::whole(why)));

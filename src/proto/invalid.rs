@@ -18,13 +18,16 @@ use super::target::Fault;
 ///
 /// let error = Request::get("http://example.com/").header("X-A", "two\r\nlines").build().unwrap_err();
 /// let invalid: &Invalid = error.source().unwrap().downcast_ref().unwrap();
-/// assert_eq!(invalid.to_string(), r#"header value of "X-A": byte 3 is CR"#);
+/// assert_eq!(invalid.to_string(), r#"header value of "X-A": CR at byte 3"#);
 /// assert_eq!(invalid.offset(), Some(3));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     part: InvalidPart,
     fault: Fault,
+    /// Of a header name, what precedes the offending byte. The rest may be anything, such as a secret
+    /// value that was passed for a name.
+    name_start: Box<str>,
 }
 
 /// The part of a request that is wrong.
@@ -62,6 +65,15 @@ pub enum InvalidPart {
 }
 
 impl Invalid {
+    /// `fault` is in `name`, that of the header with this index.
+    pub(crate) fn header_name(index: usize, name: &str, fault: Fault) -> Self {
+        let start = fault.at.and_then(|at| name.get(..at)).unwrap_or_default();
+        Self {
+            name_start: start.into(),
+            ..InvalidPart::HeaderName { index }.is(fault)
+        }
+    }
+
     /// Returns the part that is wrong.
     pub fn part(&self) -> &InvalidPart {
         &self.part
@@ -78,10 +90,10 @@ impl fmt::Display for InvalidPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InvalidPart::Method => f.write_str("method"),
-            InvalidPart::Url => f.write_str("url"),
+            InvalidPart::Url => f.write_str("URL"),
             InvalidPart::Reference => f.write_str("reference"),
             InvalidPart::Query => f.write_str("query"),
-            InvalidPart::HeaderName { index } => write!(f, "name of header {index}"),
+            InvalidPart::HeaderName { .. } => f.write_str("header name"),
             InvalidPart::HeaderValue { name } => write!(f, "header value of {name:?}"),
             InvalidPart::Header { name } => write!(f, "header {name:?}"),
             InvalidPart::Body => f.write_str("body"),
@@ -92,7 +104,11 @@ impl fmt::Display for InvalidPart {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.part, self.fault)
+        write!(f, "{}", self.part)?;
+        if !self.name_start.is_empty() {
+            write!(f, " starting with {:?}", self.name_start)?;
+        }
+        write!(f, ": {}", self.fault)
     }
 }
 
@@ -108,6 +124,10 @@ impl InvalidPart {
     }
 
     pub(crate) fn is(self, fault: Fault) -> Invalid {
-        Invalid { part: self, fault }
+        Invalid {
+            part: self,
+            fault,
+            name_start: Box::default(),
+        }
     }
 }

@@ -67,21 +67,21 @@ impl Fault {
     }
 }
 
-/// Shows `byte 3 is CR`, or the rule, followed by the position if there is one.
+/// Shows `CR at byte 3`, or the rule, followed by the position if there is one.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.why, self.at) {
             (Why::Byte(byte), at) => {
-                write!(f, "byte {} is ", at.unwrap_or_default())?;
                 match byte {
                     0 => f.write_str("NUL"),
-                    b'\t' => f.write_str("HTAB"),
+                    b'\t' => f.write_str("tab"),
                     b'\n' => f.write_str("LF"),
                     b'\r' => f.write_str("CR"),
-                    b' ' => f.write_str("SP"),
+                    b' ' => f.write_str("space"),
                     0x21..=0x7e => write!(f, "{:?}", char::from(byte)),
-                    _ => write!(f, "0x{byte:02x}"),
-                }
+                    _ => write!(f, "{byte:#04x}"),
+                }?;
+                write!(f, " at byte {}", at.unwrap_or_default())
             }
             (Why::Rule(rule), Some(at)) => write!(f, "{rule} (byte {at})"),
             (Why::Rule(rule), None) => f.write_str(rule),

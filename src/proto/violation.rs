@@ -230,13 +230,19 @@ impl fmt::Display for Violation {
                 write!(f, "folded message framing field at byte {offset}")
             }
             Violation::HeadTooLarge { limit, seen } => {
-                write!(f, "header section exceeds {limit} bytes ({seen} received)")
+                write!(
+                    f,
+                    "header section exceeds max_head_bytes ({limit} bytes; {seen} received)"
+                )
             }
             Violation::TooManyFields { limit, seen } => {
-                write!(f, "more than {limit} field lines ({seen} read)")
+                write!(f, "more field lines than max_fields ({limit}; {seen} read)")
             }
             Violation::TooManyInterim { limit, seen } => {
-                write!(f, "more than {limit} interim responses ({seen} read)")
+                write!(
+                    f,
+                    "more interim responses than max_interim ({limit}; {seen} read)"
+                )
             }
             Violation::SwitchingProtocols => f.write_str("server switched protocols unexpectedly"),
             Violation::ContentLength {
@@ -284,7 +290,10 @@ impl fmt::Display for Violation {
                 )
             }
             Violation::ChunkExtensionsTooLarge { limit, seen } => {
-                write!(f, "chunk extensions exceed {limit} bytes ({seen} received)")
+                write!(
+                    f,
+                    "chunk extensions exceed max_chunk_extension_bytes ({limit} bytes; {seen} received)"
+                )
             }
             Violation::TrailerLine { offset, byte } => {
                 write!(
@@ -293,7 +302,10 @@ impl fmt::Display for Violation {
                 )
             }
             Violation::TrailersTooLarge { limit, seen } => {
-                write!(f, "trailer section exceeds {limit} bytes ({seen} received)")
+                write!(
+                    f,
+                    "trailer section exceeds max_trailer_bytes ({limit} bytes; {seen} received)"
+                )
             }
             Violation::BodyTooLarge { limit, seen } => {
                 write!(
@@ -326,7 +338,7 @@ mod tests {
             ),
             (
                 Violation::HeadTooLarge { limit: 9, seen: 12 },
-                "header section exceeds 9 bytes (12 received)",
+                "header section exceeds max_head_bytes (9 bytes; 12 received)",
             ),
             (
                 Violation::Truncated { missing: Some(3) },

@@ -686,9 +686,9 @@ fn what_cannot_be_pipelined_is_refused() {
             "not idempotent",
             builder("GET").idempotent(false).pipeline(2),
         ),
-        ("to be closed", builder("GET").pipeline(2).close()),
+        ("closes the connection", builder("GET").pipeline(2).close()),
         (
-            "to be closed",
+            "closes the connection",
             builder("GET").header("Connection", "close").pipeline(2),
         ),
         ("of its own", builder("GET").fresh_connection().pipeline(2)),

@@ -189,13 +189,13 @@ fn get_names_the_argument_that_is_wrong_and_sends_nothing() {
     #[rustfmt::skip]
     let rows: &[(&[&str], &str)] = &[
         (&[], "no URL given"),
-        (&["http://a b/"], "\"http://a b/\": request cannot be sent: url: byte 8 is SP"),
-        (&["--list", list], "list: line 3: request cannot be sent: url: host is not ASCII"),
+        (&["http://a b/"], "\"http://a b/\": request cannot be sent: URL: space at byte 8"),
+        (&["--list", list], "list: line 3: request cannot be sent: URL: host is not ASCII"),
         (&["--list", "/nowhere/list", "http://a/"], "--list /nowhere/list: "),
         (&["--frobnicate", "http://a/"], "--frobnicate: no such option"),
         (&["http://a/", "-o"], "-o: a value is missing"),
         (&["-H", "no colon", "http://a/"], "-H number 1: no colon"),
-        (&["-H", "a: b\nc", "http://a/"], "-H number 1: request cannot be sent: header value of \"a\": byte 2 is LF"),
+        (&["-H", "a: b\nc", "http://a/"], "-H number 1: request cannot be sent: header value of \"a\": LF at byte 2"),
         (&["-X", "CONNECT", "http://a/"], "-X \"CONNECT\": "),
         (&["--connections", "0", "http://a/"], "--connections \"0\": "),
         (&["--timeout", "soon", "http://a/"], "--timeout \"soon\": "),

@@ -317,7 +317,7 @@ fn a_program_says_what_is_wrong_with_its_url() {
     assert_eq!(told.status.code(), Some(2));
     let words = String::from_utf8_lossy(&told.stderr);
     assert!(
-        words.starts_with("httpstream_request_new: url: byte 10"),
+        words.starts_with("httpstream_request_new: URL: space at byte 10"),
         "{words}"
     );
 }
