@@ -36,8 +36,8 @@
 //! `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their
 //! pool are in `net`, the exchanges of a link in `h1`.
 //!
-//! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`, `orders`,
-//! `waking`, `mode`, `shared`, `simulated`.
+//! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
+//! `orders`, `waking`, `mode`, `shared`, `simulated`.
 
 use std::fmt;
 use std::sync::Arc;
