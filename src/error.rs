@@ -813,10 +813,12 @@ impl fmt::Display for Error {
     }
 }
 
+/// Begins with the text of `{:#}`, since this is what a `main` that returns an error prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut s = f.debug_struct("Error");
-        s.field("kind", &self.0.kind)
+        s.field("message", &format!("{self:#}"))
+            .field("kind", &self.0.kind)
             .field("phase", &self.0.phase)
             .field("sent", &self.0.sent);
         s.field("resend_is_safe", &self.0.resend_is_safe)

@@ -151,8 +151,8 @@
 //!   that name.
 //! - Other threads use a [`Submitter`], which wakes the loop; tasks on the engine's own thread use
 //!   a [`Local`].
-//! - `docs/EMBEDDING.md` in the repository has a recipe for each kind of loop, and `capi/` an
-//!   interface for C.
+//! - [`embedding`] has a recipe for each kind of loop. `capi/` in the repository is an interface
+//!   for C.
 //!
 //! # Errors
 //!
@@ -402,6 +402,16 @@ pub use request::Request;
 pub use response::{Info, Reply, Response, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
+
+/// `docs/EMBEDDING.md`: recipes for engines in other event loops. Its links lead to files of the
+/// repository.
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+#[allow(
+    rustdoc::invalid_rust_codeblocks,
+    reason = "they are pieces of programs"
+)]
+pub mod embedding {}
 
 /// Runs the examples of the documents as doc tests.
 #[cfg(doctest)]

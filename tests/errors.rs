@@ -337,3 +337,11 @@ fn it_becomes_an_io_error_of_its_kind() {
     assert_eq!(io::Error::from(invalid).kind(), io::ErrorKind::InvalidInput);
     assert_eq!(ErrorKind::Timeout.to_string(), "timed out");
 }
+
+#[test]
+fn debug_begins_with_the_message() {
+    let error = Request::get("nonsense").build().unwrap_err();
+    let start = format!("Error {{ message: {:?}, kind: ", format!("{error:#}"));
+    let found = format!("{error:?}");
+    assert!(found.starts_with(&start), "{found}");
+}

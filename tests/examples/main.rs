@@ -11,3 +11,4 @@ mod embedding_doc;
 mod hosts;
 #[cfg(feature = "tls")]
 mod real_servers;
+mod small;
