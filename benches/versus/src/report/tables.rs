@@ -81,7 +81,36 @@ pub(super) fn all(measured: &Measured) -> String {
         text += &growth(measured);
     }
     text += &missing(measured);
-    text
+    wrapped(&text)
+}
+
+/// Wraps paragraphs at 100 columns, as all of the project's Markdown is. Rows of tables stay whole.
+fn wrapped(text: &str) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    for line in text.lines() {
+        if line.starts_with('|') {
+            wrapped += line;
+        } else {
+            let mut column = 0;
+            for (n, word) in line.split(' ').enumerate() {
+                let width = word.chars().count();
+                match n {
+                    0 => column = width,
+                    _ if column + 1 + width > 100 => {
+                        wrapped.push('\n');
+                        column = width;
+                    }
+                    _ => {
+                        wrapped.push(' ');
+                        column += 1 + width;
+                    }
+                }
+                wrapped += word;
+            }
+        }
+        wrapped.push('\n');
+    }
+    wrapped
 }
 
 fn header(header: &Header) -> String {
@@ -320,6 +349,18 @@ fn missing(measured: &Measured) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paragraphs_are_wrapped_and_tables_are_not() {
+        let word = "x".repeat(49);
+        let line = format!("{word} {word} y");
+        assert_eq!(wrapped(&line), format!("{word} {word}\ny\n"));
+        assert_eq!(
+            wrapped(&format!("| {line} |\n\n")),
+            format!("| {line} |\n\n")
+        );
+        assert_eq!(wrapped("a\nb"), "a\nb\n");
+    }
 
     #[test]
     fn a_table_is_markdown() {
