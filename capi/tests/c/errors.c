@@ -129,7 +129,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     httpstream_stats stats = {.size = 0};
     httpstream_request request = 4711;
     httpstream_engine out = 4711;
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_request_new: url", httpstream_request_new("GET", 3, "example.com/", SIZE_MAX, &request));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_request_new: URL", httpstream_request_new("GET", 3, "example.com/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "URL: space at byte 10", httpstream_request_new("GET", 3, "http://exa mple.com/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "url is not UTF-8 at byte 8", httpstream_request_new("GET", 3, "http://a\xff/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "method: not a token", httpstream_request_new("G T", 3, "http://a/", SIZE_MAX, &request));
