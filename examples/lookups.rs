@@ -35,7 +35,7 @@ descriptor or connection is left open, or if the median of the longest turns is 
 
   --names N     names looked up at once (default 10000)
   --runs N      number of runs (default 5)
-  --window N    concurrent lookups (default: the engine's)
+  --window N    concurrent DNS queries (default: the engine's)
 ";
 
 /// The limit for the median, over the runs, of the longest turn.
