@@ -43,7 +43,7 @@ Sends requests through one engine, then through one engine on each of N threads.
                     engines take turns
 ";
 
-/// The number of accounts. There are many more than threads, so each thread gets about as many.
+/// The number of accounts. There are many more than threads, so each gets about the same number.
 const ACCOUNTS: u64 = 1000;
 
 /// How submissions are distributed among the engines.

@@ -204,7 +204,7 @@ fn run(seed: u64) -> Result<(), Error> {
         // The simulation has no TLS, but its ledger shows that everything was sent as https.
         let ledger = network.ledger();
         assert!(ledger.requests().all(|request| request.https));
-        // So the ledger does not grow for the whole week.
+        // Cleared every day, so the ledger does not hold the requests of the whole week.
         network.clear_ledger();
     }
     let stats = engine.stats();
