@@ -1,6 +1,6 @@
-//! A whole bot: it logs in, polls, answers each message, sends heartbeats, and logs out after two
-//! seconds. Its methods are its readbacks. It talks to a chat server on loopback, `bot/server.rs`,
-//! where Alice says something every 200 ms.
+//! A complete bot: it logs in, polls for messages, answers each of them, sends heartbeats, and logs
+//! out after two seconds. Its methods are its readbacks. The server is `bot/server.rs`, a chat on
+//! loopback in which Alice posts a message every 200 ms.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Bot {
             Ok(session) => session,
             Err(error) => return retry(&error),
         };
-        // Two chains of their own. This one goes on with the poll.
+        // Heartbeat and logout are separate chains. This chain continues with the poll.
         self.heartbeat = Some(cx.submit(self.request("/beat", &[]), Bot::on_beat));
         let logout = cx
             .send(self.request("/logout", &[]))
@@ -43,7 +43,7 @@ impl Bot {
                 Next::again()
             }
             Err(error) if error.status() == Some(StatusCode::GONE) => {
-                // Logged out. Answers still in flight arrive before `run` returns.
+                // The session is over. `run` still completes the answers that are in flight.
                 self.heartbeat.map(|heartbeat| cx.cancel(heartbeat));
                 Next::done()
             }
@@ -62,14 +62,14 @@ impl Bot {
     fn request(&self, path: &str, form: &[(&str, &str)]) -> Request {
         Request::post(format!("{}{path}", self.server))
             .form([&[("session", &*self.session)], form].concat())
-            .long_poll(Duration::from_secs(60)) // the server holds a poll until there is news
-            .idempotent(true) // the server recognizes an answer that it has seen
+            .long_poll(Duration::from_secs(60)) // the server holds a poll open until there is news
+            .idempotent(true) // may be resent: the server ignores repeated answers
             .build()
-            .expect("everything that varies is in the form")
+            .expect("only the form varies, and a form can contain any text")
     }
 }
 
-/// The text of a successful response. One with another status is `Ok`, too, before this.
+/// Returns the text of a successful response, and an error for one with any other status.
 fn text_of(reply: Reply<'_>) -> Result<String, Error> {
     let response = reply?;
     if !response.status().is_success() {
@@ -78,8 +78,9 @@ fn text_of(reply: Reply<'_>) -> Result<String, Error> {
     response.text().map(str::to_owned)
 }
 
+/// Sends the same request again after half a second.
 fn retry(error: &Error) -> Next<Bot> {
-    println!("next attempt soon: {error:#}");
+    println!("next attempt in 500 ms: {error:#}");
     Next::again().after(Duration::from_millis(500))
 }
 

@@ -1,4 +1,4 @@
-//! A chain: the readback of each response returns the next request.
+//! A chain of two requests: the readback of the first response returns the second request.
 
 use httpstream::{Context, Engine, Error, Next, Reply, Request};
 
@@ -11,7 +11,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The login is answered with a token, which the next request carries.
+    /// Reads a token from the response to the login, and returns a request that carries it.
     fn on_login(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
         let token = match &reply {
             Ok(response) if response.status().is_success() => response.text().unwrap_or_default(),
@@ -24,6 +24,7 @@ impl Reader {
         }
     }
 
+    /// Stores the lines of the response, and ends the chain.
     fn on_news(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
         match &reply {
             Ok(response) if response.status().is_success() => {
@@ -36,6 +37,7 @@ impl Reader {
     }
 }
 
+/// Prints why a request failed, and ends the chain.
 fn fail(what: &str, reply: &Reply<'_>) -> Next<Reader> {
     match reply {
         Ok(response) => eprintln!("{what}: status {}", response.status()),

@@ -1,16 +1,17 @@
-//! More than one core: an engine for each thread, which share nothing, and one thread that spreads
-//! the work among them.
+//! More than one core: several threads with an engine each, which share nothing, and one thread
+//! that distributes the work among them.
 //!
 //! ```sh
 //! cargo run --release --example cores
 //! cargo run --release --example cores -- --threads 4 --requests 400000 --by-key
 //! ```
 //!
-//! An engine stays on the thread that made it. What goes to other threads are its `Submitter`s:
-//! here the main thread has one of each, and hands out chains of requests, either in turn or by a
-//! key, so that what belongs together (an account's requests, with its state and its connections)
-//! always meets the same engine and needs no lock. The measurement is made with one thread and with
-//! many, each engine with a server of its own, in another process.
+//! An engine stays on the thread that created it; other threads reach it through a `Submitter`.
+//! Here the main thread has a `Submitter` for each engine, and submits chains of requests either to
+//! the engines in turn or to one chosen by a key. With a key, all requests of an account go to the
+//! same engine, so the account's state and connections are in one place and need no lock. The
+//! program measures one thread and then many. Each engine has its own server, in a separate
+//! process.
 
 #[path = "support/args.rs"]
 mod args;
@@ -34,32 +35,33 @@ Usage: cores [--threads N] [--requests N] [--chain N] [--connections N] [--by-ke
 
 Sends requests through one engine, then through one engine on each of N threads.
 
-  --threads N       engines, each on a thread of its own (default 2)
-  --requests N      requests in all (default 200000)
-  --chain N         requests that each submission sends, one after the other (default 100)
-  --connections N   connections at once, of each engine (default 50)
-  --by-key          spread the submissions by the account that they are for; else each engine has its turn
+  --threads N       number of engines, each on its own thread (default 2)
+  --requests N      total number of requests (default 200000)
+  --chain N         requests per submission, sent one after the other (default 100)
+  --connections N   concurrent connections of each engine (default 50)
+  --by-key          choose the engine by the account that a submission is for; by default the
+                    engines take turns
 ";
 
-/// How many accounts there are: more than threads, so that each has about as many.
+/// The number of accounts. There are many more than threads, so each gets about the same number.
 const ACCOUNTS: u64 = 1000;
 
-/// How submissions are spread among the engines.
+/// How submissions are distributed among the engines.
 #[derive(Clone, Copy)]
 enum Spread {
     InTurn,
-    /// All of an account go to the same engine.
+    /// All submissions for an account go to the same engine.
     ByKey,
 }
 
 impl Spread {
-    /// Which of so many engines the submission of this number is for.
+    /// Returns the index of the engine, out of `engines`, for the submission of this number.
     fn choose(self, submission: u64, engines: usize) -> usize {
         let number = match self {
             Spread::InTurn => submission,
             Spread::ByKey => {
                 let account = format!("account-{}", submission % ACCOUNTS);
-                // The same engine each time: a hasher without a random key.
+                // The hasher has no random key, so each run chooses the same engine.
                 BuildHasherDefault::<DefaultHasher>::default().hash_one(account)
             }
         };
@@ -75,14 +77,14 @@ struct Plan {
     spread: Spread,
 }
 
-/// The state of one engine: nobody else's, so that counting takes no lock.
+/// The state of one engine. It belongs to that engine alone, so counting needs no lock.
 #[derive(Default)]
 struct Tally {
     answered: u64,
     failed: u64,
 }
 
-/// What one engine has done, and its thread's processor time where the system tells that.
+/// What one engine has done, and its thread's processor time if the system reports it.
 struct Done {
     tally: Tally,
     cpu: Option<Duration>,
@@ -93,7 +95,7 @@ type Outcome = Result<Done, httpstream::Error>;
 /// An engine on its thread, as the main thread sees it.
 struct Lane {
     submitter: Submitter<Tally>,
-    /// The engine runs until this is gone, and all is answered.
+    /// Keeps the engine running. Once this is dropped, the engine finishes its requests and ends.
     alive: KeepAlive,
     thread: JoinHandle<Outcome>,
     request: Request,
@@ -114,15 +116,15 @@ impl Lane {
                 request,
                 _server: server,
             }),
-            // It has ended without an engine, and says why.
+            // The thread has ended without creating an engine; its result says why.
             Err(_) => match thread.join() {
                 Ok(Err(error)) => Err(error.into()),
-                Ok(Ok(_)) | Err(_) => Err("an engine's thread ended before its work".into()),
+                Ok(Ok(_)) | Err(_) => Err("an engine's thread ended too early".into()),
             },
         }
     }
 
-    /// Submits one chain of `left` requests.
+    /// Submits a chain of `left` requests.
     fn submit(&self, mut left: u64) -> Result<(), httpstream::Error> {
         let readback = move |tally: &mut Tally, reply: Reply<'_>, _: &mut Context<'_, Tally>| {
             match reply {
@@ -139,7 +141,7 @@ impl Lane {
         loop {
             match self.submitter.submit(given.0, given.1) {
                 Ok(_) => return Ok(()),
-                // Its inbox has room in a moment.
+                // The inbox is full; it has room again after the engine's next turn.
                 Err(SubmitError::Full(back)) => given = back,
                 Err(error) => return Err(error.into()),
             }
@@ -147,7 +149,7 @@ impl Lane {
         }
     }
 
-    /// Waits until the engine has answered all. It ends when nobody keeps it running.
+    /// Lets the engine finish its requests, and waits for its thread to end.
     fn finish(self) -> Result<Done, Box<dyn Error>> {
         drop(self.alive);
         match self.thread.join() {
@@ -157,14 +159,14 @@ impl Lane {
     }
 }
 
-/// The whole of a thread: makes its engine, gives away the ways in, and runs until nobody keeps it
-/// running and all is answered.
+/// The body of an engine's thread. Creates the engine, sends a submitter and a guard to the main
+/// thread, and runs until the guard is dropped and everything is answered.
 fn run_engine(connections: usize, submitters: Sender<(KeepAlive, Submitter<Tally>)>) -> Outcome {
     let mut config = Config::default();
     config.max_connections = connections;
     config.max_connections_per_origin = connections;
     let mut engine = Engine::with_config(config)?;
-    // Nobody waits for it any more: then there is nothing to do, either.
+    // If the main thread no longer listens, there is nothing to do, and `run` returns at once.
     let submitter = engine.submitter();
     let _ = submitters.send((submitter.keep_alive(), submitter));
     drop(submitters);
@@ -177,7 +179,7 @@ fn run_engine(connections: usize, submitters: Sender<(KeepAlive, Submitter<Tally
     Ok(Done { tally, cpu })
 }
 
-/// The processor time of this thread, where Linux keeps account of it.
+/// Returns the processor time of this thread, if the kernel is Linux and accounts for it.
 fn thread_cpu() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanos = stat.split_whitespace().next()?.parse().ok()?;
@@ -219,7 +221,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sends all requests through so many engines, and prints what it took.
+/// Sends all requests through `threads` engines, and prints the time that this took.
 fn measure(threads: usize, plan: Plan) -> Result<(), Box<dyn Error>> {
     let lanes = (0..threads)
         .map(|_| Lane::start(plan.connections))
@@ -251,7 +253,7 @@ fn measure(threads: usize, plan: Plan) -> Result<(), Box<dyn Error>> {
     println!("rate         {:.0} requests/s", answered as f64 / seconds);
     if let Some(cpu) = done.iter().map(|done| done.cpu).sum::<Option<Duration>>() {
         let micros = cpu.as_secs_f64() * 1e6 / answered.max(1) as f64;
-        println!("processor    {micros:.2} us a request, of the engines' threads");
+        println!("processor    {micros:.2} us per request, on the engines' threads");
     }
     match failed {
         0 => Ok(()),

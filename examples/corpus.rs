@@ -1,14 +1,14 @@
-//! Drives the client through a corpus of wire cases: one JSON job per line on stdin, one JSON
-//! result per line on stdout, in any order.
+//! Runs the client on a corpus of wire cases: one JSON job per line on stdin, one JSON result per
+//! line on stdout, in any order.
 //!
-//! A job of the kind `response` has `id`, `method`, `url`, `timeout_ms`, and perhaps `body_b64` and
-//! `probe_url`; its result has `id`, `ok`, `status`, `reason`, `headers`, `body_b64`, `interim`,
-//! `trailers`, `error` and `timed_out`. Where the response was read to its end, a GET of
-//! `probe_url` follows, by which the server sees whether the connection is used again. Jobs of
-//! other kinds are answered `unsupported`. Bytes of field lines are code points up to U+00FF in the
-//! JSON, bodies are base64.
+//! A job of kind `response` has the members `id`, `method`, `url`, `timeout_ms`, and optionally
+//! `body_b64` and `probe_url`. Its result has `id`, `ok`, `status`, `reason`, `headers`,
+//! `body_b64`, `interim`, `trailers`, `error` and `timed_out`. If the response was read completely,
+//! a GET of `probe_url` follows; it shows the server whether the connection is reused. The result
+//! of a job of any other kind is `unsupported`. In the JSON, each byte of a field line is a code
+//! point up to U+00FF, and bodies are in base64.
 //!
-//! Each job has an engine of its own, so that no case can spoil the next.
+//! Each job runs on its own engine, so no case affects another.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -27,10 +27,10 @@ mod args;
 const USAGE: &str = "\
 Usage: corpus
 
-Reads jobs from stdin, one JSON object a line, and prints a result for each.
+Reads jobs from stdin, one JSON object per line, and prints a result for each.
 ";
 
-/// Jobs run at once: most of their time they wait for the server.
+/// Concurrent jobs. A job spends most of its time waiting for the server.
 const WORKERS: usize = 8;
 
 type Failure = Box<dyn Error>;
@@ -39,21 +39,23 @@ fn main() {
     env_logger::init();
     let mut args = args::Args::new("corpus", USAGE);
     if let Some(arg) = args.next() {
-        args.wrong(&format!("{arg:?}: jobs come on stdin, not as arguments"));
+        args.wrong(&format!(
+            "{arg:?}: jobs are read from stdin, not from arguments"
+        ));
     }
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 while let Some(line) = next_line() {
                     let result = answer(&line);
-                    writeln!(io::stdout(), "{result}").expect("stdout takes the results");
+                    writeln!(io::stdout(), "{result}").expect("stdout can be written to");
                 }
             });
         }
     });
 }
 
-/// The next line of stdin that is not blank, whoever asks.
+/// Returns the next line of stdin that is not blank, or `None` at its end. All workers share stdin.
 fn next_line() -> Option<String> {
     let mut line = String::new();
     while line.trim().is_empty() {
@@ -83,11 +85,11 @@ fn answer(line: &str) -> Value {
     result
 }
 
-/// Runs one job on an engine of its own.
+/// Runs one job on its own engine.
 fn fetch(job: &Value) -> Result<Transcript, Failure> {
     let timeout = Duration::from_millis(job["timeout_ms"].as_u64().unwrap_or(10_000));
     let mut config = Config::default();
-    // The job's own deadline is the only one.
+    // The only timeout is that of the job.
     let t = &mut config.timeouts;
     (t.resolve, t.connect, t.write, t.first_byte, t.idle) = (None, None, None, None, None);
     t.total = Some(timeout);
@@ -119,7 +121,7 @@ fn text<'a>(job: &'a Value, key: &str) -> Result<&'a str, Failure> {
 
 #[derive(Default)]
 struct Transcript {
-    /// Sent after a response that was read to its end.
+    /// The request to send after a response that was read completely.
     probe: Option<Request>,
     interim: Vec<u16>,
     result: Value,
@@ -181,14 +183,14 @@ fn pairs(headers: Headers<'_>) -> Value {
         .collect()
 }
 
-/// Each byte as the code point of its number.
+/// Decodes ISO 8859-1, in which each byte is the code point of the same number.
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// RFC 4648 §4, with padding.
+/// Encodes as base64 with padding (RFC 4648 §4).
 fn to_base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
@@ -204,12 +206,13 @@ fn to_base64(bytes: &[u8]) -> String {
     text
 }
 
+/// Decodes base64, with or without padding.
 fn from_base64(text: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0);
     for byte in text.trim_end_matches('=').bytes() {
         let digit = BASE64.iter().position(|&known| known == byte);
-        let digit = digit.ok_or("the job's body is not base64")?;
+        let digit = digit.ok_or("the job's body is not valid base64")?;
         bits = bits << 6 | digit as u32;
         count += 6;
         if count >= 8 {

@@ -1,5 +1,5 @@
-//! Delays: retries with backoff, and a heartbeat that does not drift. Neither takes a thread or a
-//! socket while it waits.
+//! Delayed requests: retries with backoff, and a heartbeat that does not drift. A request that
+//! waits for its delay uses neither a thread nor a socket.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ struct Bot {
 }
 
 impl Bot {
-    /// Tries again after 20, 40, 80 ms, ..., for at most 5 s at a time.
+    /// Retries until the login succeeds. The delay doubles with each failure, from 20 ms to 5.12 s.
     fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
             Ok(response) if response.status().is_success() => {
@@ -28,7 +28,7 @@ impl Bot {
             _ => {
                 let delay = Duration::from_millis(10 << cx.failures().min(9));
                 println!(
-                    "{:4} ms  again in {delay:?}",
+                    "{:4} ms  login failed, next attempt in {delay:?}",
                     self.begin.elapsed().as_millis()
                 );
                 Next::again().after(delay)
@@ -36,7 +36,8 @@ impl Bot {
         }
     }
 
-    /// With `after`, each beat would be late by the time that the one before took.
+    /// Schedules the next beat for a fixed time, with `at`. With `after`, each period would begin
+    /// only when the response has arrived, and the beats would drift.
     fn on_beat(&mut self, _: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.beats += 1;
         println!(
@@ -47,6 +48,7 @@ impl Bot {
         if self.beats == 5 {
             return Next::done();
         }
+        // Beats that are already overdue are skipped.
         while self.next_beat <= cx.now() {
             self.next_beat += PERIOD;
         }

@@ -1,5 +1,5 @@
-//! Streams a body to a file: a `Readback` sees the head and each piece as it arrives, and keeps
-//! none of them in memory.
+//! Streams a response body to a file. A type that implements `Readback` receives the head and then
+//! each piece of the body as it arrives, so the body is never in memory as a whole.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ mod demo;
 
 struct Download {
     file: File,
+    /// Why writing to the file failed, which ends the download.
     failure: Option<io::Error>,
 }
 
@@ -19,7 +20,7 @@ impl Readback<()> for Download {
         if head.status().is_success() {
             Flow::Stream
         } else {
-            Flow::Discard // a page that says why
+            Flow::Discard // the body is an error page
         }
     }
 
@@ -35,7 +36,7 @@ impl Readback<()> for Download {
 
     fn on_reply(&mut self, _: &mut (), reply: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
         match (reply, self.failure.take()) {
-            (_, Some(error)) => eprintln!("the disk: {error}"),
+            (_, Some(error)) => eprintln!("cannot write the file: {error}"),
             (Ok(response), None) => println!("{}", response.status()),
             (Err(error), None) => eprintln!("{error:#}"),
         }
@@ -50,10 +51,11 @@ fn main() -> Result<(), Error> {
 
     let mut engine = Engine::new()?;
     let request = Request::get(server)
-        // The total includes the body; the idle timeout still ends a download that stalls.
+        // The total timeout covers the body, too, and would cut a long download short. The idle
+        // timeout still ends a download that stalls.
         .timeouts(|timeouts| timeouts.total = None)
         .build()?;
-    let file = File::create(&path).expect("a writable directory");
+    let file = File::create(&path).expect("the temporary directory is writable");
     let failure = None;
     engine.submit_to(request, Download { file, failure });
     engine.run(&mut ())?;

@@ -1,8 +1,8 @@
-//! Fetches URLs, all at once, on one thread. `get --help` tells how; `RUST_LOG=debug` shows each
-//! transition of the engine: connected, answered, idle, closed.
+//! Fetches URLs, all at once, on one thread. `get --help` lists the options; `RUST_LOG=debug` logs
+//! each transition of the engine: connected, answered, idle, closed.
 //!
-//! Each URL is a chain of one request, read by a `Download`, which streams the body to where it
-//! belongs. What all downloads share is the `Session`, the engine's state.
+//! Each URL is a chain of one request. Its readback is a `Download`, which streams the body to a
+//! file or to stdout. The `Session`, which is the engine's state, holds what all downloads share.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -23,35 +23,35 @@ use httpstream::{
 const HELP: &str = "\
 Usage: get [options] URL...
 
-Fetches all URLs at once, and prints a line for each when it is done: status, HTTP version,
-size of the body, whether its connection was fresh or reused, when each step was over (in
-milliseconds since the start), and the URL. Redirects are not followed.
+Fetches all URLs at once. When a URL is done, prints a line with its status, the HTTP version,
+the size of the body, whether the connection was fresh or reused, when each step was completed
+(in milliseconds since the start), and the URL. Does not follow redirects.
 
-One URL without -o: the body goes to stdout, the line to stderr. Otherwise the line goes to
-stdout, and a body is thrown away unless -o says where to put it.
+With one URL and without -o, the body goes to stdout and the line to stderr. Otherwise the line
+goes to stdout, and bodies are discarded unless -o is given.
 
-  -o DIR                    write each body to a file under DIR, named by the URL's path and query;
-                            under DIR/HOST_PORT where the URLs are of more than one origin
-  -i                        print the response's header section as well
-  -H 'NAME: VALUE'          send this field line; may be repeated
+  -o DIR                    write each body to a file in DIR, named after the URL's path and query;
+                            in DIR/HOST_PORT if the URLs are of more than one origin
+  -i                        also print the response's header section
+  -H 'NAME: VALUE'          send this header field; may be repeated
   -X METHOD                 use this method instead of GET
-  -d DATA                   send DATA as the body, as a form, with POST unless -X says otherwise
-      --list FILE           fetch the URLs in FILE, one a line, too; - is stdin
+  -d DATA                   send DATA as the body, as form data; with POST unless -X is given
+      --list FILE           also fetch the URLs in FILE, one per line; - means stdin
       --close               ask the server to close the connection after each response
       --connections N       open at most N connections to one server (default 256)
-      --timeout SECONDS     give up on a URL that is not done after so long (default: never)
-      --cacert FILE         believe https servers whose certificates lead to one of these roots (PEM) instead of
-                            this machine's own
-      --cert FILE           the certificate to show a server that asks for one, with its chain (PEM)
-      --key FILE            its key (PEM); default: in the same file
-      --unix-socket PATH    connect through this socket, wherever the URLs point
+      --timeout SECONDS     give up on a URL after this time (default: never)
+      --cacert FILE         trust the root certificates in FILE (PEM) instead of the system's
+      --cert FILE           the client certificate with its chain (PEM), for servers that request
+                            one
+      --key FILE            the key of the client certificate (PEM); default: the file of --cert
+      --unix-socket PATH    connect through this unix socket, whatever the URLs are
       --public-only         connect to public addresses only, whatever the names resolve to
       --resolve HOST:PORT:ADDR
-                            connect to the address ADDR where HOST:PORT is meant; may be repeated
-  -h, --help                print this
+                            connect to the address ADDR instead of HOST:PORT; may be repeated
+  -h, --help                print this help
 
-Exit code: 0, all is well; 1, a URL failed, or its status is 400 or more; 2, the arguments are
-wrong, and nothing was sent.
+Exit code: 0 if every URL was fetched; 1 if one failed or has a status of 400 or above; 2 if the
+arguments are wrong (nothing was sent).
 ";
 
 fn main() -> ExitCode {
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers how many URLs failed.
+/// Fetches the URLs, and returns how many of them failed.
 fn run(options: Options) -> Result<usize, httpstream::Error> {
     let mut engine = Engine::with_config(options.config)?;
     let mut session = Session::new(options.requests.len(), options.folder, options.show_head);
@@ -92,10 +92,9 @@ fn run(options: Options) -> Result<usize, httpstream::Error> {
     Ok(session.failed)
 }
 
-// ---- one download
-// --------------------------------------------------------------------------------------------------
+// ---- one download ----
 
-/// What all downloads share.
+/// The state that all downloads share.
 struct Session {
     urls: usize,
     folder: Option<Folder>,
@@ -109,12 +108,12 @@ struct Download {
     request: Request,
     sink: Sink,
     bytes: u64,
-    /// Why the body could not be put where it belongs.
+    /// Why the download was aborted, if it was aborted here.
     refused: Option<String>,
 }
 
-/// Where the body of one response goes. Writing may block, and the loop with it: good enough for
-/// one disk.
+/// Where the body of one response goes. A write may block, and then blocks the loop, which is
+/// acceptable for files on a local disk.
 enum Sink {
     Nowhere,
     Stdout,
@@ -143,15 +142,17 @@ impl Readback<Session> for Download {
         let written = match &mut self.sink {
             Sink::Nowhere => Ok(()),
             Sink::Stdout if first && data.contains(&0) && io::stdout().is_terminal() => {
-                return self
-                    .refuse("binary, and not for a terminal: redirect it, or use -o".to_owned());
+                return self.refuse(
+                    "the body is binary, which would garble the terminal: redirect it, or use -o"
+                        .to_owned(),
+                );
             }
             Sink::Stdout => io::stdout().write_all(data),
             Sink::File(file, _) => file.write_all(data),
         };
         match written {
             Ok(()) => Flow::Stream,
-            Err(error) => self.refuse(format!("writing the body: {error}")),
+            Err(error) => self.refuse(format!("cannot write the body: {error}")),
         }
     }
 
@@ -169,7 +170,7 @@ impl Readback<Session> for Download {
             Err(error) => {
                 let why = self.refused.take().unwrap_or_else(|| format!("{error:#}"));
                 session.fail(self.request.uri(), &why);
-                // Half a body is worse than none.
+                // An incomplete file must not be taken for a complete one.
                 if let Sink::File(_, path) = &self.sink {
                     let _ = fs::remove_file(path);
                 }
@@ -221,15 +222,15 @@ impl Download {
     }
 }
 
-/// Where bodies go as files.
+/// The directory into which bodies are written as files.
 struct Folder {
     dir: PathBuf,
-    /// Whether each origin has a folder of its own, as it has where there is more than one.
+    /// Whether each origin has a subdirectory, which is so if there is more than one origin.
     by_origin: bool,
 }
 
 impl Folder {
-    /// Refuses URLs that have no file of their own.
+    /// Returns the folder, after checking that each request has a file of its own in it.
     fn new(dir: PathBuf, requests: &[Request]) -> Result<Self, String> {
         let mut origins = requests.iter().map(|request| origin(request.uri()));
         let first = origins.next();
@@ -241,14 +242,14 @@ impl Folder {
             let path = folder.path_of(request)?;
             if let Some(twice) = taken.replace(path) {
                 let (twice, url) = (twice.display(), request.uri());
-                return Err(format!("{url}: {twice} is another URL's file already"));
+                return Err(format!("{url}: {twice} is already the file of another URL"));
             }
         }
         Ok(folder)
     }
 
-    /// The file for what stands at the URL of `request`. Names stay as they are in the URL,
-    /// percent-encoded: none of them can be taken for another directory.
+    /// Returns the file for the body of `request`. Names stay percent-encoded as they are in the
+    /// URL, so none of them can lead into another directory.
     fn path_of(&self, request: &Request) -> Result<PathBuf, String> {
         let mut path = self.dir.clone();
         let url = request.uri();
@@ -271,7 +272,7 @@ impl Folder {
     }
 }
 
-/// `HOST_PORT`, the port also where it is the usual one.
+/// Returns `HOST_PORT`, including the port if it is the scheme's default.
 fn origin(url: &Uri) -> String {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
     let usual = match url.scheme_str() {
@@ -281,15 +282,15 @@ fn origin(url: &Uri) -> String {
     format!("{host}_{}", url.port_u16().unwrap_or(usual))
 }
 
+/// Refuses path segments that name another directory.
 fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
     match matches!(name, "." | "..") {
-        true => Err(format!("{url}: {name:?} is no name for a file")),
+        true => Err(format!("{url}: {name:?} cannot be a file name")),
         false => Ok(name),
     }
 }
 
-// ---- what is printed
-// -----------------------------------------------------------------------------------------------
+// ---- output ----
 
 impl Session {
     fn new(urls: usize, folder: Option<Folder>, show_head: bool) -> Self {
@@ -306,7 +307,7 @@ impl Session {
         self.urls == 1 && self.folder.is_none()
     }
 
-    /// Prints about a response that was read to its end.
+    /// Prints a line about a response that has been read completely.
     fn report(&mut self, response: &Response<'_>, bytes: u64) {
         let info = response.info();
         let line = format!(
@@ -336,7 +337,7 @@ impl Session {
 
     fn sum_up(&self, stats: &Stats, took: Duration) {
         let line = format!(
-            "{} of {} fetched, {} bytes in {:.3} s; {} connections opened, {} requests on one that was there, {} sent again\n",
+            "{} of {} fetched, {} bytes in {:.3} s; {} connections opened, {} requests on reused connections, {} sent again\n",
             self.urls - self.failed,
             self.urls,
             self.bytes,
@@ -348,8 +349,8 @@ impl Session {
         self.say(|out| out.write_all(line.as_bytes()));
     }
 
-    /// Writes to stdout, or to stderr while a body goes to stdout. Whoever has closed it does not
-    /// want to know.
+    /// Writes to stdout, or to stderr if the body goes to stdout. Errors are ignored: if the stream
+    /// is closed, nobody reads the line.
     fn say(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
         let _ = match self.body_is_on_stdout() {
             true => write(&mut io::stderr()),
@@ -362,7 +363,7 @@ fn is_failure(response: &Response<'_>) -> bool {
     response.status().as_u16() >= 400
 }
 
-/// When each step was over, in milliseconds since the start.
+/// Describes when each step was completed, in milliseconds since the start.
 fn steps(timings: &Timings) -> String {
     let steps = [
         ("resolve", timings.resolve),
@@ -379,7 +380,7 @@ fn steps(timings: &Timings) -> String {
     steps.join(", ")
 }
 
-/// The header section as it came.
+/// Prints the header section as it was received.
 fn print_head(out: &mut dyn Write, response: &Response<'_>) -> io::Result<()> {
     write!(
         out,
@@ -395,8 +396,7 @@ fn print_head(out: &mut dyn Write, response: &Response<'_>) -> io::Result<()> {
     out.write_all(b"\r\n\r\n")
 }
 
-// ---- arguments
-// -----------------------------------------------------------------------------------------------------
+// ---- arguments ----
 
 struct Options {
     requests: Vec<Request>,
@@ -405,7 +405,7 @@ struct Options {
     show_head: bool,
 }
 
-/// What the requests have in common.
+/// The properties that all requests have in common.
 #[derive(Default)]
 struct Template {
     method: Option<Method>,
@@ -415,19 +415,19 @@ struct Template {
 }
 
 impl Options {
-    /// `None`: help is wanted. An error names the argument that is wrong.
+    /// Returns `None` if help is requested. An error names the argument that is wrong.
     fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Self>, String> {
         let mut args = Args(args);
         let mut template = Template::default();
         let mut config = Config::default();
         let (mut dir, mut show_head) = (None, false);
         let mut trust = Trust::default();
-        // Each URL with where it was found.
+        // Each URL, and the argument or line that it came from.
         let mut urls: Vec<(String, String)> = Vec::new();
 
-        // A connection may need a second descriptor, for its file: 1024 is the usual limit.
+        // A connection may need a second descriptor, for its file. The usual limit is 1024.
         config.max_connections = 400;
-        // A large download takes as long as it takes; silence still ends it.
+        // A large download may take any time. The idle timeout still ends one that stalls.
         config.timeouts.total = None;
 
         let mut only_urls = false;
@@ -465,9 +465,9 @@ impl Options {
                     let (pattern, addr) = address(&args.text_of(&arg)?)?;
                     config.resolve_to(&pattern, addr);
                 }
-                // Not repeated whole: what follows may be a secret.
+                // The argument is not repeated, because it may contain a secret.
                 _ if arg.starts_with("-H") => {
-                    return Err("-H: its value is an argument of its own".to_owned());
+                    return Err("-H: the value must be a separate argument".to_owned());
                 }
                 _ => return Err(format!("{arg}: no such option")),
             }
@@ -539,14 +539,15 @@ impl<I: Iterator<Item = OsString>> Args<I> {
     }
 }
 
-/// The value may be a secret: an error names the field line by its number and its name.
+/// Parses the value of -H. It may be a secret, so an error identifies the field only by its number
+/// and name.
 fn field(number: usize, text: &str) -> Result<(String, String), String> {
     let Some((name, value)) = text.split_once(':') else {
         return Err(format!("-H number {number}: no colon"));
     };
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Err(format!(
-            "-H number {number}: no header name before the colon"
+            "-H number {number}: no valid header name before the colon"
         ));
     }
     let probe = Request::get("http://localhost/").header(name, value);
@@ -579,7 +580,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("--timeout {text:?}: not a number of seconds above 0"))
 }
 
-/// The address may be an IPv6 one, in brackets or without.
+/// Parses the value of --resolve. An IPv6 address may be in brackets or not.
 fn address(text: &str) -> Result<(String, SocketAddr), String> {
     let wrong = || format!("--resolve {text:?}: not HOST:PORT:ADDR");
     let mut parts = text.splitn(3, ':');
@@ -595,7 +596,7 @@ fn address(text: &str) -> Result<(String, SocketAddr), String> {
     Ok((format!("{host}:{port}"), SocketAddr::new(ip, port)))
 }
 
-/// Whom https servers are believed by, and who we are: files of PEM.
+/// The PEM files that https uses: the root certificates to trust, and the client certificate.
 #[derive(Default)]
 struct Trust {
     roots: Option<OsString>,
@@ -618,7 +619,7 @@ impl Trust {
         };
         let Some(file) = &self.certificate else {
             return match self.key {
-                Some(_) => Err("--key: without --cert".to_owned()),
+                Some(_) => Err("--key: requires --cert".to_owned()),
                 None => Ok(tls),
             };
         };

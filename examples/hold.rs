@@ -1,16 +1,18 @@
-//! What waiting costs: heap bytes of each long poll that a server holds, and of each request that
-//! waits for its delay.
+//! Measures what waiting costs: the heap bytes of each long poll that is held open, and of each
+//! request that waits for its delay.
 //!
 //! ```sh
-//! cargo run --release --example hold                     # 10,000 polls, 1,000,000 delayed requests
+//! # 10,000 polls and 1,000,000 delayed requests
+//! cargo run --release --example hold
 //! cargo run --release --example hold -- --polls 2000 --delayed 0 --own
-//! cargo run --release --example hold -- --polls 2000 --delayed 0 --tls    # https polls, beside what rustls keeps by itself
+//! # https polls, compared with rustls alone
+//! cargo run --release --example hold -- --polls 2000 --delayed 0 --tls
 //! ```
 //!
-//! Every byte that the engine has asked its allocator for is counted, what its slabs hold in
-//! reserve included; deadlines are armed. Requests are clones of one, then one of their own each;
-//! with `--own` only the latter. The exit status is 1 when a bar is passed. The server that holds
-//! the polls is a process of its own.
+//! All bytes that the engine has allocated are counted, including the unused capacity of its slabs.
+//! Deadlines are armed. Everything is measured twice, with clones of one request and with requests
+//! that are built individually; `--own` skips the former. The exit code is 1 if a limit is
+//! exceeded. The server that holds the polls runs in a separate process.
 
 #[path = "support/args.rs"]
 mod args;
@@ -34,24 +36,24 @@ use tls_server::TlsServer;
 const USAGE: &str = "\
 Usage: hold [--polls N] [--delayed N] [--own | --tls]
 
-Prints the heap bytes of each held long poll and of each delayed request.
+Prints the heap bytes of each long poll that is held open and of each delayed request.
 
-  --polls N     long polls held: 0 for none, or at least 1000 (default 10000)
-  --delayed N   requests that wait for their delay: 0 for none, or at least 10000 (default 1000000)
-  --own         only requests of their own, not clones of one
-  --tls         https polls, clones of one request
+  --polls N     number of long polls: 0, or at least 1000 (default 10000)
+  --delayed N   number of delayed requests: 0, or at least 10000 (default 1000000)
+  --own         measure only individual requests, not clones of one request
+  --tls         measure only https polls, which are clones of one request
 ";
 
-/// Fewer share the engine's fixed costs among too few: the figure for each would say more about
-/// those.
+/// With fewer polls or requests, the engine's fixed costs would make up too much of each figure.
 const FEWEST_POLLS: usize = 1_000;
 const FEWEST_DELAYED: usize = 10_000;
 
-/// Bytes each, over the serialised length where a request is its own.
+/// Bytes for each poll or delayed request; individual requests may take their serialized length on
+/// top.
 struct Bar {
-    /// Must not be passed.
+    /// The limit, which must not be exceeded.
     bar: f64,
-    /// What is aimed at.
+    /// The target.
     goal: f64,
 }
 
@@ -59,17 +61,17 @@ const POLL: Bar = Bar {
     bar: 512.0,
     goal: 200.0,
 };
-/// rustls keeps most of it: the goal is no more than this much beside that.
+/// Most of a TLS poll is memory of rustls. The goal is this much in addition to that.
 const TLS_POLL_BAR: f64 = 10.0 * 1024.0;
 const TLS_POLL_GOAL_BESIDE_RUSTLS: f64 = 512.0;
 const DELAYED: Bar = Bar {
     bar: 160.0,
     goal: 96.0,
 };
-/// What a request may cost beyond its serialised length.
+/// What an individual request may take in addition to its serialized length.
 const OWN: f64 = 64.0;
 
-/// Descriptors for other things than connections.
+/// Descriptors that are needed besides those of the connections.
 const SPARE_FILES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,8 @@ fn main() -> ExitCode {
 }
 
 fn number(args: &mut args::Args, option: &str, fewest: usize) -> usize {
-    let what = format!("0 or at least {fewest} (of fewer, each would show the fixed costs)");
+    let what =
+        format!("0 or at least {fewest} (with fewer, fixed costs would distort the figures)");
     args.value(option, &what, |text| {
         let number = text.parse().ok();
         number.filter(|&n: &usize| n == 0 || n >= fewest)
@@ -125,7 +128,7 @@ fn run(polls: usize, delayed: usize, subject: Subject) -> Result<ExitCode, Box<d
     };
     println!(
         "{:38} {:>9} {:>8} {:>8} {:>8} {:>11}",
-        "", "number", "B each", "bar", "goal", "B in all"
+        "", "number", "B each", "limit", "goal", "B total"
     );
     let mut kept = true;
     if subject == Subject::Tls && polls > 0 {
@@ -137,29 +140,29 @@ fn run(polls: usize, delayed: usize, subject: Subject) -> Result<ExitCode, Box<d
     for kind in kinds.iter().filter(|_| delayed > 0) {
         kept &= delay(delayed, *kind)?;
     }
-    println!("bar: must not be passed; goal: what is aimed at (both in B each)");
+    println!("limit: must not be exceeded; goal: the target (both in bytes each)");
     Ok(match kept {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-/// Starts this program anew with as many descriptors as may be had, where the present limit is too
-/// low: the server, which inherits the limit, needs one for each poll as well as the engine.
-/// `Some`: that one has run.
+/// If the limit of open files is too low, runs this program once more with the highest limit that
+/// is allowed, and returns its exit code. The limit also has to suffice for the server, which
+/// inherits it and needs as many descriptors as the engine.
 fn with_files_for(polls: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
     const RAISED: &str = "HOLD_HAS_RAISED_ITS_LIMIT";
     let wanted = polls.saturating_add(SPARE_FILES);
     let limit = Command::new("sh").args(["-c", "ulimit -n"]).output()?;
     let limit = String::from_utf8(limit.stdout)?.trim().to_owned();
-    // "unlimited" is no number, and enough.
+    // "unlimited" does not parse, and is enough.
     if limit.parse().map_or(true, |limit: usize| limit >= wanted) {
         return Ok(None);
     }
     if std::env::var_os(RAISED).is_some() {
-        let advice = "raise the hard limit (ulimit -Hn), or ask for fewer --polls";
+        let advice = "raise the hard limit (ulimit -Hn), or use fewer --polls";
         return Err(format!(
-            "{polls} polls need {wanted} file descriptors, and {limit} is the limit: {advice}"
+            "{polls} polls need {wanted} file descriptors, but the limit is {limit}: {advice}"
         )
         .into());
     }
@@ -175,6 +178,7 @@ fn with_files_for(polls: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
     }))
 }
 
+/// Reads the response and ends the chain.
 fn nothing(_: &mut (), reply: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
     if let Err(error) = reply {
         eprintln!("{error:#}");
@@ -182,7 +186,7 @@ fn nothing(_: &mut (), reply: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
     Next::done()
 }
 
-/// The request of one bot among many.
+/// Returns the request of one bot among many.
 fn request(addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
     request_by("http", addr, bot)
 }
@@ -195,8 +199,8 @@ fn request_by(scheme: &str, addr: SocketAddr, bot: usize) -> Result<Request, htt
         .build()
 }
 
-/// An engine without fields of its own, so that what it sends is what the request holds, and the
-/// empty line.
+/// Creates an engine that adds no fields, so it sends exactly the serialized request and the empty
+/// line.
 fn engine(connections: usize) -> Result<Engine, httpstream::Error> {
     engine_by(connections, Tls::default())
 }
@@ -211,7 +215,7 @@ fn engine_by(connections: usize, tls: Tls) -> Result<Engine, httpstream::Error> 
 }
 
 fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
-    /// As many connections at once as the server's backlog is sure to take.
+    /// Connections opened at once. A server's backlog is certain to have room for as many.
     const AT_ONCE: usize = 256;
     let server = Server::start()?;
     let start = counting::live_bytes();
@@ -228,22 +232,22 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
         }
         engine.turn(&mut (), Some(Duration::from_millis(1)))?;
     }
-    // With the empty line behind each.
+    // Each request is followed by an empty line.
     let (serialised, patience) = (serialised(server.addr), Instant::now());
     while engine.stats().bytes_out < (polls * (serialised + 2)) as u64 {
         engine.turn(&mut (), Some(Duration::from_millis(100)))?;
         if patience.elapsed() > Duration::from_secs(60) {
-            return Err(format!("not all polls can be sent: {:?}", engine.stats()).into());
+            return Err(format!("not all polls could be sent: {:?}", engine.stats()).into());
         }
     }
     let held = counting::live_bytes();
     let stats = engine.stats();
     if stats.in_flight != polls || stats.failed + stats.answered > 0 {
-        return Err(format!("not all polls are held: {stats:?}").into());
+        return Err(format!("not all polls are held open: {stats:?}").into());
     }
     let what = match kind {
         Requests::Clones => "held polls, clones of one request".to_owned(),
-        Requests::Own => format!("held polls, {serialised} B requests of their own"),
+        Requests::Own => format!("held polls, individual {serialised} B requests"),
     };
     Ok(report(
         &what,
@@ -256,23 +260,24 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     ))
 }
 
-/// As [`hold`], over https; and what rustls keeps for as good a connection that nobody holds a poll
-/// on.
+/// Like [`hold`], but over https. Also measures what rustls alone keeps for such a connection.
 fn hold_tls(polls: usize) -> Result<bool, Box<dyn Error>> {
-    /// Each costs the processor a handshake, and all are alike.
+    /// Connections of rustls alone. A few are enough, because all take the same memory, and each
+    /// costs a handshake.
     const BARE: usize = 100;
-    /// Handshakes at once: their deadline passes while a crowd waits for the processor.
+    /// Concurrent handshakes. With many more, some would wait for the processor until their
+    /// deadline.
     const AT_ONCE: usize = 64;
     let server = TlsServer::start()?;
     let config = tls_server::client_config(&server)?;
-    // The first makes what all share.
+    // The first connection allocates what all of them share.
     let first = tls_server::bare_connections(&server, &config, 1)?;
     let before = counting::live_bytes();
     let bare = tls_server::bare_connections(&server, &config, BARE)?;
     let own = (counting::live_bytes() - before) as f64 / BARE as f64;
     println!(
         "{:38} {BARE:>9} {own:>8.1}",
-        "rustls by itself, after a handshake"
+        "rustls alone, after a handshake"
     );
     drop((first, bare));
 
@@ -291,16 +296,21 @@ fn hold_tls(polls: usize) -> Result<bool, Box<dyn Error>> {
         }
         engine.turn(&mut (), Some(Duration::from_millis(100)))?;
         if patience.elapsed() > Duration::from_secs(180) {
-            return Err(format!("not all polls can be sent: {:?}", engine.stats()).into());
+            return Err(format!("not all polls could be sent: {:?}", engine.stats()).into());
         }
     }
     let held = counting::live_bytes();
     let stats = engine.stats();
     if stats.in_flight != polls || stats.failed + stats.answered > 0 {
-        return Err(format!("not all polls are held: {stats:?}").into());
+        return Err(format!("not all polls are held open: {stats:?}").into());
     }
     let each = (held - made) as f64 / polls as f64;
-    println!("{:38} {:>9} {:>8.1}", "beside rustls", "", each - own);
+    println!(
+        "{:38} {:>9} {:>8.1}",
+        "in addition to rustls",
+        "",
+        each - own
+    );
     let bar = Bar {
         bar: TLS_POLL_BAR,
         goal: own + TLS_POLL_GOAL_BESIDE_RUSTLS,
@@ -319,7 +329,7 @@ fn hold_tls(polls: usize) -> Result<bool, Box<dyn Error>> {
 }
 
 fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
-    // Never contacted.
+    // No connection is made to this address.
     let addr = SocketAddr::from(([127, 0, 0, 1], 9));
     let start = counting::live_bytes();
     let mut engine = engine(1)?;
@@ -338,17 +348,17 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
                 .read_by(nothing),
         );
     }
-    // So many are more than one turn sees to.
+    // One turn does not start so many.
     while engine.turn(&mut (), Some(Duration::ZERO))?.more {}
     let held = counting::live_bytes();
     let stats = engine.stats();
     if stats.delayed != delayed {
-        return Err(format!("not all requests wait for their delay: {stats:?}").into());
+        return Err(format!("not all requests are delayed: {stats:?}").into());
     }
     let serialised = serialised(addr);
     let what = match kind {
         Requests::Clones => "delayed, clones of one request".to_owned(),
-        Requests::Own => format!("delayed, {serialised} B requests of their own"),
+        Requests::Own => format!("delayed, individual {serialised} B requests"),
     };
     Ok(report(
         &what,
@@ -361,7 +371,7 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     ))
 }
 
-/// The length of a [`request`] as it is kept: without the empty line behind its head.
+/// Returns the length of a [`request`] as it is stored, without the empty line after its head.
 fn serialised(addr: SocketAddr) -> usize {
     format!(
         "GET /hold?bot={:07} HTTP/1.1\r\nHost: {addr}\r\nAccept: application/json\r\nCookie: session={:032x}\r\n",
@@ -370,7 +380,7 @@ fn serialised(addr: SocketAddr) -> usize {
     .len()
 }
 
-/// Prints a line of the table; whether the bar is kept.
+/// Prints a row of the table. Returns whether the limit is met.
 fn report(
     what: &str,
     number: usize,
@@ -388,8 +398,8 @@ fn report(
     let (bar, goal) = (of.bar + more, of.goal + more);
     let verdict = match each {
         each if each <= goal => "goal reached",
-        each if each <= bar => "within the bar",
-        _ => "OVER THE BAR",
+        each if each <= bar => "within the limit",
+        _ => "OVER THE LIMIT",
     };
     let all = fixed + grown;
     println!("{what:38} {number:>9} {each:>8.1} {bar:>8.0} {goal:>8.0} {all:>11}  {verdict}");

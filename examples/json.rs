@@ -1,4 +1,5 @@
-//! JSON in a request and in its response, with `serde_json`: the crate has no JSON of its own.
+//! Sends JSON and parses the JSON of the response, with `serde_json`. httpstream itself has no JSON
+//! support.
 
 use httpstream::{Engine, Error, Request, http::StatusCode};
 use serde_json::{Value, json};
@@ -20,10 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Sends `request` and reads its response as JSON.
+/// Sends `request`, and returns the body of its response, parsed as JSON.
 fn send(request: Request) -> Result<Value, Box<dyn std::error::Error>> {
     let response = Engine::new()?.fetch_blocking(request)?;
-    // A response of any status is `Ok`: the request was answered.
+    // A response is `Ok` whatever its status; an `Err` means that no complete response arrived.
     if response.status() != StatusCode::OK {
         return Err(Error::policy(format!("status {}", response.status())).into());
     }

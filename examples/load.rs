@@ -1,4 +1,4 @@
-//! Sends one request over and over, on as many connections as asked, and says what it cost.
+//! Sends the same request many times, over a given number of connections, and prints what it cost.
 //!
 //! ```sh
 //! cargo run --release --example load -- --requests 100000 --connections 50
@@ -8,8 +8,8 @@
 //! cargo run --release --example load -- --url http://localhost/ --unix /run/server.sock
 //! ```
 //!
-//! Without `--url` it starts a server of its own, in another process, with the paths /small,
-//! /fields, /chunked, /large (64 KiB), /huge (1 MiB) and /close.
+//! Without `--url` it starts its own server in a separate process, with the paths /small, /fields,
+//! /chunked, /large (64 KiB), /huge (1 MiB) and /close.
 
 #[path = "support/args.rs"]
 mod args;
@@ -32,19 +32,22 @@ use server::Server;
 use tls_server::TlsServer;
 
 const USAGE: &str = "\
-Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL] [--unix SOCKET | --options] [--stream]
+Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL]
+            [--unix SOCKET | --options] [--stream]
 
-Sends one request over and over, and prints what it cost.
+Sends the same request many times, and prints what it cost.
 
-  --requests N      requests in all (default 10000)
-  --connections N   connections at once (default 1)
-  --pipeline DEPTH  requests unanswered at once on each (default 1)
-  --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /huge, /close
-  --tls             over https
-  --url URL         send to another server
-  --unix SOCKET     through this unix socket
-  --stream          take bodies piece by piece
-  --options         with what can be set on a TCP socket set, and from 127.0.0.2
+  --requests N      total number of requests (default 10000)
+  --connections N   concurrent connections (default 1)
+  --pipeline DEPTH  requests in flight on each connection (default 1)
+  --path PATH       path on the program's own server: /small (default), /fields, /chunked, /large,
+                    /huge or /close
+  --tls             use https
+  --url URL         use another server
+  --unix SOCKET     connect through this unix socket
+  --stream          stream the bodies instead of collecting them
+  --options         set socket options (keepalive, no delay, buffer sizes), and connect from
+                    127.0.0.2
 ";
 const PATHS: [&str; 6] = ["/small", "/fields", "/chunked", "/large", "/huge", "/close"];
 
@@ -55,7 +58,7 @@ struct Load {
     body_bytes: u64,
 }
 
-/// Takes bodies piece by piece, as they come.
+/// Streams bodies instead of collecting them.
 struct Streaming;
 
 impl Readback<Load> for Streaming {
@@ -78,7 +81,7 @@ impl Readback<Load> for Streaming {
     }
 }
 
-/// What is to become of bodies.
+/// How bodies are read.
 #[derive(Clone, Copy)]
 enum Bodies {
     Collected,
@@ -107,20 +110,20 @@ impl Load {
     }
 }
 
-/// What the request is sent to.
+/// The server: a path on the program's own server, or a request to another one.
 enum Target {
     Own(String),
     Other(Request),
 }
 
-/// How its own server is spoken to.
+/// The scheme for requests to the program's own server.
 #[derive(Clone, Copy)]
 enum Scheme {
     Http,
     Https,
 }
 
-/// A server in a process of its own, which lives as long as this.
+/// A server in a separate process, which ends when this is dropped.
 enum Running {
     Plain { _server: Server },
     Tls { _server: TlsServer },
@@ -172,7 +175,7 @@ fn request(url: &str) -> Result<Request, httpstream::Error> {
     Request::get(url).header("Accept", "*/*").build()
 }
 
-/// What can be set on a socket on every system.
+/// Returns a route with a source address and all socket options that every system has.
 fn with_options() -> Route {
     let mut keepalive = Keepalive::after(Duration::from_secs(60));
     keepalive.interval = Some(Duration::from_secs(10));
@@ -230,8 +233,8 @@ fn run(
     }
 
     let begin = Instant::now();
-    // Buffers that are kept are made by the first requests; what the second half asks for is asked
-    // for each time.
+    // The first requests allocate buffers that are then kept. What the second half allocates, every
+    // request allocates.
     while load.answered + load.failed < requests / 2 {
         engine.turn(&mut load, None)?;
     }
@@ -247,15 +250,15 @@ fn run(
     println!("body bytes   {}", load.body_bytes);
     println!("pipelined    {}", stats.pipelined);
     println!(
-        "turns        {:.3} a request",
+        "turns        {:.3} per request",
         per(stats.turns, load.answered)
     );
     println!(
-        "allocations  {:.3} a request, in the second half",
+        "allocations  {:.3} per request, in the second half",
         per(allocations, load.answered - halfway)
     );
     println!(
-        "time         {:.2} us a request",
+        "time         {:.2} us per request",
         elapsed.as_secs_f64() * 1e6 / load.answered.max(1) as f64
     );
     match load.failed {

@@ -1,16 +1,16 @@
-//! What a herd of names costs: thousands of look-ups at once, through hickory on the engine's own
-//! loop, with 256 file descriptors.
+//! Measures thousands of concurrent DNS lookups, by hickory on the engine's own loop, with at most
+//! 256 file descriptors.
 //!
 //! ```sh
 //! cargo run --release --example lookups                  # 10,000 names, five times
 //! cargo run --release --example lookups -- --names 2000 --runs 1 --window 256
 //! ```
 //!
-//! Each name is asked for in both families, of a name server in a thread of this program. Every
-//! other name exists, and has an address where nobody listens: its request fails to connect, that
-//! of the others for want of a name. So each look-up ends, and nothing else is measured. Turns are
-//! measured in the time that this thread computed, which other programs on the machine do not
-//! change.
+//! Each name is looked up in both address families, at a name server on a thread of this program.
+//! Every other name exists, and has an address at which nothing listens, so its request fails to
+//! connect. The requests for the other names fail because the name does not exist. Thus every
+//! request ends with its lookup, and nothing else is measured. The duration of a turn is this
+//! thread's processor time, which other programs hardly affect.
 
 #[path = "support/args.rs"]
 mod args;
@@ -29,19 +29,19 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const USAGE: &str = "\
 Usage: lookups [--names N] [--runs N] [--window N]
 
-Looks up N names at once, and prints how long it took, the longest turn of the loop and the file descriptors in use.
-The exit status is 1 when a look-up ends other than it should, when something is left over, or when the median of the
-longest turns is over 25 ms.
+Looks up N names at once, and prints how long this took, the longest turn of the loop, and the
+number of file descriptors in use. The exit code is 1 if a lookup has an unexpected result, if a
+descriptor or connection is left open, or if the median of the longest turns is over 25 ms.
 
   --names N     names looked up at once (default 10000)
-  --runs N      how often (default 5)
-  --window N    questions under way at once (default: the engine's own)
+  --runs N      number of runs (default 5)
+  --window N    concurrent DNS queries (default: the engine's)
 ";
 
-/// No turn may take longer.
+/// The limit for the median, over the runs, of the longest turn.
 const LONGEST_TURN: Duration = Duration::from_millis(25);
 
-/// What this process may open.
+/// The limit of open files that this process sets for itself.
 const FILES: u64 = 256;
 
 fn main() -> ExitCode {
@@ -77,7 +77,10 @@ fn run(names: usize, runs: usize, window: usize) -> Result<ExitCode, Box<dyn Err
         let seen = look_up(names, window, server)?;
         let left = open_files()?;
         if left != files {
-            return Err(format!("{left} files are open afterwards, {files} were before").into());
+            return Err(format!(
+                "{left} files are open after a run, but {files} were open before it"
+            )
+            .into());
         }
         println!(
             "{names:>8} {window:>8} {:>10.0} {:>10.0} {:>9.2} ms {:>8} {:>8}",
@@ -92,7 +95,7 @@ fn run(names: usize, runs: usize, window: usize) -> Result<ExitCode, Box<dyn Err
     longest.sort();
     let median = longest[longest.len() / 2];
     println!(
-        "median of the longest turns: {:.2} ms, bar {:.0} ms",
+        "median of the longest turns: {:.2} ms, limit {:.0} ms",
         median.as_secs_f64() * 1e3,
         LONGEST_TURN.as_secs_f64() * 1e3
     );
@@ -102,6 +105,7 @@ fn run(names: usize, runs: usize, window: usize) -> Result<ExitCode, Box<dyn Err
     })
 }
 
+/// The measurements of one run.
 struct Seen {
     took: Duration,
     longest_turn: Duration,
@@ -109,7 +113,7 @@ struct Seen {
     most_files: usize,
 }
 
-/// How the look-ups ended.
+/// How the lookups ended.
 #[derive(Default)]
 struct Ends {
     found: usize,
@@ -126,13 +130,12 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
     }));
     config.hosts_file = None;
     config.max_lookups = window;
-    // So many links wait for their names at once; a socket they have only afterwards.
+    // So many links wait for their names at once. A link has no socket before its name is resolved.
     config.max_connections = names;
-    // A herd takes its time where the machine is slow or busy; none of it counts as lost before
-    // this.
+    // On a slow or busy computer so many lookups take a while, and none of them should time out.
     config.timeouts.resolve = Some(Duration::from_secs(120));
     let mut engine = Engine::<Ends>::with_config(config)?;
-    // Nobody listens there as long as this is kept, bound and not listening.
+    // A port on which nothing listens, so connections to it are refused.
     let closed = closed_port()?;
     for n in 0..names {
         let request = Request::get(&format!("http://name{n}.test:{closed}/")).build()?;
@@ -141,7 +144,7 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
                 Err(error) if error.kind() == ErrorKind::Connect => ends.found += 1,
                 Err(error) if error.lookup() == Some(&LookupError::NotFound) => ends.unknown += 1,
                 Err(error) => ends.other = Some(format!("{error:#}")),
-                Ok(_) => ends.other = Some("an answer, from nobody".to_owned()),
+                Ok(_) => ends.other = Some("a response from a closed port".to_owned()),
             }
             Next::done()
         });
@@ -169,22 +172,24 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
     }
     if (ends.found, ends.unknown) != (names.div_ceil(2), names / 2) {
         let (found, unknown) = (ends.found, ends.unknown);
-        return Err(format!("{found} names were found, {unknown} unknown").into());
+        return Err(
+            format!("wrong results: {found} names were found, and {unknown} were not").into(),
+        );
     }
     if engine.stats().links_open > 0 {
-        return Err("links are left open".into());
+        return Err("connections were left open".into());
     }
     Ok(seen)
 }
 
-/// A port of 127.0.0.1 that refuses connections.
+/// Returns a port of 127.0.0.1 that refuses connections.
 fn closed_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port())
 }
 
-/// The time that this thread has computed.
+/// Returns the processor time of this thread.
 fn computed() -> Result<Duration, Box<dyn Error>> {
     let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos = stat.split_whitespace().next().unwrap_or_default().parse()?;
@@ -195,11 +200,10 @@ fn open_files() -> std::io::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count())
 }
 
-// ---- the name server
-// -----------------------------------------------------------------------------------------------
+// ---- the name server ----
 
-/// Answers for `name<N>.test`: where N is even, with 127.0.0.1 or with no address of IPv6, else
-/// that there is no such name.
+/// Starts a name server for `name<N>.test`. If N is even, the name has the address 127.0.0.1 and no
+/// IPv6 address. If N is odd, the name does not exist.
 fn serve() -> std::io::Result<SocketAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let addr = socket.local_addr()?;
@@ -207,7 +211,7 @@ fn serve() -> std::io::Result<SocketAddr> {
         let mut query = [0; 512];
         while let Ok((n, peer)) = socket.recv_from(&mut query) {
             if let Some(response) = answer(&query[..n]) {
-                // Who asks and is gone by now does not want it.
+                // An error means that the client is gone and no longer needs the response.
                 let _ = socket.send_to(&response, peer);
             }
         }
@@ -215,7 +219,7 @@ fn serve() -> std::io::Result<SocketAddr> {
     Ok(addr)
 }
 
-/// The response to a query with one question (RFC 1035 §4).
+/// Returns the response to a query with one question (RFC 1035 §4).
 fn answer(query: &[u8]) -> Option<Vec<u8>> {
     const A: [u8; 2] = [0, 1];
     let label = query.get(13..13 + usize::from(*query.get(12)?))?;
@@ -224,17 +228,17 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let question = query.get(12..name + 4)?;
     let has_address = is_even && question.ends_with(&[A, [0, 1]].concat());
     let mut response = query[..2].to_vec();
-    // A response, authoritative, recursion asked for and available; NXDOMAIN or not.
+    // Flags: a response, authoritative, recursion desired and available; NOERROR or NXDOMAIN.
     response.extend_from_slice(&[0x85, if is_even { 0x80 } else { 0x83 }]);
     let (answers, authorities) = (u8::from(has_address), u8::from(!has_address));
     response.extend_from_slice(&[0, 1, 0, answers, 0, authorities, 0, 0]);
     response.extend_from_slice(question);
     if has_address {
-        // The question's name, A, IN, 60 s, four bytes.
+        // The question's name (a pointer to it), A, IN, a TTL of 60 s, four bytes of address.
         response.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
     } else {
-        // `test`, SOA, IN, 60 s: names `.` and five numbers, the last of which is how long to keep
-        // this.
+        // `test`, SOA, IN, a TTL of 60 s. The data are two names, both `.`, and five numbers, of
+        // which the last tells for how many seconds to cache the negative response (RFC 2308 §4).
         response.extend_from_slice(b"\x04test\0\0\x06\0\x01\0\0\0\x3c\0\x16\0\0");
         for number in [1_u32, 60, 60, 60, 60] {
             response.extend_from_slice(&number.to_be_bytes());

@@ -1,4 +1,5 @@
-//! Fetches many URLs, eight at a time: submit them all, and let the engine hold the rest back.
+//! Fetches fifty URLs, eight at a time. All requests are submitted at once; those for which there
+//! is no connection yet wait in the engine's queue.
 
 use httpstream::{Config, Engine, Error, Next, Request};
 
@@ -17,7 +18,7 @@ fn main() -> Result<(), Error> {
     let server = server.expect("a port on loopback");
 
     let mut config = Config::default();
-    config.max_connections = 8; // one request at a time on each
+    config.max_connections = 8; // each carries one request at a time
     let mut engine = Engine::with_config(config)?;
     for page in 0..50 {
         let url = format!("{server}/page/{page}");
@@ -30,7 +31,7 @@ fn main() -> Result<(), Error> {
                         all.bytes += page.body().len();
                     }
                     Ok(page) => all.failures.push(format!("{url}: {}", page.status())),
-                    Err(error) => all.failures.push(format!("{error:#}")), // names the origin
+                    Err(error) => all.failures.push(format!("{error:#}")), // includes the origin
                 }
                 Next::done()
             },

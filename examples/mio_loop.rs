@@ -1,4 +1,5 @@
-//! A client inside a mio program: one poll, with a server's sockets and the engine's on it.
+//! A client inside a mio program. One poll watches the sockets of the program's own server and
+//! those of the engine.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -11,9 +12,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 const WAKE: Token = Token(0);
 const LISTENER: Token = Token(1);
-/// Tokens of the server's connections, from this one on.
+/// The first token for connections to the server.
 const CLIENTS: usize = 2;
-/// Tokens that the engine may use.
+/// The tokens that the engine may use.
 const ENGINE: Range<usize> = 1 << 16..1 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,9 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut clients = Vec::new();
 
-    // A poll has one waker, which is the program's: the engine borrows it.
+    // mio allows one waker per poll. It belongs to the program; the engine wakes the poll through
+    // this closure.
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-    let wake = move || waker.wake().expect("the poll is open");
+    let wake = move || waker.wake().expect("the poll can be woken");
     let mut engine =
         Engine::<u32, Shared>::on_registry(poll.registry(), ENGINE, wake, Config::default())?;
     let request = Request::get(format!("http://{}/", listener.local_addr()?)).build()?;
@@ -47,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while engine.pending() > 0 {
         // 1. Wait no longer than the engine's next deadline.
         poll.poll(&mut events, engine.next_timeout())?;
-        // 2. Each event is either the engine's or the program's.
+        // 2. Pass each event to the engine, which returns whether the event was its own.
         for event in &events {
             match event.token() {
                 _ if engine.on_event(event) => {}
@@ -58,14 +60,15 @@ fn main() -> Result<(), Box<dyn Error>> {
                 _ => {} // the waker
             }
         }
-        // 3. A turn after every poll, even if there was no event: a deadline may have passed.
+        // 3. Make a turn after every poll, even without an event: a deadline may have passed.
         engine.turn(&mut replies)?;
     }
     Ok(())
 }
 
+/// Accepts and registers all waiting connections.
 fn accept(listener: &TcpListener, poll: &Poll, clients: &mut Vec<TcpStream>) -> io::Result<()> {
-    // mio reports edges: accept until nothing is left.
+    // mio is edge-triggered: accept until `accept` would block.
     while let Some((mut stream, _)) = unless_it_would_block(listener.accept())? {
         let token = Token(CLIENTS + clients.len());
         poll.registry()
@@ -75,7 +78,7 @@ fn accept(listener: &TcpListener, poll: &Poll, clients: &mut Vec<TcpStream>) -> 
     Ok(())
 }
 
-/// Takes whatever arrives for a request. A real server parses it.
+/// Answers whatever is read as if it were one complete request. A real server would parse it.
 fn answer(stream: &mut TcpStream) -> io::Result<()> {
     let mut buf = [0; 4096];
     while unless_it_would_block(stream.read(&mut buf))?.is_some_and(|n| n > 0) {
@@ -84,6 +87,7 @@ fn answer(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Turns a `WouldBlock` error into `None`.
 fn unless_it_would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),

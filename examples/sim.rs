@@ -1,13 +1,13 @@
-//! A bot's week in well under a second: it logs in, polls for ever and beats once a minute, on a
-//! network of memory and chance.
+//! A week of a bot in well under a second. The bot logs in, polls without end and sends a heartbeat
+//! once a minute, on a simulated network that fails at random.
 //!
 //! ```text
 //! cargo run --release --features sim --example sim [SEED]
 //! ```
 //!
-//! The bot below is the one that would run on `Engine::new()`; nothing in it knows that its network
-//! is simulated. Run it twice with one seed, and it does the same twice, to the byte: what went
-//! wrong once can be looked at as often as need be.
+//! The same bot would run on an `Engine::new()`; none of its code depends on the simulation. Two
+//! runs with the same seed are identical to the byte, so a failure can be reproduced as often as
+//! needed.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -22,7 +22,8 @@ mod args;
 const USAGE: &str = "\
 Usage: sim [SEED]
 
-Runs a bot for a week of simulated time. SEED, a whole number (default 2013), decides all that is left to chance.
+Runs a bot for a week of simulated time. SEED, a whole number (default 2013), determines all
+random events.
 ";
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -34,7 +35,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 struct Bot {
     heart: Option<ChainId>,
     today: Day,
-    /// All that went wrong, by its kind.
+    /// How often each kind of failure occurred.
     failures: BTreeMap<String, u32>,
 }
 
@@ -80,7 +81,7 @@ impl Bot {
                 Next::again()
             }
             Ok(response) if response.status() == 401 => {
-                // The session is over, and so is its heart.
+                // The session is over: stop its heartbeat, and log in again.
                 if let Some(heart) = self.heart.take() {
                     cx.cancel(heart);
                 }
@@ -104,7 +105,7 @@ impl Bot {
         }
     }
 
-    /// Counts a failure; the same request follows after `pause`.
+    /// Counts a failure, and sends the same request again after `pause`.
     fn retry(&mut self, reply: Reply<'_>, pause: Duration) -> Next<Self> {
         let why = match reply {
             Ok(response) => format!("status {}", response.status()),
@@ -116,10 +117,10 @@ impl Bot {
     }
 }
 
-// ---- its world ----
+// ---- the server and the network ----
 
-/// A chat server: sessions last half a day, news come when they come, and a poll without news is
-/// answered after 50 s.
+/// Adds a chat server. Its sessions last half a day, three polls in ten bring news within half a
+/// minute, and the others are answered without news after 50 s.
 fn serve(network: &Network, seed: u64) {
     let mut random = Random::new(seed);
     let mut session = 0;
@@ -143,7 +144,7 @@ fn serve(network: &Network, seed: u64) {
     network
         .serve(([10, 0, 0, 1], 443).into(), server)
         .idle_timeout(Duration::from_secs(15));
-    // What a real network does once a month.
+    // Faults that a real network may show once a month, per thousand cases.
     network.set_faults(
         Faults::none()
             .with(Fault::ResetBefore, 4)
@@ -164,7 +165,7 @@ fn main() -> ExitCode {
         None => 2013,
     };
     if let Some(more) = args.next() {
-        args.wrong(&format!("{more:?}: one SEED is enough"));
+        args.wrong(&format!("{more:?}: only one SEED is accepted"));
     }
     match run(seed) {
         Ok(()) => ExitCode::SUCCESS,
@@ -198,17 +199,17 @@ fn run(seed: u64) -> Result<(), Error> {
         assert_eq!(
             engine.pending(),
             2,
-            "a poll and a heartbeat, whatever happened"
+            "the poll and the heartbeat continue after every failure"
         );
-        // There is no TLS here, and no certificate; but where the password went is known.
+        // The simulation has no TLS, but its ledger shows that everything was sent as https.
         let ledger = network.ledger();
         assert!(ledger.requests().all(|request| request.https));
-        // A week of requests need not be remembered.
+        // Cleared every day, so the ledger does not hold the requests of the whole week.
         network.clear_ledger();
     }
     let stats = engine.stats();
     println!(
-        "the week took {:.1} s: {} requests on {} connections; what failed, and was tried again:",
+        "the week took {:.1} s: {} requests on {} connections; failures, each followed by another attempt:",
         started.elapsed().as_secs_f64(),
         stats.answered + stats.failed,
         stats.opened

@@ -1,4 +1,5 @@
-//! Tasks: conversations written with `await`, run by the engine itself. No async runtime.
+//! Tasks: conversations written with `async` and `await`. The engine polls them itself, so no async
+//! runtime is needed.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use httpstream::{Engine, Error, Local, Request};
 #[path = "support/demo.rs"]
 mod demo;
 
-/// Logs in, then polls three times. Any number of these runs on one thread.
+/// Logs in, then polls three times. One thread can run any number of these tasks.
 async fn converse(http: Local<()>, server: String, user: u32) -> Result<(), Error> {
     let login = Request::post(format!("{server}/login")).form([("user", user.to_string())]);
     let token = http.fetch(login.build()?).await?;

@@ -1,7 +1,8 @@
-//! A poller, and its test in virtual time: an hour with a server that fails now and then takes
-//! milliseconds, and the same seed gives the same hour again.
+//! A poller, and its test in virtual time. An hour with a server that fails now and then is
+//! simulated in milliseconds, and the same seed always produces the same hour.
 //!
-//! In a crate of your own the test stands in `#[test]`, with feature `sim` in the dev-dependencies.
+//! In your own crate, make the test a `#[test]` function, and enable feature `sim` for httpstream
+//! in `[dev-dependencies]`.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ impl Poller {
     }
 }
 
-/// Answers a poll after 20 s, but for ten minutes in which it is down.
+/// Adds a server that answers each poll after 20 s, except during the ten minutes in which it is
+/// down and answers 503 at once.
 fn serve(network: &Network) {
     network.host("chat.test", [[10, 0, 0, 1]]);
     let down = Duration::from_secs(600)..Duration::from_secs(1200);
@@ -40,7 +42,8 @@ fn serve(network: &Network) {
             Answer::ok("news").after(Duration::from_secs(20))
         }
     });
-    // Of a thousand connections or responses.
+    // Of 1000 connections 20 are refused; of 1000 requests 20 have their connection reset before
+    // the response.
     network.set_faults(
         Faults::none()
             .with(Fault::Refused, 20)
@@ -57,15 +60,22 @@ fn main() -> Result<(), Error> {
     engine.submit(poll.build()?, Poller::on_poll);
 
     engine.advance(&mut poller, Duration::from_secs(3600))?;
-    println!("{} polls answered, {} failed", poller.news, poller.failures);
-    assert_eq!(engine.pending(), 1, "it goes on, whatever happened");
+    println!(
+        "{} polls brought news, {} failed",
+        poller.news, poller.failures
+    );
+    assert_eq!(
+        engine.pending(),
+        1,
+        "the poller continues after every failure"
+    );
     assert!(
         (100..=150).contains(&poller.news),
-        "20 s each, for 50 minutes"
+        "each poll takes 20 s, and the server is up for 50 minutes"
     );
     assert!(
         (12..=40).contains(&poller.failures),
-        "at most every 64 s while the server is down"
+        "while the server is down, attempts are up to 64 s apart"
     );
     Ok(())
 }

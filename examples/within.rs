@@ -1,4 +1,5 @@
-//! Several accounts in one engine: `within` runs a method of one account as a readback of them all.
+//! Several accounts in one engine. The engine's state is the map of all accounts; `within` turns a
+//! method of one account into a readback for that engine.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +14,12 @@ struct Account {
 }
 
 impl Account {
-    /// Knows nothing of the other accounts.
+    /// Has access to its own account only.
     fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
             Ok(news) if news.status().is_success() && self.polls < 2 => {
                 self.polls += 1;
-                println!("{}: {}", self.name, news.text().unwrap_or("not text"));
+                println!("{}: {}", self.name, news.text().unwrap_or("(not text)"));
                 Next::again()
             }
             _ => Next::done(),
@@ -38,7 +39,7 @@ fn main() -> Result<(), Error> {
         let (name, polls) = (name.to_owned(), 0);
         accounts.insert(id, Account { name, polls });
         let poll = Request::get(format!("{server}/{id}")).build()?;
-        // Where the account is gone by then, the chain ends.
+        // If the account has been removed by the time the response arrives, the chain ends.
         let readback = within(
             move |accounts: &mut Accounts| accounts.get_mut(&id),
             Account::on_poll,

@@ -113,7 +113,10 @@ impl Request {
     /// ```
     /// use httpstream::Request;
     ///
-    /// let first = Request::put("http://example.com/job").header("X-Token", "a").body("run").build()?;
+    /// let first = Request::put("http://example.com/job")
+    ///     .header("X-Token", "a")
+    ///     .body("run")
+    ///     .build()?;
     /// let again = first.edit().without("X-Token").header("X-Token", "b").build()?;
     /// assert_eq!(again.header("X-Token"), Some(&b"b"[..]));
     /// assert_eq!((again.uri(), again.body()), (first.uri(), first.body()));
@@ -156,7 +159,9 @@ impl Request {
 /// As [`RequestBuilder::build`].
 ///
 /// ```
-/// let ours = httpstream::Request::try_from(http::Request::put("http://example.com/a").body("text")?)?;
+/// let ours = httpstream::Request::try_from(
+///     http::Request::put("http://example.com/a").body("text")?,
+/// )?;
 /// assert_eq!(ours.method(), http::Method::PUT);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -188,7 +193,10 @@ impl<B: Into<Vec<u8>>> TryFrom<http::Request<B>> for Request {
 /// assert_eq!(request.target(), "/send?room=tea%20%26%20cake");
 /// assert_eq!(request.body(), Some(&b"text=hello%2C+world"[..]));
 ///
-/// let error = Request::get("http://example.com/").header("X-A", "two\nlines").build().unwrap_err();
+/// let error = Request::get("http://example.com/")
+///     .header("X-A", "two\nlines")
+///     .build()
+///     .unwrap_err();
 /// assert_eq!(error.to_string(), r#"request cannot be sent: header value of "X-A": LF at byte 3"#);
 /// # Ok::<(), httpstream::Error>(())
 /// ```
@@ -300,7 +308,9 @@ impl RequestBuilder {
     /// adds `Content-Type` unless there is one. Replaces an earlier body.
     ///
     /// ```
-    /// let login = httpstream::Request::post("http://example.com/login").form([("user", "a b"), ("code", "1&2")]).build()?;
+    /// let login = httpstream::Request::post("http://example.com/login")
+    ///     .form([("user", "a b"), ("code", "1&2")])
+    ///     .build()?;
     /// // The body is user=a+b&code=1%262.
     /// # Ok::<(), httpstream::Error>(())
     /// ```
@@ -379,7 +389,9 @@ impl RequestBuilder {
     /// turned on: `false` follows the engine.
     ///
     /// ```
-    /// let request = httpstream::Request::get("http://example.com/").limits(|l| l.max_body_bytes = 1 << 20).build()?;
+    /// let request = httpstream::Request::get("http://example.com/")
+    ///     .limits(|l| l.max_body_bytes = 1 << 20)
+    ///     .build()?;
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -438,7 +450,10 @@ impl RequestBuilder {
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").pipeline(16).build()?;
-    /// let error = httpstream::Request::post("http://example.com/").pipeline(16).build().unwrap_err();
+    /// let error = httpstream::Request::post("http://example.com/")
+    ///     .pipeline(16)
+    ///     .build()
+    ///     .unwrap_err();
     /// assert!(format!("{error:#}").contains("pipeline: not idempotent"));
     /// # Ok::<(), httpstream::Error>(())
     /// ```

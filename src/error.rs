@@ -200,15 +200,18 @@ pub(crate) struct Earlier {
 /// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::nothing().close());
 ///
 /// let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default())?;
-/// engine.submit(Request::post("http://shop.test/order").body("1 tea").build()?, |failed, reply, _| {
-///     let error = reply.expect_err("there is no answer");
-///     assert_eq!(error.kind(), ErrorKind::ClosedBeforeResponse);
-///     assert_eq!(error.phase(), Phase::FirstByte);
-///     assert_eq!(error.request_sent(), Sent::Maybe);
-///     assert!(!error.resend_is_safe(), "the order may have been placed");
-///     *failed += 1;
-///     Next::done()
-/// });
+/// engine.submit(
+///     Request::post("http://shop.test/order").body("1 tea").build()?,
+///     |failed, reply, _| {
+///         let error = reply.expect_err("there is no answer");
+///         assert_eq!(error.kind(), ErrorKind::ClosedBeforeResponse);
+///         assert_eq!(error.phase(), Phase::FirstByte);
+///         assert_eq!(error.request_sent(), Sent::Maybe);
+///         assert!(!error.resend_is_safe(), "the order may have been placed");
+///         *failed += 1;
+///         Next::done()
+///     },
+/// );
 /// let mut failed = 0;
 /// engine.run(&mut failed)?;
 /// assert_eq!(failed, 1);

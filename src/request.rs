@@ -323,7 +323,8 @@ impl Request {
         lines.find(|line| line.is_named(name)).map(FieldLine::value)
     }
 
-    /// [`header`](Self::header) as text; `None` as well if the value is not UTF-8.
+    /// Returns the same value as [`header`](Self::header), as text. Also returns `None` if the
+    /// value is not UTF-8.
     pub fn header_str(&self, name: impl AsRef<str>) -> Option<&str> {
         str::from_utf8(self.header(name)?).ok()
     }

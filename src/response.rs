@@ -255,8 +255,8 @@ impl<'a> Response<'a> {
         self.headers().find(name.as_ref())
     }
 
-    /// [`header`](Self::header) as text; `None` as well if the value is not UTF-8. Field values
-    /// are ASCII as a rule (RFC 9110 §5.5).
+    /// Returns the same value as [`header`](Self::header), as text. Also returns `None` if the
+    /// value is not UTF-8. Field values are usually ASCII (RFC 9110 §5.5).
     pub fn header_str(&self, name: impl AsRef<str>) -> Option<&'a str> {
         str::from_utf8(self.header(name)?).ok()
     }

@@ -1,8 +1,9 @@
-//! What the compiler says to the mistakes that people make in their first hour.
+//! The compiler's messages for mistakes that users make in their first hour.
 //!
-//! Each file of `mistakes` is one mistake, and the `.stderr` beside it is what a user reads. A new
-//! compiler may word it differently: `TRYBUILD=overwrite cargo test -p checks --test mistakes`
-//! writes the files anew, and the difference shows whether the words still help.
+//! Each file in `mistakes` contains one mistake, and the `.stderr` file next to it the message that
+//! a user sees. A new compiler may word a message differently. In that case run
+//! `TRYBUILD=overwrite cargo test -p checks --test mistakes` to rewrite the files, and check in the
+//! diff that the messages still help.
 
 #[test]
 fn each_mistake_is_explained() {

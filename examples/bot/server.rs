@@ -1,4 +1,4 @@
-//! What the bot talks to: a chat with one user, Alice, who says something every 200 ms.
+//! The chat server of the `bot` example. Its only user, Alice, posts a message every 200 ms.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -12,13 +12,13 @@ mod demo;
 
 use demo::{Answer, Asked};
 
-/// Alice's pace.
+/// The interval between Alice's messages.
 const PACE: Duration = Duration::from_millis(200);
-/// How long a poll is held when there is nothing to tell.
+/// How long a poll is held open while there is no news.
 const HOLD: Duration = Duration::from_secs(20);
 const SESSION: &str = "4711";
 
-/// The server, for as long as the process lives.
+/// The server, which runs until the process ends.
 pub(crate) struct Chat {
     url: String,
     room: Arc<Room>,
@@ -33,7 +33,7 @@ struct Room {
 #[derive(Default)]
 struct Log {
     phase: Phase,
-    /// Messages are numbered from 1.
+    /// The number of Alice's last message; the first is 1.
     said: usize,
     delivered: usize,
     answered: BTreeSet<usize>,
@@ -60,12 +60,15 @@ impl Chat {
         self.url.clone()
     }
 
-    /// Reports how many messages were said; an error if not every one was answered.
+    /// Prints how many messages were posted, and how many were answered.
+    ///
+    /// # Errors
+    /// If there was no message, or if one was not answered.
     pub(crate) fn check(&self) -> Result<(), Box<dyn Error>> {
         let log = self.room.log();
         println!("{} messages, {} answered", log.said, log.answered.len());
         if log.said == 0 || log.answered.len() != log.said {
-            return Err("messages were lost".into());
+            return Err("not every message was answered".into());
         }
         Ok(())
     }
@@ -122,7 +125,8 @@ impl Room {
         self.changed.notify_all();
     }
 
-    /// Answers when there is something to tell.
+    /// Answers a poll as soon as there is news or the session has ended, at the latest after
+    /// `HOLD`.
     fn hold(&self) -> Answer {
         let is_quiet = |log: &mut Log| log.delivered == log.said && log.phase == Phase::Open;
         let waited = self.changed.wait_timeout_while(self.log(), HOLD, is_quiet);

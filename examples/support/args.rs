@@ -1,7 +1,7 @@
-//! The arguments of an example: options, each with one value or none. Help goes to stdout; an
-//! argument that is wrong ends the program with 2, before anything was done.
+//! Command-line arguments of an example: options with one value or none. Help goes to stdout. A
+//! wrong argument ends the program with exit code 2 before it has done anything.
 
-#![allow(dead_code, reason = "not every program wants every part")]
+#![allow(dead_code, reason = "not every program uses every part")]
 
 use std::env::{ArgsOs, args_os};
 use std::io::Write;
@@ -24,18 +24,20 @@ impl Args {
         }
     }
 
-    /// The next option. Help is given here.
+    /// Returns the next argument, or `None` after the last. On `-h` or `--help`, prints the usage
+    /// and exits.
     pub(crate) fn next(&mut self) -> Option<String> {
         let arg = self.text("an argument")?;
         if matches!(&*arg, "-h" | "--help") {
-            // Who does not listen needs no help.
+            // If stdout is closed, nobody reads the help.
             let _ = std::io::stdout().write_all(self.usage.as_bytes());
             exit(0);
         }
         Some(arg)
     }
 
-    /// The value of `option`, which is `what`: `parse` has the word.
+    /// Returns the value that follows `option`. If it is missing, or if `parse` returns `None`, the
+    /// program exits; `what` describes valid values in the message.
     pub(crate) fn value<T>(
         &mut self,
         option: &str,
@@ -48,6 +50,7 @@ impl Args {
         }
     }
 
+    /// Returns `value` as parsed by `parse`, or exits as [`value`](Self::value) does.
     pub(crate) fn parsed<T>(
         &self,
         name: &str,
@@ -58,6 +61,7 @@ impl Args {
         parse(value).unwrap_or_else(|| self.wrong(&format!("{name} {value:?}: not {what}")))
     }
 
+    /// Prints what is wrong with the arguments and how to use the program, and exits.
     pub(crate) fn wrong(&self, what: &str) -> ! {
         eprint!("{}: {what}\n{}", self.program, self.usage);
         exit(2);

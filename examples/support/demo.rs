@@ -1,5 +1,5 @@
-//! The server that the small examples talk to: HTTP/1.1 on loopback, with the standard library
-//! alone, one thread per connection. It is here to be talked to, not to be copied.
+//! The server that the small examples talk to: HTTP/1.1 on loopback, built on the standard library
+//! alone, with one thread per connection. It is not meant as a model for other servers.
 
 #![allow(dead_code, reason = "not every example uses every part")]
 
@@ -8,21 +8,23 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-/// What the server was asked.
+/// A request, as far as the examples need it.
 pub(crate) struct Asked {
     /// Path and query.
     pub(crate) path: String,
     pub(crate) body: String,
 }
 
-/// Status line without the version, and body.
+/// Status code with reason phrase, and body.
 pub(crate) type Answer = (&'static str, String);
 
+/// Returns a 200 response with this body.
 pub(crate) fn ok(body: impl Into<String>) -> Answer {
     ("200 OK", body.into())
 }
 
-/// Serves for as long as the process lives, and returns the server's URL, without a path.
+/// Starts a server on a free port, and returns its URL, without a path. The server runs until the
+/// process ends.
 pub(crate) fn serve(
     answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
 ) -> io::Result<String> {
@@ -38,6 +40,7 @@ pub(crate) fn serve(
     Ok(url)
 }
 
+/// Answers requests until the client closes the connection.
 fn serve_connection(stream: TcpStream, answer: &impl Fn(&Asked) -> Answer) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(&stream);
@@ -50,7 +53,7 @@ fn serve_connection(stream: TcpStream, answer: &impl Fn(&Asked) -> Answer) -> io
     Ok(())
 }
 
-/// The next request; `None` at the end of the connection.
+/// Reads the next request. Returns `None` if the client has closed the connection.
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

@@ -1,10 +1,10 @@
-//! A server to measure against: prebuilt answers, one thread, and as little work as can be.
+//! A server to measure against: prebuilt responses, one thread, and as little work as possible.
 //!
-//! A program whose own heap, calls or instructions are counted runs it in a process of its own:
-//! [`Server::start`] starts the same program once more, and [`serve_if_asked`] is where that one
-//! ends up. It ends with its standard input, so with its parent.
+//! A program whose own heap, system calls or instructions are counted runs the server in a separate
+//! process: [`Server::start`] starts the same program once more, and [`serve_if_asked`] makes that
+//! second process a server. It exits when its standard input ends, and therefore with its parent.
 
-#![allow(dead_code, reason = "not every program wants every part")]
+#![allow(dead_code, reason = "not every program uses every part")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -16,27 +16,27 @@ use slab::Slab;
 
 const ASKED: &str = "--serve";
 
-/// A server in a process of its own.
+/// A server in a separate process, which ends when this is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) addr: SocketAddr,
 }
 
 impl Server {
-    /// Starts this very program as a server.
+    /// Starts this program once more, as a server.
     pub(crate) fn start() -> io::Result<Self> {
         Self::start_as(ASKED).map(|(server, _)| server)
     }
 
-    /// Starts this very program with `asked` for its argument, and answers also what else it prints
-    /// behind its address.
+    /// Starts this program once more, with `asked` as its argument. Also returns the rest of its
+    /// output, which follows the line with the address.
     pub(crate) fn start_as(asked: &str) -> io::Result<(Self, BufReader<ChildStdout>)> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(asked)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mute = || io::Error::other("the server did not say its address");
+        let mute = || io::Error::other("the server did not print its address");
         let mut lines = BufReader::new(child.stdout.take().ok_or_else(mute)?);
         let mut line = String::new();
         lines.read_line(&mut line)?;
@@ -52,7 +52,8 @@ impl Drop for Server {
     }
 }
 
-/// Serves until standard input ends, and does not return, if this process was started for that.
+/// If this process was started as a server, serves until standard input ends and then exits.
+/// Otherwise returns at once.
 pub(crate) fn serve_if_asked() {
     if std::env::args().nth(1).as_deref() != Some(ASKED) {
         return;
@@ -60,17 +61,17 @@ pub(crate) fn serve_if_asked() {
     serve_on_a_thread("", |socket| socket);
 }
 
-/// Prints the address and what is said behind it, serves until standard input ends, and does not
-/// return.
+/// Prints the server's address and then `said`, serves on a thread until standard input ends, and
+/// exits.
 pub(crate) fn serve_on_a_thread<S: Read + Write>(
     said: &str,
     wrap: impl Fn(TcpStream) -> S + Send + 'static,
 ) {
     let listener = listen().expect("a port on loopback");
-    println!("{}", listener.local_addr().expect("it listens"));
+    println!("{}", listener.local_addr().expect("the listener is bound"));
     print!("{said}");
-    io::stdout().flush().expect("the parent reads");
-    std::thread::spawn(move || serve_through(listener, wrap).expect("a server that runs"));
+    io::stdout().flush().expect("the parent reads stdout");
+    std::thread::spawn(move || serve_through(listener, wrap).expect("the server can poll"));
     let _ = io::stdin().read_to_end(&mut Vec::new());
     std::process::exit(0);
 }
@@ -79,7 +80,7 @@ pub(crate) fn listen() -> io::Result<TcpListener> {
     TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
-/// What is answered, by path.
+/// The prebuilt responses, one for each path.
 struct Answers {
     small: Vec<u8>,
     fields: Vec<u8>,
@@ -106,7 +107,8 @@ impl Answers {
             .collect::<String>();
         let mut chunked = head("Transfer-Encoding: chunked", "Vary: Accept\r\n").into_bytes();
         for size in [40, 80, 8] {
-            write!(chunked, "{size:x}\r\n{}\r\n", "x".repeat(size)).expect("a Vec takes it");
+            write!(chunked, "{size:x}\r\n{}\r\n", "x".repeat(size))
+                .expect("a Vec accepts any data");
         }
         chunked.extend_from_slice(b"0\r\n\r\n");
         Self {
@@ -119,7 +121,8 @@ impl Answers {
         }
     }
 
-    /// `None`: never, which is what a held poll is answered with.
+    /// Returns the response to `request`. `None` means that it is never answered, like a long poll
+    /// that is held open.
     fn to(&self, request: &[u8]) -> Option<&[u8]> {
         let path = request.split(|&b| b == b' ').nth(1)?;
         match path {
@@ -136,18 +139,19 @@ impl Answers {
 
 struct Peer<S> {
     socket: S,
-    /// A request that has not come whole.
+    /// The beginning of a request that has not arrived completely.
     unread: Vec<u8>,
-    /// Answers that did not go out whole.
+    /// What the socket has not yet accepted of the responses.
     unsent: Vec<u8>,
 }
 
-/// Serves for ever. A request ends with its head.
+/// Serves forever. Requests have no body: each ends with its head.
 pub(crate) fn serve(listener: TcpListener) -> io::Result<()> {
     serve_through(listener, |socket| socket)
 }
 
-/// As [`serve`], through what `wrap` makes of each connection.
+/// Serves like [`serve`]. `wrap` is called with each connection and returns the stream to read and
+/// write instead, such as a TLS stream.
 fn serve_through<S: Read + Write>(
     mut listener: TcpListener,
     wrap: impl Fn(TcpStream) -> S,
@@ -192,8 +196,8 @@ fn serve_through<S: Read + Write>(
 }
 
 impl<S: Read + Write> Peer<S> {
-    /// Writes and reads what can be; an error ends the connection, be it only that the peer has
-    /// closed it.
+    /// Writes and reads until the socket would block. Returns an error if the connection is over,
+    /// including when the peer has simply closed it.
     fn go_on(&mut self, answers: &Answers, buffer: &mut [u8]) -> io::Result<()> {
         loop {
             if !self.unsent.is_empty() {
@@ -213,7 +217,7 @@ impl<S: Read + Write> Peer<S> {
             let joined = (!unread.is_empty()).then(|| [&unread, &buffer[..n]].concat());
             let mut requests = joined.as_deref().unwrap_or(&buffer[..n]);
             let mut closes = false;
-            // What came together is answered together.
+            // Pipelined requests that arrived together are answered together.
             while let Some(end) = requests.windows(4).position(|end| end == b"\r\n\r\n") {
                 let (request, others) = requests.split_at(end + 4);
                 let answer = answers.to(request).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The server of `server.rs` behind TLS, in a process of its own, and what rustls keeps for a
-//! connection to it.
+//! The server of `server.rs` with TLS, in a separate process; and connections to it by rustls
+//! alone, which show how much memory rustls keeps for each.
 
-#![allow(dead_code, reason = "not every program wants every part")]
+#![allow(dead_code, reason = "not every program uses every part")]
 
 use std::error::Error;
 use std::io::{self, BufRead, Read, Write};
@@ -20,17 +20,17 @@ use crate::server::{self, Server};
 
 const ASKED: &str = "--serve-tls";
 const HOST: &str = "127.0.0.1";
-/// No server needs a longer one here.
+/// Room for the handshake data of the server that has not been processed yet.
 const FLIGHT: usize = 16 << 10;
 
 pub(crate) struct TlsServer {
     server: Server,
-    /// The certificate to believe it by.
+    /// The server's self-signed certificate, for the client to trust.
     pub(crate) root_pem: String,
 }
 
 impl TlsServer {
-    /// Starts this very program as a server.
+    /// Starts this program once more, as a server with TLS.
     pub(crate) fn start() -> io::Result<Self> {
         let (server, lines) = Server::start_as(ASKED)?;
         let mut root_pem = String::new();
@@ -40,7 +40,7 @@ impl TlsServer {
                 return Ok(Self { server, root_pem });
             }
         }
-        Err(io::Error::other("the server did not show its certificate"))
+        Err(io::Error::other("the server did not print its certificate"))
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -48,15 +48,16 @@ impl TlsServer {
     }
 }
 
-/// Serves until standard input ends, and does not return, if this process was started for that.
+/// If this process was started as a server with TLS, serves until standard input ends and then
+/// exits. Otherwise returns at once.
 pub(crate) fn serve_if_asked() {
     if std::env::args().nth(1).as_deref() != Some(ASKED) {
         return;
     }
-    let (config, pem) = server_config().expect("a certificate of its own");
+    let (config, pem) = server_config().expect("a self-signed certificate can be created");
     let config = Arc::new(config);
     server::serve_on_a_thread(&pem, move |socket| {
-        let tls = ServerConnection::new(Arc::clone(&config)).expect("a configuration that holds");
+        let tls = ServerConnection::new(Arc::clone(&config)).expect("the configuration is valid");
         StreamOwned::new(tls, socket)
     });
 }
@@ -70,7 +71,7 @@ fn server_config() -> Result<(ServerConfig, String), Box<dyn Error>> {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // So that every handshake is a full one, and each connection keeps as much as any can.
+    // Without tickets every handshake is a full one, so each connection keeps as much as any can.
     config.send_tls13_tickets = 0;
     Ok((config, certificate.pem()))
 }
@@ -79,13 +80,14 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Connections of rustls itself to a server, each after its handshake, with nothing around them.
+/// Opens `count` connections to `server` with rustls alone, without an engine, and completes their
+/// handshakes.
 pub(crate) fn bare_connections(
     server: &TlsServer,
     config: &Arc<ClientConfig>,
     count: usize,
 ) -> Result<Vec<UnbufferedClientConnection>, Box<dyn Error>> {
-    // Without room for more, which would be counted.
+    // The exact capacity: spare room would be counted as well.
     let mut connections = Vec::with_capacity(count);
     for _ in 0..count {
         connections.push(bare_connection(server.addr(), config)?);
@@ -93,7 +95,7 @@ pub(crate) fn bare_connections(
     Ok(connections)
 }
 
-/// As an engine has it that believes this server.
+/// Returns a configuration like that of an engine that trusts this server.
 pub(crate) fn client_config(server: &TlsServer) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(server.root_pem.as_bytes())?)?;
@@ -138,7 +140,7 @@ fn bare_connection(
                 false
             }
             ConnectionState::WriteTraffic(_) => true,
-            other => return Err(format!("not in a handshake: {other:?}").into()),
+            other => return Err(format!("unexpected state in a handshake: {other:?}").into()),
         };
         buffer.copy_within(discard..filled, 0);
         filled -= discard;

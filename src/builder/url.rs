@@ -1,4 +1,4 @@
-//! The forms in which a caller may give a URL, and origins read from one.
+//! `IntoUrl`, the types that callers may pass as a URL; and parsing of an `Origin` from a URL.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use crate::proto::target::{Fault, Target};
 use crate::proto::{Invalid, InvalidPart, Origin};
 
-/// A URL as callers have it: anything that is `AsRef<str>`, such as `&str`, `String` and `Cow<str>`,
-/// or an [`http::Uri`].
+/// A type that can be passed as a URL: one that implements `AsRef<str>`, such as `&str`, `String`
+/// and `Cow<str>`, or an [`http::Uri`].
 ///
-/// `Form` tells the two apart and is always inferred.
+/// The parameter `Form` distinguishes the two cases and is always inferred.
 ///
 /// ```
 /// use httpstream::Request;
@@ -17,7 +17,10 @@ use crate::proto::{Invalid, InvalidPart, Origin};
 ///
 /// let uri: Uri = "http://example.com/a".parse()?;
 /// let host = "example.com";
-/// assert_eq!(Request::get(&uri).build()?.uri(), Request::get(format!("http://{host}/a")).build()?.uri());
+/// assert_eq!(
+///     Request::get(&uri).build()?.uri(),
+///     Request::get(format!("http://{host}/a")).build()?.uri(),
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[diagnostic::on_unimplemented(
@@ -32,12 +35,12 @@ impl<T: sealed::Sealed<Form>, Form> IntoUrl<Form> for T {}
 pub(super) mod sealed {
     use std::borrow::Cow;
 
-    /// The form of what is `AsRef<str>`.
+    /// The form of types that implement `AsRef<str>`.
     #[derive(Debug)]
     pub enum Text {}
 
-    /// The form of an [`http::Uri`], which is not `AsRef<str>`. Without a form of its own, its
-    /// implementation would overlap with that of `Text` as soon as `http` made it so.
+    /// The form of an [`http::Uri`], which does not implement `AsRef<str>`. If it had the form
+    /// `Text` as well, the two implementations would overlap as soon as `http` added that one.
     #[derive(Debug)]
     pub enum Parsed {}
 
@@ -64,8 +67,8 @@ impl sealed::Sealed<sealed::Parsed> for &http::Uri {
     }
 }
 
-/// Reads a URL without path and query: `https://example.com`, `http://[::1]:8080`. A slash at the
-/// end is accepted.
+/// Parses an origin from a URL without a path or query, such as `https://example.com` or
+/// `http://[::1]:8080`. A trailing slash is accepted.
 ///
 /// ```
 /// let origin: httpstream::Origin = "HTTP://Example.com:80".parse()?;
@@ -74,7 +77,7 @@ impl sealed::Sealed<sealed::Parsed> for &http::Uri {
 /// ```
 ///
 /// # Errors
-/// As for the URL of a request; and if there is a path, a query or a fragment.
+/// If the URL would not be valid for a request, or if it has a path, a query or a fragment.
 impl FromStr for Origin {
     type Err = Invalid;
 
@@ -89,7 +92,7 @@ impl FromStr for Origin {
             "" | "/" => Ok(target.origin().clone()),
             _ => Err(invalid(Fault::rule(
                 end,
-                "an origin has no path and no query",
+                "an origin has no path, query or fragment",
             ))),
         }
     }

@@ -135,9 +135,9 @@ impl<S, M: Mode> Engine<S, M> {
     /// `f` returns. Makes a turn due.
     ///
     /// If `f` returns a request without a [`read_by`](Next::read_by), the response is read to its
-    /// end and discarded, as by [`Unread`](crate::Unread). If it returns [`again`](Next::again), the chain ends,
-    /// because it has sent no request yet. A call is not a request: if it is canceled or drained,
-    /// `f` is dropped, and no readback is called.
+    /// end and discarded, as by [`Unread`](crate::Unread). If it returns [`again`](Next::again),
+    /// the chain ends, because it has sent no request yet. A call is not a request: if it is
+    /// canceled or drained, `f` is dropped, and no readback is called.
     ///
     /// ```
     /// use std::time::Duration;
@@ -169,8 +169,9 @@ impl<S, M: Mode> Engine<S, M> {
     /// Starts a chain that begins with `next`: a request, a call, a task or a wait. Delays count
     /// from now. Makes a turn due.
     ///
-    /// A request without a [`read_by`](Next::read_by) is read by [`Unread`](crate::Unread). [`done`](Next::done)
-    /// and [`again`](Next::again) start nothing; the id that is returned is then that of no chain.
+    /// A request without a [`read_by`](Next::read_by) is read by [`Unread`](crate::Unread).
+    /// [`done`](Next::done) and [`again`](Next::again) start nothing; the id that is returned is
+    /// then that of no chain.
     ///
     /// ```
     /// use std::time::Duration;
@@ -231,8 +232,8 @@ impl<S, M: Mode> Engine<S, M> {
         cancelled
     }
 
-    /// Resumes a response whose readback returned [`Flow::Pause`](crate::Flow::Pause). Makes a turn due. Returns false
-    /// if it is not paused.
+    /// Resumes a response whose readback returned [`Flow::Pause`](crate::Flow::Pause). Makes a turn
+    /// due. Returns false if it is not paused.
     pub fn resume(&mut self, id: ChainId) -> bool {
         let resumed = self.core.chains.resume(id);
         self.set_alarm();

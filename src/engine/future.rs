@@ -104,8 +104,10 @@ impl<S: 'static, M: Mode> Engine<S, M> {
 }
 
 impl Engine<(), Owned> {
-    /// Sends `request`, runs the engine until its response is complete, and returns it: for a
-    /// program, or a test, that wants one thing at a time. Other chains go on meanwhile.
+    /// Sends `request`, runs the engine until the response is complete, and returns the response.
+    ///
+    /// Use it in programs and tests that send one request at a time. Other chains continue in the
+    /// meantime.
     ///
     /// ```no_run
     /// use httpstream::{Engine, Request};
@@ -117,7 +119,7 @@ impl Engine<(), Owned> {
     /// ```
     ///
     /// # Errors
-    /// As [`fetch`](Self::fetch) and [`turn`](Self::turn).
+    /// Those of [`fetch`](Self::fetch) and [`turn`](Self::turn).
     ///
     /// # Panics
     /// As [`turn`](Self::turn).
@@ -128,9 +130,9 @@ impl Engine<(), Owned> {
 
     /// Runs the engine until `future` is ready, and returns its output.
     ///
-    /// The future may borrow and need not be `Send`; in it, [`Submitter`] and
-    /// [`Local`](crate::Local) send requests. Other chains go on meanwhile, and those that are not
-    /// over when the future is ready stay pending. [`Context::stop`] does not end the wait.
+    /// The future may borrow and need not be `Send`. It sends requests through a [`Submitter`] or a
+    /// [`Local`](crate::Local). Other chains continue in the meantime, and those that have not
+    /// ended when the future is ready stay pending. [`Context::stop`] does not end the wait.
     ///
     /// ```
     /// # let mut engine = httpstream::Engine::<()>::new()?;

@@ -152,10 +152,10 @@ where
     }
 }
 
-/// A closure, method or function that reads a response: the short form of a [`Readback`], which
-/// [`submit`](crate::Engine::submit) and [`read_by`](Next::read_by) take.
+/// A [`Readback`] that is a closure, a function or a method. [`submit`](crate::Engine::submit) and
+/// [`read_by`](Next::read_by) accept it.
 ///
-/// Implemented by everything with this signature; never implement it yourself.
+/// Everything with this signature implements the trait; there is no need to implement it yourself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a readback function for an engine whose state is `{S}`",
     label = "expected `|state: &mut {S}, reply: Reply<'_>, cx: &mut Context<'_, {S}>| -> Next<{S}>`",
@@ -457,11 +457,12 @@ impl<S> Next<S> {
         self
     }
 
-    /// Waits until `at`, in place of the delays given before; a later [`after`](Self::after) counts
-    /// from there. If `at` has passed, the step begins at once. No effect on [`done`](Self::done).
+    /// Delays the step until `at`, which replaces the delays set before. A later
+    /// [`after`](Self::after) is added to `at`. If `at` has passed, the step begins at once. Has no
+    /// effect on [`done`](Self::done).
     ///
-    /// A step that repeats with `after` drifts: each period begins when the response has arrived.
-    /// With `at`, the period stays exact:
+    /// A step that is repeated with `after` drifts, because each period begins only when the
+    /// response has arrived. With `at`, the period stays exact:
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -635,12 +636,13 @@ impl<'a, S> Context<'a, S> {
         self.sink.cancel(id)
     }
 
-    /// Cancels every chain of the engine except this one, and returns how many: what
-    /// [`cancel`](Self::cancel) does to one. For a readback that logs out, or was logged out.
+    /// Cancels all chains of the engine except this one, as [`cancel`](Self::cancel) does, and
+    /// returns how many were canceled.
     ///
-    /// Chains that this readback has started are among them. Submissions of a
-    /// [`Submitter`](crate::Submitter) or [`Local`](crate::Local) that the engine has not taken in
-    /// yet are not. Visits every chain, so the cost grows with their number.
+    /// Use it in a readback that logs out or that detects the end of a session. The chains that
+    /// this readback has started are canceled, too. Submissions through a
+    /// [`Submitter`](crate::Submitter) or [`Local`](crate::Local) are not canceled if the engine
+    /// has not taken them yet. The cost is proportional to the number of chains.
     ///
     /// ```
     /// use httpstream::{Context, Next, Reply, Request};

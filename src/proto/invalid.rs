@@ -16,7 +16,10 @@ use super::target::Fault;
 /// use std::error::Error;
 /// use httpstream::{Invalid, Request};
 ///
-/// let error = Request::get("http://example.com/").header("X-A", "two\r\nlines").build().unwrap_err();
+/// let error = Request::get("http://example.com/")
+///     .header("X-A", "two\r\nlines")
+///     .build()
+///     .unwrap_err();
 /// let invalid: &Invalid = error.source().unwrap().downcast_ref().unwrap();
 /// assert_eq!(invalid.to_string(), r#"header value of "X-A": CR at byte 3"#);
 /// assert_eq!(invalid.offset(), Some(3));
@@ -25,8 +28,8 @@ use super::target::Fault;
 pub struct Invalid {
     part: InvalidPart,
     fault: Fault,
-    /// Of a header name, what precedes the offending byte. The rest may be anything, such as a secret
-    /// value that was passed for a name.
+    /// Of a header name, what precedes the offending byte. The rest may be anything, such as a
+    /// secret value that was passed for a name.
     name_start: Box<str>,
 }
 

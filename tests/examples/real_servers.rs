@@ -44,7 +44,7 @@ impl Summary {
     }
 
     fn reused(&self) -> usize {
-        self.before("requests on one that was there")
+        self.before("requests on reused connections")
     }
 }
 
@@ -201,8 +201,8 @@ fn get_names_the_argument_that_is_wrong_and_sends_nothing() {
         (&["--timeout", "soon", "http://a/"], "--timeout \"soon\": "),
         (&["--timeout", "nan", "http://a/"], "--timeout \"nan\": "),
         (&["--resolve", "a:80", "http://a/"], "--resolve \"a:80\": not HOST:PORT:ADDR"),
-        (&["-o", "out", "http://a/x", "http://a/x"], "http://a/x: out/x is another URL's file already"),
-        (&["-o", "out", "http://a/b/../../../c"], "\"..\" is no name for a file"),
+        (&["-o", "out", "http://a/x", "http://a/x"], "http://a/x: out/x is already the file of another URL"),
+        (&["-o", "out", "http://a/b/../../../c"], "\"..\" cannot be a file name"),
     ];
     for (args, expected) in rows {
         let ended = get(args);

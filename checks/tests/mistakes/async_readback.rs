@@ -1,4 +1,4 @@
-// A readback is no `async` block: that is what `spawn` and `Next::task` are for.
+// A readback cannot be an `async` block. For futures there are `spawn` and `Next::task`.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

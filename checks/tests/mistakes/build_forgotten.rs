@@ -1,4 +1,4 @@
-// A builder is no request.
+// A builder is not a request: the call of `build` is missing.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

@@ -1,4 +1,4 @@
-// `build` may fail.
+// `build` returns a `Result`.
 use httpstream::{Engine, Error, Next, Request};
 
 fn main() -> Result<(), Error> {

@@ -1,4 +1,4 @@
-// The closure's parameters are not inferred by `submit_to`: that is what `submit` is for.
+// `submit_to` does not infer the types of a closure's parameters. `submit` does.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

@@ -1,4 +1,4 @@
-// A closure in a variable infers no reference types.
+// The reference types of parameters are not inferred for a closure in a variable.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

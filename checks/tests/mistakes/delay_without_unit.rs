@@ -1,4 +1,4 @@
-// Delays have a unit.
+// A delay is a `Duration`, not a number.
 use httpstream::{Context, Next, Reply};
 
 fn on_beat(_: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {

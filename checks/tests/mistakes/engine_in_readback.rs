@@ -1,4 +1,4 @@
-// A readback reaches the engine through its context.
+// A readback cannot use the engine itself, but submits through its context.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

@@ -1,4 +1,4 @@
-// `fetch` and `block_on` both borrow the engine: `fetch_blocking`, or two lines.
+// `fetch` and `block_on` both borrow the engine. Use `fetch_blocking`, or two statements.
 use httpstream::{Engine, Request};
 
 fn main() {

@@ -1,4 +1,4 @@
-// A readback lives as long as the engine: what it counts in is the engine's state.
+// A readback lives as long as the engine, so it must count in the engine's state.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

@@ -1,4 +1,4 @@
-// The engine's state is the first parameter of its readbacks.
+// The first parameter of a readback is the engine's state, which is not `Bot` here.
 use httpstream::{Context, Engine, Next, Reply, Request};
 
 struct Bot;

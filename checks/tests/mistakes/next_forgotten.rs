@@ -1,4 +1,4 @@
-// A readback says what comes next, also where that is nothing.
+// A readback must return what comes next, even if that is nothing.
 use httpstream::{Engine, Request};
 
 fn main() {

@@ -1,4 +1,4 @@
-// `submit_to` takes what implements `Readback`.
+// `submit_to` requires a type that implements `Readback`.
 use httpstream::{Engine, Request};
 
 struct Download;

@@ -1,4 +1,4 @@
-// A URL is text, or an `http::Uri`.
+// A URL must be text or an `http::Uri`.
 use httpstream::Request;
 
 fn main() {

@@ -1,4 +1,4 @@
-// A readback returns `Next`, not `Result`.
+// A readback returns `Next`, not `Result`, so `?` cannot be used in it.
 use httpstream::{Engine, Next, Request};
 
 fn main() {

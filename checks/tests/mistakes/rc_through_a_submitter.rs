@@ -1,4 +1,4 @@
-// What another thread submits has to be `Send`.
+// What a `Submitter` submits must be `Send`.
 use httpstream::{Context, Engine, Next, Reply, Request};
 use std::rc::Rc;
 

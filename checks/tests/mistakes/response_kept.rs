@@ -1,4 +1,4 @@
-// A response is lent to the readback; `into_body`, `to_http` and `info().clone()` are for keeps.
+// A response is only lent to the readback. `into_body`, `to_http` and `info().clone()` are owned.
 use httpstream::{Context, Next, Reply, Response};
 
 struct Bot<'a> {

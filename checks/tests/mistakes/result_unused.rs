@@ -1,4 +1,4 @@
-// None of these does anything by itself.
+// Without its result, each of these calls is useless.
 #![deny(unused_must_use)]
 
 use httpstream::{Engine, Request};

@@ -1,4 +1,4 @@
-// A `Next` that is made and not returned does nothing.
+// A `Next` that is not returned has no effect.
 use httpstream::{Context, Next, Reply};
 use std::time::Duration;
 

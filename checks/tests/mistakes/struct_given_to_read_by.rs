@@ -1,4 +1,4 @@
-// A struct that implements `Readback` is for `read_to`.
+// A struct that implements `Readback` is passed to `read_to`.
 use httpstream::{Context, Next, Readback, Reply, Request};
 
 struct Download;

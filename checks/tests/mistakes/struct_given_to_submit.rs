@@ -1,4 +1,4 @@
-// A struct that implements `Readback` is for `submit_to`.
+// A struct that implements `Readback` is passed to `submit_to`.
 use httpstream::{Context, Engine, Next, Readback, Reply, Request};
 
 struct Download;

@@ -1,4 +1,4 @@
-// The closure that finds the part has to stand in the call.
+// The closure that finds the part must be written in the call itself.
 use httpstream::{Context, Engine, Next, Reply, Request, within};
 
 struct Account;

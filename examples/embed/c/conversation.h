@@ -6,7 +6,8 @@
  *     return end(engine);
  *
  *     cargo build -p httpstream-capi
- *     cc -D_GNU_SOURCE -Icapi/include examples/embed/c/epoll.c -o epoll -Ltarget/debug -Wl,-rpath,target/debug -lhttpstream
+ *     cc -D_GNU_SOURCE -Icapi/include examples/embed/c/epoll.c -o epoll \
+ *         -Ltarget/debug -Wl,-rpath,target/debug -lhttpstream
  *     ./epoll ADDR REFUSED
  *
  * ADDR and REFUSED are printed by `cargo run --example embed_run -- --serve`. For uv.c, add -luv at
