@@ -63,7 +63,7 @@ impl Bot {
         Request::post(format!("{}{path}", self.server))
             .form([&[("session", &*self.session)], form].concat())
             .long_poll(Duration::from_secs(60)) // the server holds a poll open until there is news
-            .idempotent(true) // may be resent: the server ignores repeated answers
+            .idempotent(path == "/answer") // the server ignores an answer that it has already
             .build()
             .expect("only the form varies, and a form can contain any text")
     }

@@ -26,7 +26,7 @@ impl Bot {
                 Next::done()
             }
             _ => {
-                let delay = Duration::from_millis(10 << cx.failures().min(9));
+                let delay = Duration::from_millis(10 << cx.failures().clamp(1, 9));
                 println!(
                     "{:4} ms  login failed, next attempt in {delay:?}",
                     self.begin.elapsed().as_millis()

@@ -48,7 +48,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut events = Events::with_capacity(64);
     while engine.pending() > 0 {
         // 1. Wait no longer than the engine's next deadline.
-        poll.poll(&mut events, engine.next_timeout())?;
+        match poll.poll(&mut events, engine.next_timeout()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
         // 2. Pass each event to the engine, which returns whether the event was its own.
         for event in &events {
             match event.token() {

@@ -421,7 +421,8 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             exactly: &[("socket", 204), ("fcntl", 408), ("connect", 204)],
             about: &[
                 ("epoll_ctl", 399, 400),
-                ("sendmsg", 200, 300),
+                // A request is resent at most once.
+                ("sendmsg", 200, 400),
                 ("recvfrom", 300, 400),
                 ("close", 203, 204),
             ],
