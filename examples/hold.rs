@@ -233,8 +233,8 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
         engine.turn(&mut (), Some(Duration::from_millis(1)))?;
     }
     // Each request is followed by an empty line.
-    let (serialised, patience) = (serialised(server.addr), Instant::now());
-    while engine.stats().bytes_out < (polls * (serialised + 2)) as u64 {
+    let (serialized, patience) = (serialized(server.addr), Instant::now());
+    while engine.stats().bytes_out < (polls * (serialized + 2)) as u64 {
         engine.turn(&mut (), Some(Duration::from_millis(100)))?;
         if patience.elapsed() > Duration::from_secs(60) {
             return Err(format!("not all polls could be sent: {:?}", engine.stats()).into());
@@ -247,7 +247,7 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     }
     let what = match kind {
         Requests::Clones => "held polls, clones of one request".to_owned(),
-        Requests::Own => format!("held polls, individual {serialised} B requests"),
+        Requests::Own => format!("held polls, individual {serialized} B requests"),
     };
     Ok(report(
         &what,
@@ -255,7 +255,7 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
         made - start,
         held - made,
         kind,
-        serialised,
+        serialized,
         &POLL,
     ))
 }
@@ -316,14 +316,14 @@ fn hold_tls(polls: usize) -> Result<bool, Box<dyn Error>> {
         goal: own + TLS_POLL_GOAL_BESIDE_RUSTLS,
     };
     let kind = Requests::Clones;
-    let (what, serialised) = ("held https polls, clones of one request", 0);
+    let (what, serialized) = ("held https polls, clones of one request", 0);
     Ok(report(
         what,
         polls,
         made - start,
         held - made,
         kind,
-        serialised,
+        serialized,
         &bar,
     ))
 }
@@ -355,10 +355,10 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     if stats.delayed != delayed {
         return Err(format!("not all requests are delayed: {stats:?}").into());
     }
-    let serialised = serialised(addr);
+    let serialized = serialized(addr);
     let what = match kind {
         Requests::Clones => "delayed, clones of one request".to_owned(),
-        Requests::Own => format!("delayed, individual {serialised} B requests"),
+        Requests::Own => format!("delayed, individual {serialized} B requests"),
     };
     Ok(report(
         &what,
@@ -366,13 +366,13 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
         made - start,
         held - made,
         kind,
-        serialised,
+        serialized,
         &DELAYED,
     ))
 }
 
 /// Returns the length of a [`request`] as it is stored, without the empty line after its head.
-fn serialised(addr: SocketAddr) -> usize {
+fn serialized(addr: SocketAddr) -> usize {
     format!(
         "GET /hold?bot={:07} HTTP/1.1\r\nHost: {addr}\r\nAccept: application/json\r\nCookie: session={:032x}\r\n",
         0, 0
@@ -387,12 +387,12 @@ fn report(
     fixed: isize,
     grown: isize,
     kind: Requests,
-    serialised: usize,
+    serialized: usize,
     of: &Bar,
 ) -> bool {
     let more = match kind {
         Requests::Clones => 0.0,
-        Requests::Own => serialised as f64 + OWN,
+        Requests::Own => serialized as f64 + OWN,
     };
     let each = grown as f64 / number as f64;
     let (bar, goal) = (of.bar + more, of.goal + more);

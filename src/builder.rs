@@ -33,11 +33,11 @@ const MAX_METHOD: usize = 255;
 
 /// What a long poll may take beyond the server's own silence: the round trip, and a server that is
 /// late.
-const HOLD_SLACK: Duration = Duration::from_secs(10);
+const LONG_POLL_SLACK: Duration = Duration::from_secs(10);
 
 /// What a long poll may take in total beyond its silence: connecting, sending, and reading the
 /// response.
-const HOLD_REST: Duration = Duration::from_secs(30);
+const LONG_POLL_REST: Duration = Duration::from_secs(30);
 
 /// The line that [`RequestBuilder::close`] appends.
 const CLOSE: &[u8] = b"Connection: close\r\n";
@@ -357,12 +357,12 @@ impl RequestBuilder {
     /// s if it is shorter. A later call of [`timeout`](Self::timeout) overrides that.
     pub fn long_poll(self, silence: Duration) -> Self {
         self.with(|parts| {
-            let quiet = silence.saturating_add(HOLD_SLACK);
+            let quiet = silence.saturating_add(LONG_POLL_SLACK);
             parts.timeouts.set(Timeout::FirstByte, Some(quiet));
             parts.timeouts.set(Timeout::Idle, Some(quiet));
             parts
                 .timeouts
-                .lift(Timeout::Total, quiet.saturating_add(HOLD_REST));
+                .lift(Timeout::Total, quiet.saturating_add(LONG_POLL_REST));
             Ok(())
         })
     }
@@ -619,7 +619,7 @@ impl Draft {
             body,
             is_form,
             timeouts: *request.timeouts(),
-            idempotent: request.said_idempotent(),
+            idempotent: request.explicit_idempotence(),
             fresh: request.wants_fresh_connection(),
             pipeline: rare.pipeline.map(usize::from),
             rare,
@@ -842,7 +842,7 @@ impl Draft {
             fields: self.fields,
             body: self.body,
             is_idempotent: idempotent,
-            idempotence_was_said: self.idempotent.is_some(),
+            idempotence_is_explicit: self.idempotent.is_some(),
             has_form_type,
             wants_fresh_connection: self.fresh,
             wants_close: self.close || self.has_close,

@@ -483,7 +483,7 @@ impl Error {
     }
 
     /// Creates the error for a lookup whose `deadline` passed before any of `servers` answered.
-    pub(crate) fn from_mute(deadline: String, servers: String, at: Circumstances) -> Self {
+    pub(crate) fn from_unresponsive(deadline: String, servers: String, at: Circumstances) -> Self {
         let lookup = Lookup {
             error: LookupError::Timeout(servers),
             servers: String::new(),

@@ -130,7 +130,7 @@ impl Flags {
     const CLOSE: Self = Self(8);
     const EXPECT: Self = Self(16);
     /// The caller set whether the request is idempotent; otherwise its method decides.
-    const SAID: Self = Self(32);
+    const EXPLICIT: Self = Self(32);
     /// The request's Content-Type was added by `form`.
     const FORM: Self = Self(64);
     const UPGRADE: Self = Self(128);
@@ -159,7 +159,7 @@ pub(crate) struct Checked<'a> {
     pub(crate) body: CheckedBody,
     pub(crate) is_idempotent: bool,
     /// Whether the caller set that, rather than the method.
-    pub(crate) idempotence_was_said: bool,
+    pub(crate) idempotence_is_explicit: bool,
     /// Whether the line before Content-Length is the Content-Type of a form, which is removed
     /// together with the form.
     pub(crate) has_form_type: bool,
@@ -196,7 +196,7 @@ impl CheckedBody {
 
 impl Checked<'_> {
     /// Returns [`Inner::store`] and [`Inner::host_at`].
-    fn serialise(&self) -> (Vec<u8>, usize) {
+    fn serialize(&self) -> (Vec<u8>, usize) {
         let (method, path, origin) = (
             self.method.as_str(),
             self.target.path(),
@@ -241,7 +241,7 @@ impl Checked<'_> {
 
 impl Request {
     pub(crate) fn new(checked: Checked<'_>) -> Self {
-        let (store, host_at) = checked.serialise();
+        let (store, host_at) = checked.serialize();
         let origin = checked.target.origin();
         let rare = if checked.rare.is_empty() {
             None
@@ -266,7 +266,7 @@ impl Request {
                 .with(Flags::CLOSE, checked.wants_close)
                 .with(Flags::EXPECT, checked.expects_continue)
                 .with(Flags::UPGRADE, checked.wants_upgrade)
-                .with(Flags::SAID, checked.idempotence_was_said)
+                .with(Flags::EXPLICIT, checked.idempotence_is_explicit)
                 .with(Flags::FORM, checked.has_form_type),
             body,
             rare,
@@ -446,8 +446,8 @@ impl Request {
     }
 
     /// Returns what the caller set for idempotence, if anything.
-    pub(crate) fn said_idempotent(&self) -> Option<bool> {
-        let was_said = self.0.flags.has(Flags::SAID);
+    pub(crate) fn explicit_idempotence(&self) -> Option<bool> {
+        let was_said = self.0.flags.has(Flags::EXPLICIT);
         was_said.then_some(self.is_idempotent())
     }
 

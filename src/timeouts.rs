@@ -138,16 +138,16 @@ impl Timeout {
     }
 }
 
-/// A timeout in whole milliseconds, from 1 to [`MOST`].
+/// A timeout in whole milliseconds, from 1 to [`MAX_MS`].
 type Ms = NonZeroU32;
 
 /// The longest timeout in milliseconds; a longer one means no deadline.
-const MOST: u32 = u32::MAX >> 1;
+const MAX_MS: u32 = u32::MAX >> 1;
 
 /// Rounds up. `None` means no deadline.
 fn milliseconds(timeout: Option<Duration>) -> Option<Ms> {
     let ms = timeout?.as_nanos().div_ceil(1_000_000).max(1);
-    let ms = u32::try_from(ms).ok().filter(|ms| *ms <= MOST);
+    let ms = u32::try_from(ms).ok().filter(|ms| *ms <= MAX_MS);
     ms.and_then(Ms::new)
 }
 
@@ -172,7 +172,7 @@ pub(crate) struct TimeoutsEdit([Packed; Timeout::COUNT]);
 
 /// What a request sets for one timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum Setting {
     /// The engine's timeout applies.
     Nothing,
     Never,
@@ -181,22 +181,22 @@ enum Said {
     AtLeast(Ms),
 }
 
-impl Said {
+impl Setting {
     fn set(timeout: Option<Duration>) -> Self {
-        milliseconds(timeout).map_or(Said::Never, Said::Exactly)
+        milliseconds(timeout).map_or(Setting::Never, Setting::Exactly)
     }
 
     fn lifted(self, least: Option<Ms>) -> Self {
         match (self, least) {
-            (Said::Never, _) | (_, None) => Said::Never,
-            (Said::Nothing, Some(least)) => Said::AtLeast(least),
-            (Said::Exactly(ms), Some(least)) => Said::Exactly(ms.max(least)),
-            (Said::AtLeast(ms), Some(least)) => Said::AtLeast(ms.max(least)),
+            (Setting::Never, _) | (_, None) => Setting::Never,
+            (Setting::Nothing, Some(least)) => Setting::AtLeast(least),
+            (Setting::Exactly(ms), Some(least)) => Setting::Exactly(ms.max(least)),
+            (Setting::AtLeast(ms), Some(least)) => Setting::AtLeast(ms.max(least)),
         }
     }
 }
 
-/// A [`Said`] in four bytes. The enum itself takes eight, and each waiting request has seven of
+/// A [`Setting`] in four bytes. The enum itself takes eight, and each waiting request has seven of
 /// them.
 ///
 /// Milliseconds leave the top bit free. If it is set, it marks `AtLeast`, or `Never` if there are
@@ -205,31 +205,31 @@ impl Said {
 struct Packed(u32);
 
 impl Packed {
-    const TOP: u32 = MOST + 1;
+    const TOP: u32 = MAX_MS + 1;
 
-    const fn new(said: Said) -> Self {
+    const fn new(said: Setting) -> Self {
         match said {
-            Said::Nothing => Self(0),
-            Said::Never => Self(Self::TOP),
-            Said::Exactly(ms) => Self(ms.get()),
-            Said::AtLeast(ms) => Self(Self::TOP | ms.get()),
+            Setting::Nothing => Self(0),
+            Setting::Never => Self(Self::TOP),
+            Setting::Exactly(ms) => Self(ms.get()),
+            Setting::AtLeast(ms) => Self(Self::TOP | ms.get()),
         }
     }
 
     #[inline]
-    fn said(self) -> Said {
+    fn said(self) -> Setting {
         let has_top = self.0 & Self::TOP != 0;
-        match (has_top, Ms::new(self.0 & MOST)) {
-            (false, None) => Said::Nothing,
-            (true, None) => Said::Never,
-            (false, Some(ms)) => Said::Exactly(ms),
-            (true, Some(ms)) => Said::AtLeast(ms),
+        match (has_top, Ms::new(self.0 & MAX_MS)) {
+            (false, None) => Setting::Nothing,
+            (true, None) => Setting::Never,
+            (false, Some(ms)) => Setting::Exactly(ms),
+            (true, Some(ms)) => Setting::AtLeast(ms),
         }
     }
 }
 
 impl TimeoutsEdit {
-    pub(crate) const NONE: Self = Self([Packed::new(Said::Nothing); Timeout::COUNT]);
+    pub(crate) const NONE: Self = Self([Packed::new(Setting::Nothing); Timeout::COUNT]);
 
     /// Lets `change` edit the timeouts; those that it does not assign stay as they are.
     ///
@@ -242,10 +242,10 @@ impl TimeoutsEdit {
         for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {
             let usual = slot.unwrap_or_default();
             *slot = match packed.said() {
-                Said::Nothing => Some(Timeouts::placeholder(usual)),
-                Said::AtLeast(ms) => Some(Timeouts::placeholder(usual.max(duration(ms)))),
-                Said::Exactly(ms) => Some(duration(ms)),
-                Said::Never => None,
+                Setting::Nothing => Some(Timeouts::placeholder(usual)),
+                Setting::AtLeast(ms) => Some(Timeouts::placeholder(usual.max(duration(ms)))),
+                Setting::Exactly(ms) => Some(duration(ms)),
+                Setting::Never => None,
             };
         }
         let mut edited = shown.clone();
@@ -253,14 +253,14 @@ impl TimeoutsEdit {
         let pairs = edited.slots_mut().into_iter().zip(shown.slots_mut());
         for (packed, (edited, shown)) in self.0.iter_mut().zip(pairs) {
             if edited != shown {
-                *packed = Packed::new(Said::set(*edited));
+                *packed = Packed::new(Setting::set(*edited));
             }
         }
     }
 
     /// Sets one timeout.
     pub(crate) fn set(&mut self, which: Timeout, timeout: Option<Duration>) {
-        self.0[which as usize] = Packed::new(Said::set(timeout));
+        self.0[which as usize] = Packed::new(Setting::set(timeout));
     }
 
     /// Raises one timeout to at least `least`. If it is not set, `get` compares `least` with the
@@ -276,10 +276,10 @@ impl TimeoutsEdit {
     pub(crate) fn get(&self, which: Timeout, engine: &Millis) -> Option<u32> {
         let engine = engine.0[which as usize];
         let ms = match self.0[which as usize].said() {
-            Said::Nothing => engine,
-            Said::Never => None,
-            Said::Exactly(ms) => Some(ms),
-            Said::AtLeast(ms) => engine.map(|engine| engine.max(ms)),
+            Setting::Nothing => engine,
+            Setting::Never => None,
+            Setting::Exactly(ms) => Some(ms),
+            Setting::AtLeast(ms) => engine.map(|engine| engine.max(ms)),
         };
         ms.map(Ms::get)
     }
@@ -299,11 +299,11 @@ mod tests {
     fn all_that_can_be_said_fits_into_four_bytes() {
         assert_eq!(size_of::<TimeoutsEdit>(), 4 * Timeout::COUNT);
         let mut seen = std::collections::HashSet::new();
-        let numbers = [1, 2, 30_000, MOST - 1, MOST].map(ms);
+        let numbers = [1, 2, 30_000, MAX_MS - 1, MAX_MS].map(ms);
         let all = numbers
             .into_iter()
-            .flat_map(|ms| [Said::Exactly(ms), Said::AtLeast(ms)])
-            .chain([Said::Nothing, Said::Never]);
+            .flat_map(|ms| [Setting::Exactly(ms), Setting::AtLeast(ms)])
+            .chain([Setting::Nothing, Setting::Never]);
         for said in all {
             let packed = Packed::new(said);
             assert_eq!(packed.said(), said);
@@ -317,14 +317,14 @@ mod tests {
     #[test]
     fn durations_round_up_to_milliseconds_or_are_never() {
         let (millis, nano) = (Duration::from_millis, Duration::from_nanos(1));
-        let most = millis(MOST.into());
+        let most = millis(MAX_MS.into());
         for (timeout, expected) in [
             (Some(Duration::ZERO), Some(1)),
             (Some(nano), Some(1)),
             (Some(millis(1)), Some(1)),
             (Some(millis(1) + nano), Some(2)),
-            (Some(most - nano), Some(MOST)),
-            (Some(most), Some(MOST)),
+            (Some(most - nano), Some(MAX_MS)),
+            (Some(most), Some(MAX_MS)),
             (Some(most + nano), None),
             (Some(Duration::MAX), None),
             (None, None),
@@ -335,17 +335,17 @@ mod tests {
 
     #[test]
     fn what_is_lifted_is_no_shorter_and_never_stays_never() {
-        let (one, most) = (Some(ms(1)), Some(ms(MOST)));
+        let (one, most) = (Some(ms(1)), Some(ms(MAX_MS)));
         for (said, least, expected) in [
-            (Said::Nothing, one, Said::AtLeast(ms(1))),
-            (Said::Nothing, most, Said::AtLeast(ms(MOST))),
-            (Said::Nothing, None, Said::Never),
-            (Said::AtLeast(ms(5)), one, Said::AtLeast(ms(5))),
-            (Said::AtLeast(ms(5)), most, Said::AtLeast(ms(MOST))),
-            (Said::Exactly(ms(5)), one, Said::Exactly(ms(5))),
-            (Said::Exactly(ms(5)), most, Said::Exactly(ms(MOST))),
-            (Said::Exactly(ms(5)), None, Said::Never),
-            (Said::Never, one, Said::Never),
+            (Setting::Nothing, one, Setting::AtLeast(ms(1))),
+            (Setting::Nothing, most, Setting::AtLeast(ms(MAX_MS))),
+            (Setting::Nothing, None, Setting::Never),
+            (Setting::AtLeast(ms(5)), one, Setting::AtLeast(ms(5))),
+            (Setting::AtLeast(ms(5)), most, Setting::AtLeast(ms(MAX_MS))),
+            (Setting::Exactly(ms(5)), one, Setting::Exactly(ms(5))),
+            (Setting::Exactly(ms(5)), most, Setting::Exactly(ms(MAX_MS))),
+            (Setting::Exactly(ms(5)), None, Setting::Never),
+            (Setting::Never, one, Setting::Never),
         ] {
             assert_eq!(said.lifted(least), expected, "{said:?} {least:?}");
         }
@@ -356,13 +356,13 @@ mod tests {
         let seconds = |s| Some(Duration::from_secs(s));
         let usual = Timeouts::DEFAULT.idle;
         let before = [
-            Said::Nothing,
-            Said::Never,
-            Said::Exactly(ms(30_000)),
-            Said::Exactly(ms(MOST)),
-            Said::AtLeast(ms(1)),
-            Said::AtLeast(ms(30_000)),
-            Said::AtLeast(ms(MOST)),
+            Setting::Nothing,
+            Setting::Never,
+            Setting::Exactly(ms(30_000)),
+            Setting::Exactly(ms(MAX_MS)),
+            Setting::AtLeast(ms(1)),
+            Setting::AtLeast(ms(30_000)),
+            Setting::AtLeast(ms(MAX_MS)),
         ];
         for said in before {
             let mut edit = TimeoutsEdit::NONE;
@@ -391,14 +391,14 @@ mod tests {
             let usual = Timeouts::default();
             Millis::new(&Timeouts { idle, ..usual })
         };
-        let longest = with_idle(Some(duration(ms(MOST))));
+        let longest = with_idle(Some(duration(ms(MAX_MS))));
         let never = with_idle(None);
         for (said, of_longest, of_never) in [
-            (Said::Nothing, Some(MOST), None),
-            (Said::Never, None, None),
-            (Said::Exactly(ms(1)), Some(1), Some(1)),
-            (Said::AtLeast(ms(1)), Some(MOST), None),
-            (Said::AtLeast(ms(MOST)), Some(MOST), None),
+            (Setting::Nothing, Some(MAX_MS), None),
+            (Setting::Never, None, None),
+            (Setting::Exactly(ms(1)), Some(1), Some(1)),
+            (Setting::AtLeast(ms(1)), Some(MAX_MS), None),
+            (Setting::AtLeast(ms(MAX_MS)), Some(MAX_MS), None),
         ] {
             let mut edit = TimeoutsEdit::NONE;
             edit.0[IDLE] = Packed::new(said);

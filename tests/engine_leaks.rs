@@ -76,9 +76,9 @@ impl Until {
 
 /// A resolver that queries a server that never answers.
 #[cfg(feature = "hickory")]
-fn resolver(mute: &UdpSocket) -> ResolverFactory {
+fn resolver(unresponsive: &UdpSocket) -> ResolverFactory {
     let mut names = httpstream::resolver::HickoryConfig::default();
-    names.servers = vec![mute.local_addr().unwrap()];
+    names.servers = vec![unresponsive.local_addr().unwrap()];
     Arc::new(move || Box::new(httpstream::resolver::Hickory::with_config(names.clone())))
 }
 
@@ -86,8 +86,8 @@ fn resolver(mute: &UdpSocket) -> ResolverFactory {
 #[cfg(not(feature = "hickory"))]
 fn resolver(_: &UdpSocket) -> ResolverFactory {
     #[derive(Debug)]
-    struct Mute;
-    impl Resolve for Mute {
+    struct Unresponsive;
+    impl Resolve for Unresponsive {
         fn attach(&mut self, _: httpstream::resolver::Wake) {}
         fn start(&mut self, _: &str, _: Family, _: LookupId) {}
         fn cancel(&mut self, _: LookupId) {}
@@ -99,7 +99,7 @@ fn resolver(_: &UdpSocket) -> ResolverFactory {
             None
         }
     }
-    Arc::new(|| Box::new(Mute))
+    Arc::new(|| Box::new(Unresponsive))
 }
 
 /// The servers.
@@ -107,7 +107,7 @@ struct World {
     server: Server,
     /// The number of requests that the server has read and does not answer.
     asked: Arc<AtomicUsize>,
-    mute: UdpSocket,
+    unresponsive: UdpSocket,
 }
 
 impl World {
@@ -126,11 +126,11 @@ impl World {
                 }
             }
         });
-        let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let unresponsive = UdpSocket::bind("127.0.0.1:0").unwrap();
         Self {
             server,
             asked,
-            mute,
+            unresponsive,
         }
     }
 
@@ -138,7 +138,7 @@ impl World {
         let mut config = Config::default();
         config.max_connections = 8;
         config.hosts_file = None;
-        config.resolver = Some(resolver(&self.mute));
+        config.resolver = Some(resolver(&self.unresponsive));
         config
     }
 

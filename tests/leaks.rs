@@ -113,7 +113,7 @@ enum Expected {
 fn nothing_is_left_of_ten_thousand_failed_exchanges() {
     let unread = Arc::new(AtomicUsize::new(0));
     let server = server(Arc::clone(&unread));
-    let (mute, _kept) = common::mute_listener();
+    let (unresponsive, _kept) = common::unresponsive_listener();
     let refused = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
@@ -205,14 +205,14 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
         ),
         (
             "resolve deadline",
-            Request::get("http://mute.test/").timeouts(soon(|t| &mut t.resolve)),
+            Request::get("http://unresponsive.test/").timeouts(soon(|t| &mut t.resolve)),
             buffer,
             Then::Wait,
             Fails(Kind::Timeout, Phase::Resolve),
         ),
         (
             "connect deadline",
-            url(mute).timeouts(soon(|t| &mut t.connect)),
+            url(unresponsive).timeouts(soon(|t| &mut t.connect)),
             buffer,
             Then::Wait,
             Fails(Kind::Timeout, Phase::Connect),
@@ -268,14 +268,14 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
         ),
         (
             "canceled resolving",
-            Request::get("http://mute.test/"),
+            Request::get("http://unresponsive.test/"),
             buffer,
             Then::Cancel,
             Fails(Kind::Cancelled, Phase::Resolve),
         ),
         (
             "canceled connecting",
-            url(mute),
+            url(unresponsive),
             buffer,
             Then::Cancel,
             Fails(Kind::Cancelled, Phase::Connect),

@@ -330,7 +330,7 @@ fn a_long_wait_for_a_connection_is_told_with_the_limit() {
     let mut bench = Bench::with(|config| {
         config.max_connections_per_origin = 2;
     });
-    let (addr, _listener) = common::mute_listener();
+    let (addr, _listener) = common::unresponsive_listener();
     let url = format!("http://{addr}/s3cret-path");
     for _ in 0..2 {
         bench.submit(Request::get(&url).build().unwrap());

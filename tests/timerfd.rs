@@ -193,7 +193,7 @@ fn idle_connections_are_closed_in_time_for_a_host_that_knows_only_the_descriptor
 #[test]
 fn names_are_looked_up_for_a_host_that_knows_only_the_descriptor() {
     use httpstream::resolver::{Hickory, HickoryConfig};
-    let mute = names::NameServer::mute();
+    let unresponsive = names::NameServer::unresponsive();
     let answers = names::NameServer::start(|question, back| {
         let loopback = std::net::Ipv4Addr::LOCALHOST.into();
         back.send(&question.addresses(60, &[loopback]));
@@ -202,7 +202,7 @@ fn names_are_looked_up_for_a_host_that_knows_only_the_descriptor() {
     for told in [Told::Level, Told::Edge] {
         let mut config = HickoryConfig::default();
         // The timeout of the first server is one of the resolver's own deadlines.
-        config.servers = vec![mute.addr, answers.addr];
+        config.servers = vec![unresponsive.addr, answers.addr];
         config.timeout = Duration::from_millis(60);
         config.attempts = 1;
         let mut bench = Bench::with(|c| {

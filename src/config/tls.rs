@@ -20,7 +20,7 @@ impl Tls {
     /// certificate, or one that cannot be read. The error states which one and in which line, both
     /// counted from 1.
     pub fn with_roots_pem(pem: &[u8]) -> Result<Self, Error> {
-        Self::believing(pem).map_err(Error::invalid_config)
+        Self::trusting_pem(pem).map_err(Error::invalid_config)
     }
 
     /// Presents this certificate to servers that ask for one. `chain` begins with the certificate
@@ -34,7 +34,8 @@ impl Tls {
     /// no key, if one of them cannot be used, if the key does not belong to the certificate, or if
     /// `self` was created from a [`ClientConfig`](rustls::ClientConfig), which is used unchanged.
     pub fn client_certificate_pem(&self, chain: &[u8], key: &[u8]) -> Result<Self, Error> {
-        self.showing(chain, key).map_err(Error::invalid_config)
+        self.with_identity(chain, key)
+            .map_err(Error::invalid_config)
     }
 
     /// Writes the secrets of each connection to the file named by the environment variable
@@ -45,6 +46,6 @@ impl Tls {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if `self` was created from a
     /// [`ClientConfig`](rustls::ClientConfig), which is used unchanged.
     pub fn key_log_from_env(&self) -> Result<Self, Error> {
-        self.logging_keys().map_err(Error::invalid_config)
+        self.with_key_log().map_err(Error::invalid_config)
     }
 }

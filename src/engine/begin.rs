@@ -48,7 +48,7 @@ impl<N: Net> Core<N> {
     #[inline]
     pub(super) fn enter_and_place(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
-        if !chain.marks.has(Marks::AT_HOME) {
+        if !chain.marks.has(Marks::ORIGIN_ENTERED) {
             let request = chain
                 .request
                 .as_ref()
@@ -60,7 +60,7 @@ impl<N: Net> Core<N> {
                 route: request.route().unwrap_or(&self.settings.route),
             };
             chain.origin = self.pool.enter(chain.origin.get(), parts).into();
-            chain.marks.set(Marks::AT_HOME);
+            chain.marks.set(Marks::ORIGIN_ENTERED);
         }
         self.place(key);
     }
@@ -90,7 +90,7 @@ impl<N: Net> Core<N> {
                 Stage::Waiting {
                     call: MaybeKey::NONE,
                 },
-                Waits::ByItself,
+                Waits::WithoutRequest,
             ) => {
                 self.disarm(key);
                 self.fall_due(key, MaybeKey::NONE);
@@ -118,7 +118,11 @@ impl<N: Net> Core<N> {
             return self.end_with_generation(key);
         }
         let mut kept = self.take_visit(key);
-        let at = Moment::new(self.clock.present(), &self.bell, Some(self.chains.id(key)));
+        let at = Moment::new(
+            self.clock.present(),
+            &self.wakeups,
+            Some(self.chains.id(key)),
+        );
         let (request, default) = (self.chains[key].request(), self.settings.policy.as_ref());
         let begun = catch_unwind(AssertUnwindSafe(|| {
             Visiting::begin(&mut kept, request, default, &at)

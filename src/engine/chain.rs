@@ -96,7 +96,7 @@ impl Marks {
     pub(super) const EXHAUSTED: Self = Self(32);
     /// Its origin is entered for the present request. The mark survives when the same request is
     /// sent again, and saves looking the origin up.
-    pub(super) const AT_HOME: Self = Self(64);
+    pub(super) const ORIGIN_ENTERED: Self = Self(64);
     /// The deadline of its phase has passed, and nothing has moved the deadline since.
     pub(super) const LATE: Self = Self(128);
     /// The total deadline of its request has passed and is being dealt with.
@@ -213,7 +213,7 @@ impl Chain {
         self.request = Some(request);
         self.attempts = 0;
         self.marks.clear(Marks::OF_ONE_REQUEST);
-        self.marks.clear(Marks::AT_HOME);
+        self.marks.clear(Marks::ORIGIN_ENTERED);
     }
 
     /// Returns what was sent for the present submission before the present attempt.

@@ -14,7 +14,7 @@ use crate::engine::outbox::Outbox;
 use crate::generation::Mark;
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
-use crate::policy::Rung;
+use crate::policy::Woken;
 use crate::request::Request;
 
 /// Work to be done before the next link is touched.
@@ -26,7 +26,7 @@ pub(super) enum Command {
     /// There are bytes to be written on the chain's tunnel.
     Flush(ChainId),
     /// A waiting chain goes on now, provided that it waits for its waker.
-    Wake(Rung),
+    Wake(Woken),
 }
 
 /// A command queue that has grown beyond this capacity is freed once it is empty.
@@ -220,8 +220,8 @@ impl Chains {
     }
 
     /// Wakes a chain, if it is still waiting when the command is carried out.
-    pub(super) fn wake(&mut self, rung: Rung) {
-        self.commands.push_back(Command::Wake(rung));
+    pub(super) fn wake(&mut self, woken: Woken) {
+        self.commands.push_back(Command::Wake(woken));
     }
 
     #[inline]

@@ -210,7 +210,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Returns the address of a link's only attempt. `None` stands for its route's unix socket.
-    pub(super) fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
+    pub(super) fn dialed_address(&self, key: LinkKey) -> Option<SocketAddr> {
         let link = &self.links[key];
         let is_unix = self.pool[link.origin].route.unix_path().is_some();
         (!is_unix).then(|| link.peer.get())

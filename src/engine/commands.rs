@@ -12,7 +12,7 @@ use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::error::ErrorKind;
 use crate::net::Net;
-use crate::policy::Rung;
+use crate::policy::Woken;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
@@ -110,7 +110,7 @@ impl<N: Net> Core<N> {
                     self.flush(link);
                 }
             }
-            Command::Wake(Rung { chain, waits }) => {
+            Command::Wake(Woken { chain, waits }) => {
                 if let Some(key) = self.chains.find(chain) {
                     self.wake_chain(key, waits);
                 }

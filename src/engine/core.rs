@@ -33,7 +33,7 @@ use crate::net::link::{Link, Reach};
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
-use crate::policy::Bell;
+use crate::policy::Wakeups;
 use crate::sched::wheel::{TimerId, Wheel};
 
 /// See the [module documentation](self).
@@ -54,7 +54,7 @@ pub(super) struct Core<N: Net> {
     /// Visits of policies. Chains hold their keys.
     pub(super) visits: Slab<VisitState>,
     /// Wakes chains that wait.
-    pub(super) bell: Arc<Bell>,
+    pub(super) wakeups: Arc<Wakeups>,
     /// Whether a generation that chains belong to has ended.
     pub(super) ended: Arc<Ended>,
     /// The panic of a readback or a policy, on its way to the host.
@@ -122,7 +122,7 @@ impl<N: Net> Core<N> {
             buffers: Buffers::new(settings.read_buffer),
             exhausted: None,
             visits: Slab::new(),
-            bell: Arc::new(Bell::new(move || waking.announce())),
+            wakeups: Arc::new(Wakeups::new(move || waking.announce())),
             panic: None,
             counts: Stats::default(),
             alerts: Alerts::default(),

@@ -15,7 +15,7 @@ use log::{debug, trace};
 use crate::engine::chain::ChainKey;
 use crate::engine::core::{Core, Timer};
 use crate::engine::fail::{Failure, connected_to_itself};
-use crate::engine::shortage::is_want_of_port;
+use crate::engine::shortage::is_port_exhaustion;
 use crate::engine::visits::block_of;
 use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
@@ -136,7 +136,7 @@ impl<N: Net> Core<N> {
             }
             Reach::Waiting { retry, .. } => {
                 *retry = None;
-                self.connect_only(key, self.dialled_address(key));
+                self.connect_only(key, self.dialed_address(key));
             }
             Reach::Connecting(..)
             | Reach::Shaking(..)
@@ -178,7 +178,7 @@ impl<N: Net> Core<N> {
         if dial.has_begun() {
             let tried = dial.take_failed();
             return match tried.first() {
-                Some((_, why)) if tried.iter().all(|(_, error)| is_want_of_port(error)) => {
+                Some((_, why)) if tried.iter().all(|(_, error)| is_port_exhaustion(error)) => {
                     self.wait_for_port(key, why);
                 }
                 _ => self.fail(key, Failure::Connect(tried)),
@@ -206,7 +206,7 @@ impl<N: Net> Core<N> {
                 self.race(key);
             }
             // A missing port affects this address only, a missing descriptor all of them.
-            Err(error) if is_want_of_port(&error) => {
+            Err(error) if is_port_exhaustion(&error) => {
                 self.note_attempt(key);
                 self.on_no_port(key, addr, error);
             }
@@ -256,7 +256,7 @@ impl<N: Net> Core<N> {
         addr: Option<SocketAddr>,
         error: io::Error,
     ) {
-        if is_want_of_port(&error) {
+        if is_port_exhaustion(&error) {
             self.wait_for_port(key, &error);
         } else if is_exhaustion(&error) {
             self.wait_for_room(key, error.to_string());
@@ -267,7 +267,7 @@ impl<N: Net> Core<N> {
             // concerns the origin and not the whole machine.
             self.wait_for_port(key, &error);
         } else {
-            self.wait_for_turn(key);
+            self.wait_for_listener(key);
         }
     }
 
@@ -276,7 +276,7 @@ impl<N: Net> Core<N> {
     /// The full queue affects this link only, not the whole machine: if it counted as exhaustion,
     /// no link to any origin would be opened meanwhile. The link retries within its connect
     /// deadline.
-    fn wait_for_turn(&mut self, key: LinkKey) {
+    fn wait_for_listener(&mut self, key: LinkKey) {
         self.note_attempt(key);
         let due = self.clock.tick_from_now() + TURNED_AWAY_RETRY.as_millis() as u64;
         let retry = self.timers.arm(due, Timer::Dial(key));
@@ -313,7 +313,7 @@ impl<N: Net> Core<N> {
                 // Ports are counted per peer address, so only an idle link to the same address
                 // holds one that could be used here. One is closed and not more, because the port
                 // may stay in TIME_WAIT for a minute and the close gain nothing.
-                Err(error) if is_want_of_port(&error) => {
+                Err(error) if is_port_exhaustion(&error) => {
                     let Some(idle) = addr.and_then(|to| self.pool.oldest_idle_to(&self.links, to))
                     else {
                         return Err(error);
@@ -428,7 +428,7 @@ impl<N: Net> Core<N> {
                     self.let_go(attempt.socket);
                     match trouble {
                         // The first write may be what reports that no port is free.
-                        Trouble::Io(error) if is_want_of_port(&error) => {
+                        Trouble::Io(error) if is_port_exhaustion(&error) => {
                             self.on_no_port(key, attempt.addr, error);
                         }
                         Trouble::Io(error) if is_exhaustion(&error) => {
@@ -548,7 +548,7 @@ impl<N: Net> Core<N> {
                 match trouble {
                     // The first write may be what reports that no port is free.
                     Trouble::Io(error) => {
-                        let addr = self.dialled_address(key);
+                        let addr = self.dialed_address(key);
                         self.on_no_connection(key, addr, error);
                     }
                     Trouble::Tls(problem) => self.fail(key, Failure::Tls(problem)),

@@ -205,7 +205,7 @@ impl<N: Net> Core<N> {
             && let Some(socket) = link.socket()
             && self.net.is_connected_to_itself(socket, link.peer.get())
         {
-            let addr = self.dialled_address(key);
+            let addr = self.dialed_address(key);
             return self.fail_only(key, addr, connected_to_itself());
         }
         self.fail(key, Failure::Violation(violation));
@@ -230,7 +230,7 @@ impl<N: Net> Core<N> {
     /// Builds the error of a deadline, with the addresses or name servers that did not answer.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
         let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
-            return match (at.phase, self.dialled_address(key)) {
+            return match (at.phase, self.dialed_address(key)) {
                 (Phase::Connect, Some(addr)) => {
                     let tried = vec![no_answer_from(addr)];
                     Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at)
@@ -252,7 +252,7 @@ impl<N: Net> Core<N> {
             }
             return Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at);
         }
-        Error::from_mute(text, self.lookups.names.servers(), at)
+        Error::from_unresponsive(text, self.lookups.names.servers(), at)
     }
 
     /// Whether the request is sent again because it met a stale connection: one that the server
@@ -365,7 +365,7 @@ impl<N: Net> Core<N> {
                 let text = self.timeout_text(key, Timeout::Total);
                 // Before the request has entered its origin, the key is still that of the last
                 // request.
-                let is_at_home = chain.marks.has(Marks::AT_HOME);
+                let is_at_home = chain.marks.has(Marks::ORIGIN_ENTERED);
                 let origin = chain.origin.get().filter(|_| is_at_home);
                 let limit = origin.and_then(|key| self.limit_reached(key));
                 let text = match limit {

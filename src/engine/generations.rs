@@ -13,7 +13,7 @@ use crate::engine::waking::Waking;
 use crate::generation::Mark;
 
 /// How many chains a turn looks at after a generation has ended.
-const MAX_LOOKED_AT: usize = 2048;
+const MAX_SWEPT: usize = 2048;
 
 /// The chains of one engine that belong to a generation.
 pub(super) struct Generations {
@@ -112,7 +112,7 @@ impl Generations {
         let Some(next) = self.next else {
             return Vec::new();
         };
-        let share = self.marks.range(next..).take(MAX_LOOKED_AT);
+        let share = self.marks.range(next..).take(MAX_SWEPT);
         let (mut last, mut seen, mut over) = (None, 0, Vec::new());
         for (key, mark) in share {
             (last, seen) = (Some(*key), seen + 1);
@@ -121,7 +121,7 @@ impl Generations {
                 over.push(*key);
             }
         }
-        let is_all = seen < MAX_LOOKED_AT;
+        let is_all = seen < MAX_SWEPT;
         self.next = last
             .filter(|_| !is_all)
             .and_then(|last| last.checked_add(1));
@@ -250,7 +250,7 @@ mod tests {
     fn what_is_due_in_the_turn_in_which_its_generation_ends_is_not_sent() {
         let (network, mut engine) = engine();
         let generation = Generation::new();
-        let many = MAX_LOOKED_AT + 100;
+        let many = MAX_SWEPT + 100;
         for _ in 0..many {
             let delayed = Next::send(request(&generation)).after(Duration::from_secs(1));
             engine.start(delayed.read_by(note));
@@ -294,7 +294,7 @@ mod tests {
     fn thousands_are_looked_at_a_part_a_turn() {
         let (_network, mut engine) = engine();
         let generation = Generation::new();
-        for _ in 0..3 * MAX_LOOKED_AT {
+        for _ in 0..3 * MAX_SWEPT {
             let wait = Next::wait().after(Duration::MAX).marked(generation.mark());
             engine.start(wait);
         }
@@ -309,6 +309,6 @@ mod tests {
             engine.turn(&mut told).unwrap();
             most = most.max(before - engine.pending());
         }
-        assert!((1..=MAX_LOOKED_AT).contains(&most), "{most}");
+        assert!((1..=MAX_SWEPT).contains(&most), "{most}");
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::submitter::{Order, Remote};
 use crate::engine::waking::Waking;
 use crate::error::Gone;
 use crate::id::ChainId;
-use crate::policy::{Bell, Moment, Present};
+use crate::policy::{Moment, Present, Wakeups};
 use crate::request::Request;
 
 /// Reaches an engine from its own thread, above all from inside tasks. It starts chains and tasks
@@ -50,7 +50,7 @@ use crate::request::Request;
 pub struct Local<S> {
     queue: Rc<Queue<S>>,
     present: Rc<Present>,
-    bell: Arc<Bell>,
+    wakeups: Arc<Wakeups>,
 }
 
 /// Chains started on the engine's thread, until a turn takes them.
@@ -127,7 +127,7 @@ impl<S> Local<S> {
     /// Returns clocks and random numbers for tasks; in a simulation they depend on its seed. Its
     /// [`waker`](Moment::waker) wakes nothing, since a task is woken by its own waker.
     pub fn moment(&self) -> Moment<'_> {
-        Moment::new(&self.present, &self.bell, None)
+        Moment::new(&self.present, &self.wakeups, None)
     }
 }
 
@@ -178,7 +178,7 @@ impl<S> Clone for Local<S> {
         Self {
             queue: Rc::clone(&self.queue),
             present: Rc::clone(&self.present),
-            bell: Arc::clone(&self.bell),
+            wakeups: Arc::clone(&self.wakeups),
         }
     }
 }
@@ -195,7 +195,7 @@ impl<S, M: Mode> Engine<S, M> {
         Local {
             queue: Rc::clone(self.orders.local()),
             present: Rc::clone(self.core.clock.present()),
-            bell: Arc::clone(&self.core.bell),
+            wakeups: Arc::clone(&self.core.wakeups),
         }
     }
 }

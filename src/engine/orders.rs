@@ -9,7 +9,7 @@ use crate::engine::readback::Next;
 use crate::engine::submitter::{Order, Remote, Submitter};
 use crate::engine::waking::{Inside, Waking};
 use crate::id::ChainId;
-use crate::policy::{Bell, Rung};
+use crate::policy::{Wakeups, Woken};
 
 /// Orders taken in one turn. The rest stay in the inbox, and the next turn is due at once. No more
 /// are taken than commands are carried out, so that the inbox fills up when the engine does not
@@ -23,7 +23,7 @@ pub(super) struct Orders<S> {
     local: Rc<Queue<S>>,
     /// Empty between turns, and kept for its capacity.
     scratch: Vec<Order<S>>,
-    rung: Vec<Rung>,
+    woken: Vec<Woken>,
     /// Orders taken in this turn.
     taken: usize,
 }
@@ -37,7 +37,7 @@ impl<S> Orders<S> {
             remote,
             waking,
             scratch: Vec::new(),
-            rung: Vec::new(),
+            woken: Vec::new(),
             taken: 0,
         }
     }
@@ -88,15 +88,15 @@ impl<S> Orders<S> {
     }
 
     /// Takes the ids of woken chains, as many as may be taken now.
-    pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<Rung> {
-        let mut rung = std::mem::take(&mut self.rung);
-        bell.take(&mut rung, MAX_ORDERS - self.taken);
-        self.taken += rung.len();
-        rung
+    pub(super) fn take_woken(&mut self, wakeups: &Wakeups) -> Vec<Woken> {
+        let mut woken = std::mem::take(&mut self.woken);
+        wakeups.take(&mut woken, MAX_ORDERS - self.taken);
+        self.taken += woken.len();
+        woken
     }
 
-    pub(super) fn give_back_rung(&mut self, empty: Vec<Rung>) {
-        self.rung = empty;
+    pub(super) fn give_back_woken(&mut self, empty: Vec<Woken>) {
+        self.woken = empty;
     }
 
     /// Takes the orders that may be taken now, in a vector that the caller gives back.

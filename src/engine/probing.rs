@@ -69,7 +69,7 @@ impl<N: Net> Core<N> {
             && !self.links[link].readiness.has_any(Readiness::READ_SIDE);
         let is_open = is_known || {
             let probe = self.probe(link);
-            self.tell_of(link, probe);
+            self.log_probe(link, probe);
             matches!(probe, Probe::Open)
         };
         let tls = self.links[link].tls_state();
@@ -82,7 +82,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Logs the result of reading a link without an exchange.
-    pub(super) fn tell_of(&mut self, link: LinkKey, probe: Probe) {
+    pub(super) fn log_probe(&mut self, link: LinkKey, probe: Probe) {
         match probe {
             Probe::Open => {}
             Probe::Ended => {
@@ -108,7 +108,7 @@ impl<N: Net> Core<N> {
             return;
         }
         let probe = self.probe(key);
-        self.tell_of(key, probe);
+        self.log_probe(key, probe);
         match probe {
             Probe::Open => {}
             Probe::Ended | Probe::Spoke { .. } => self.close_idle_link(key),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::engine::chain::When;
 use crate::generation::Mark;
 use crate::id::ChainId;
-use crate::policy::{Bell, Moment, Present};
+use crate::policy::{Moment, Present, Wakeups};
 use crate::request::Request;
 pub(super) use crate::response::Reply;
 use crate::response::Response;
@@ -579,7 +579,7 @@ pub(super) struct Seen<'a> {
     pub(super) request: Option<&'a Request>,
     pub(super) failures: u32,
     pub(super) present: &'a Present,
-    pub(super) bell: &'a Arc<Bell>,
+    pub(super) wakeups: &'a Arc<Wakeups>,
 }
 
 /// A closure that a chain runs as its next step.
@@ -763,9 +763,12 @@ impl<'a, S> Context<'a, S> {
     /// Returns clocks, random numbers and a waker for this chain. Policies get the same.
     pub fn moment(&self) -> Moment<'a> {
         let Seen {
-            present, bell, id, ..
+            present,
+            wakeups,
+            id,
+            ..
         } = self.seen;
-        Moment::new(present, bell, Some(id))
+        Moment::new(present, wakeups, Some(id))
     }
 
     /// Makes [`Engine::run`](crate::Engine::run) return at the end of this turn.

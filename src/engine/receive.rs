@@ -8,7 +8,7 @@ use std::io;
 use crate::engine::chain::Marks;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-use crate::h1::Outlet;
+use crate::h1::WriteSide;
 use crate::net::link::{Link, Reach};
 use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
@@ -282,7 +282,7 @@ impl<N: Net> Core<N> {
             self.fail(key, Failure::Closed { missing, error });
             return false;
         }
-        if link.h1.outlet() == Outlet::Reset {
+        if link.h1.outlet() == WriteSide::Reset {
             // A socket reports a reset once, and the send got that report. Reads return an end of
             // file from then on; taking it for the end of a body that lasts until the close would
             // pass off a truncated response as complete.

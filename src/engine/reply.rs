@@ -200,7 +200,7 @@ impl<S, M: Mode> Engine<S, M> {
             Action::Send(request) if !self.core.agenda.draining => {
                 let chain = &mut self.core.chains[chain];
                 chain.request = Some(request);
-                chain.marks.clear(Marks::AT_HOME);
+                chain.marks.clear(Marks::ORIGIN_ENTERED);
             }
             // Nothing to drop, which the compiler cannot see: this saves the drop call.
             again @ Action::Again if !self.core.agenda.draining => std::mem::forget(again),
@@ -319,7 +319,7 @@ impl<S, M: Mode> Engine<S, M> {
             request: request.as_ref(),
             failures: failures.into(),
             present: self.core.clock.present(),
-            bell: &self.core.bell,
+            wakeups: &self.core.wakeups,
         };
         let mut asks = Asks {
             chains: &mut self.core.chains,

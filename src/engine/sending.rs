@@ -17,7 +17,7 @@ use crate::engine::visits::{OWN_BLOCK, block_of};
 use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
-use crate::h1::{Advance, Outlet};
+use crate::h1::{Advance, WriteSide};
 use crate::net::link::Link;
 use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::LinkKey;
@@ -219,7 +219,7 @@ impl<N: Net> Core<N> {
         loop {
             let link = &mut self.links[key];
             let chain = link.chain().expect("a tunnel has a chain");
-            if link.h1.outlet() != Outlet::Open {
+            if link.h1.outlet() != WriteSide::Open {
                 // Nothing can be written any more, so the waiting bytes are dropped and no more are
                 // accepted.
                 return self.chains.close_tunnel(chain);
@@ -300,7 +300,7 @@ impl<N: Net> Core<N> {
     #[inline]
     fn write_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
-        if link.h1.outlet() != Outlet::Open {
+        if link.h1.outlet() != WriteSide::Open {
             return None;
         }
         let Some(Going::Out {

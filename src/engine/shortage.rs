@@ -67,6 +67,6 @@ impl<N: Net> Core<N> {
 
 /// Whether all local ports are taken for connections to one address. A connection is identified by
 /// both of its ends, so other addresses are not affected.
-pub(super) fn is_want_of_port(error: &io::Error) -> bool {
+pub(super) fn is_port_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }

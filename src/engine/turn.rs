@@ -279,11 +279,11 @@ impl<S, M: Mode> Engine<S, M> {
         for (id, next) in self.orders.take_local() {
             self.asks().start(next, Some(id));
         }
-        let mut rung = self.orders.take_rung(&self.core.bell);
-        for rung in rung.drain(..) {
-            self.core.chains.wake(rung);
+        let mut woken = self.orders.take_woken(&self.core.wakeups);
+        for woken in woken.drain(..) {
+            self.core.chains.wake(woken);
         }
-        self.orders.give_back_rung(rung);
+        self.orders.give_back_woken(woken);
         let mut orders = self.orders.take();
         for order in orders.drain(..) {
             match order {
@@ -316,7 +316,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // One flag makes the next turn due for whatever is left of the three.
         let core = &self.core;
-        if core.bell.has_rung() || core.ended.is_set() || core.chains.generations.is_due() {
+        if core.wakeups.has_woken() || core.ended.is_set() || core.chains.generations.is_due() {
             self.orders.note_unannounced();
         }
     }

@@ -189,7 +189,7 @@ impl<N: Net> Core<N> {
         ask: impl FnOnce(&mut Visiting, &Request, &Moment<'_>) -> R,
     ) -> Result<R, PolicyPanicked> {
         let id = self.chains.id(key);
-        let at = Moment::new(self.clock.present(), &self.bell, Some(id));
+        let at = Moment::new(self.clock.present(), &self.wakeups, Some(id));
         let visit = self.chains.visit_of(key).expect("the chain is visited");
         let visiting = &mut self.visits[visit].visiting;
         let request = self.chains[key].request();

@@ -49,7 +49,7 @@ pub(crate) struct H1<T> {
     response: Connection,
     /// The parts of a response that have to be kept because it did not arrive whole.
     inbound: Option<Box<Inbound>>,
-    outlet: Outlet,
+    outlet: WriteSide,
     /// The connection closes after the front exchange: see
     /// [`end_behind_front`](Self::end_behind_front).
     ends: bool,
@@ -61,7 +61,7 @@ pub(crate) struct H1<T> {
 
 /// Whether bytes can still be written to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outlet {
+pub(crate) enum WriteSide {
     Open,
     /// A write failed. Bytes that the peer has already sent may still be read (RFC 9112 §9.6).
     Broken,
@@ -97,7 +97,7 @@ impl<T: Copy + PartialEq> H1<T> {
             line: None,
             response: Connection::new(),
             inbound: None,
-            outlet: Outlet::Open,
+            outlet: WriteSide::Open,
             ends: false,
             is_reused: false,
             is_tunnel: false,
@@ -179,7 +179,7 @@ impl<T: Copy + PartialEq> H1<T> {
     pub(crate) fn has_unwritten(&self) -> bool {
         // If the connection is about to close, the requests in line go out on another one.
         let line = self.line.as_ref().filter(|_| !self.ends);
-        self.outlet == Outlet::Open
+        self.outlet == WriteSide::Open
             && (self.front.as_ref().is_some_and(Exchange::has_unwritten)
                 || line.is_some_and(|line| line.has_unwritten()))
     }
@@ -187,7 +187,7 @@ impl<T: Copy + PartialEq> H1<T> {
     /// Returns whether the connection accepts bytes at all.
     #[inline]
     pub(crate) fn is_writable(&self) -> bool {
-        self.outlet == Outlet::Open
+        self.outlet == WriteSide::Open
             && !matches!(&self.front, Some(front) if front.going() == Going::Refused)
     }
 
@@ -252,14 +252,14 @@ impl<T: Copy + PartialEq> H1<T> {
     /// connection reset.
     pub(crate) fn on_write_failed(&mut self, by_reset: bool) {
         self.ends = true;
-        self.outlet = if by_reset || self.outlet == Outlet::Reset {
-            Outlet::Reset
+        self.outlet = if by_reset || self.outlet == WriteSide::Reset {
+            WriteSide::Reset
         } else {
-            Outlet::Broken
+            WriteSide::Broken
         };
     }
 
-    pub(crate) fn outlet(&self) -> Outlet {
+    pub(crate) fn outlet(&self) -> WriteSide {
         self.outlet
     }
 

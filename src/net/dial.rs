@@ -516,14 +516,14 @@ mod tests {
     #[test]
     fn the_more_telling_of_two_reasons_is_told() {
         let broken = || Err(LookupError::Failed("broken".into()));
-        let mute = || Err(LookupError::Timeout("a server".into()));
+        let unresponsive = || Err(LookupError::Timeout("a server".into()));
         let unknown = || Err(LookupError::NotFound);
         for (a, b, told) in [
             (unknown(), unknown(), LookupError::NotFound),
             (found(&[]), found(&[]), LookupError::NoAddress),
             (found(&[]), unknown(), LookupError::NotFound),
             (found(&[]), broken(), broken().unwrap_err()),
-            (unknown(), mute(), mute().unwrap_err()),
+            (unknown(), unresponsive(), unresponsive().unwrap_err()),
         ] {
             for (v6, v4) in [(a.clone(), b.clone()), (b, a)] {
                 let mut bench = Bench::new();

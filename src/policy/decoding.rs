@@ -85,7 +85,7 @@ pub(crate) const MAX_LAYERS: usize = 5;
 pub(crate) const ROOM: usize = 16 * 1024;
 
 /// The most input that a layer may leave unconsumed while it asks for more.
-const MAX_UNTAKEN: usize = 16 * 1024;
+const MAX_UNCONSUMED: usize = 16 * 1024;
 
 /// The most calls of decoders in one call of [`Decoding::decode`], whether or not they yield a
 /// piece.
@@ -136,7 +136,7 @@ pub(crate) enum Undecodable {
 struct Layer {
     decoder: Box<dyn Decoder>,
     /// Input that it has not consumed yet.
-    input: Untaken,
+    input: Unconsumed,
     /// Its input is too short to make progress.
     is_stalled: bool,
     /// It produced something in its last call, and may hold back more.
@@ -155,7 +155,7 @@ impl Decoding {
         }
         let layer = |decoder| Layer {
             decoder,
-            input: Untaken::default(),
+            input: Unconsumed::default(),
             is_stalled: false,
             may_have_more: false,
             is_finished: false,
@@ -308,7 +308,7 @@ impl Layer {
             if is_over && sees_all {
                 return Err(Undecodable::CutShort);
             }
-            if seen >= MAX_UNTAKEN {
+            if seen >= MAX_UNCONSUMED {
                 return Err(Undecodable::Stuck);
             }
         }
@@ -336,13 +336,13 @@ impl Layer {
 
 /// The unconsumed input of a layer. Its buffer is zeroed only when it grows.
 #[derive(Default)]
-struct Untaken {
+struct Unconsumed {
     buf: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Untaken {
+impl Unconsumed {
     fn bytes(&self) -> &[u8] {
         &self.buf[self.start..self.end]
     }
@@ -669,7 +669,10 @@ mod tests {
     #[test]
     fn what_a_layer_leaves_is_bounded() {
         // One byte less always fits. Bytes after it may be visible too, up to the size of a room.
-        for (group, passes) in [(MAX_UNTAKEN - 1, true), (MAX_UNTAKEN + ROOM + 1, false)] {
+        for (group, passes) in [
+            (MAX_UNCONSUMED - 1, true),
+            (MAX_UNCONSUMED + ROOM + 1, false),
+        ] {
             let wire = vec![b'x'; 4 * group];
             for cut in [1000, ROOM, 3 * ROOM] {
                 for before in [false, true] {

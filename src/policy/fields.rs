@@ -313,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_value_that_fails_to_write_itself_is_the_policys_mistake() {
-        struct Mute;
-        impl fmt::Display for Mute {
+        struct Unresponsive;
+        impl fmt::Display for Unresponsive {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("half")?;
                 Err(fmt::Error)
@@ -323,7 +323,9 @@ mod tests {
         let request = request();
         let mut block = Vec::new();
         let mut fields = Fields::new(&mut block, &request);
-        let error = fields.add_fmt("X-A", format_args!("{Mute}")).unwrap_err();
+        let error = fields
+            .add_fmt("X-A", format_args!("{Unresponsive}"))
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Policy);
         assert!(block.is_empty());
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use crate::policy::moment::{Moment, Whom};
+use crate::policy::moment::{Moment, WakeTarget};
 
 /// Limits how many requests use something at once, such as an origin, an account or a chat. Clones
 /// share one lane, across engines and threads.
@@ -48,7 +48,7 @@ pub struct Lane(Arc<Mutex<Queue>>);
 struct Queue {
     free: usize,
     last: u64,
-    waiting: BTreeMap<Key, Option<(Whom, Waker)>>,
+    waiting: BTreeMap<Key, Option<(WakeTarget, Waker)>>,
 }
 
 /// Higher priorities come first; within a priority, the ticket that entered first.
@@ -108,10 +108,10 @@ impl Ticket {
         let Some(noted) = queue.waiting.get_mut(&self.key) else {
             return true;
         };
-        let whom = at.whom();
+        let wake_target = at.wake_target();
         let former = match noted {
-            Some((before, _)) if *before == whom && !at.wants_waker() => None,
-            _ => noted.replace((whom, at.waker())),
+            Some((before, _)) if *before == wake_target && !at.wants_waker() => None,
+            _ => noted.replace((wake_target, at.waker())),
         };
         // Dropping a waker may run arbitrary code, so it does not happen under the lock.
         drop(queue);
@@ -171,13 +171,13 @@ mod tests {
 
     use super::*;
     use crate::id::ChainId;
-    use crate::policy::moment::{Bell, Present};
+    use crate::policy::moment::{Present, Wakeups};
     use crate::proto::testing::Random;
 
     /// The parts of an engine that a lane uses.
     struct Engine {
         present: Present,
-        bell: Arc<Bell>,
+        wakeups: Arc<Wakeups>,
     }
 
     impl Engine {
@@ -188,19 +188,22 @@ mod tests {
         fn with(wake: impl Fn() + Send + Sync + 'static) -> Self {
             Self {
                 present: Present::simulated(Instant::now(), std::time::UNIX_EPOCH, 1),
-                bell: Arc::new(Bell::new(wake)),
+                wakeups: Arc::new(Wakeups::new(wake)),
             }
         }
 
         fn is_due(&self, ticket: &Ticket, chain: u64) -> bool {
             let chain = ChainId::from_u64(chain);
-            ticket.is_due(&Moment::new(&self.present, &self.bell, Some(chain)))
+            ticket.is_due(&Moment::new(&self.present, &self.wakeups, Some(chain)))
         }
 
         fn woken(&self) -> Vec<u64> {
             let mut woken = Vec::new();
-            self.bell.take(&mut woken, usize::MAX);
-            woken.into_iter().map(|rung| rung.chain.to_u64()).collect()
+            self.wakeups.take(&mut woken, usize::MAX);
+            woken
+                .into_iter()
+                .map(|woken| woken.chain.to_u64())
+                .collect()
         }
     }
 
@@ -329,7 +332,7 @@ mod tests {
             for seed in 0..THREADS {
                 let (lane, inside) = (lane.clone(), &inside);
                 scope.spawn(move || {
-                    let (rings, rung) = mpsc::channel();
+                    let (rings, woken) = mpsc::channel();
                     let engine = Engine::with(move || rings.send(()).unwrap_or(()));
                     let mut random = Random::new(seed);
                     for round in 0..ROUNDS {
@@ -337,7 +340,8 @@ mod tests {
                         let gives_up = random.below(4) == 0;
                         let mut is_due = engine.is_due(&ticket, round);
                         while !is_due && !gives_up {
-                            rung.recv_timeout(Duration::from_secs(60))
+                            woken
+                                .recv_timeout(Duration::from_secs(60))
                                 .expect("a ticket is woken when it gets a place");
                             // It may be a wake of an earlier round, which gave up as it was woken.
                             let _ = engine.woken();

@@ -78,7 +78,7 @@ pub(crate) use decoding::{Decoding, ROOM, Step, Undecodable};
 pub use fields::Fields;
 pub use lane::{Lane, Ticket};
 pub use moment::Moment;
-pub(crate) use moment::{Bell, Present, Rung, Waits};
+pub(crate) use moment::{Present, Waits, Wakeups, Woken};
 pub use outcome::Outcome;
 pub use screening::Screening;
 pub(crate) use screening::Shown;

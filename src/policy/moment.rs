@@ -2,7 +2,7 @@
 //!
 //! A policy takes all of these from a [`Moment`] and never from the system, so that a simulation
 //! can repeat a run. An engine owns one [`Present`], which it updates whenever it reads its clock,
-//! and one [`Bell`], the part of its inbox that does not depend on the type of its state: a `Waker`
+//! and one [`Wakeups`], the part of its inbox that does not depend on the type of its state: a `Waker`
 //! is `'static`, and an engine's state may borrow.
 
 use std::cell::Cell;
@@ -23,7 +23,7 @@ use crate::id::ChainId;
 #[derive(Clone, Copy)]
 pub struct Moment<'a> {
     present: &'a Present,
-    bell: &'a Arc<Bell>,
+    wakeups: &'a Arc<Wakeups>,
     /// The chain whose policy, readback or task is being called.
     chain: Option<ChainId>,
     held: Option<&'a Held>,
@@ -31,10 +31,14 @@ pub struct Moment<'a> {
 
 impl<'a> Moment<'a> {
     /// `chain` is the chain whose policy, readback or task is being called, and which wakers wake.
-    pub(crate) fn new(present: &'a Present, bell: &'a Arc<Bell>, chain: Option<ChainId>) -> Self {
+    pub(crate) fn new(
+        present: &'a Present,
+        wakeups: &'a Arc<Wakeups>,
+        chain: Option<ChainId>,
+    ) -> Self {
         Self {
             present,
-            bell,
+            wakeups,
             chain,
             held: None,
         }
@@ -81,9 +85,9 @@ impl<'a> Moment<'a> {
             return signal.into();
         }
         let signal = Arc::new(Signal {
-            rung: self.rung(chain),
-            bell: Arc::downgrade(self.bell),
-            is_rung: AtomicBool::new(false),
+            woken: self.woken(chain),
+            wakeups: Arc::downgrade(self.wakeups),
+            is_queued: AtomicBool::new(false),
         });
         if let Some(held) = self.held {
             held.0.set(Arc::downgrade(&signal));
@@ -99,19 +103,19 @@ impl<'a> Moment<'a> {
 
     /// Identifies what [`waker`](Self::waker) wakes. It is equal for all moments of the visits of a
     /// chain, and for all its other moments.
-    pub(crate) fn whom(&self) -> Whom {
-        Whom {
-            engine: Arc::as_ptr(self.bell).addr(),
-            rung: self.chain.map(|chain| self.rung(chain)),
+    pub(crate) fn wake_target(&self) -> WakeTarget {
+        WakeTarget {
+            engine: Arc::as_ptr(self.wakeups).addr(),
+            woken: self.chain.map(|chain| self.woken(chain)),
         }
     }
 
-    fn rung(&self, chain: ChainId) -> Rung {
+    fn woken(&self, chain: ChainId) -> Woken {
         let waits = match self.held {
             Some(_) => Waits::InVisit,
-            None => Waits::ByItself,
+            None => Waits::WithoutRequest,
         };
-        Rung { chain, waits }
+        Woken { chain, waits }
     }
 }
 
@@ -126,14 +130,14 @@ impl fmt::Debug for Moment<'_> {
 
 /// Identifies what a waker wakes, across engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Whom {
+pub(crate) struct WakeTarget {
     engine: usize,
-    rung: Option<Rung>,
+    woken: Option<Woken>,
 }
 
 /// A chain that has been woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rung {
+pub(crate) struct Woken {
     pub(crate) chain: ChainId,
     pub(crate) waits: Waits,
 }
@@ -144,7 +148,7 @@ pub(crate) enum Waits {
     /// The wait of its policy, before an exchange.
     InVisit,
     /// The wait without a request.
-    ByItself,
+    WithoutRequest,
 }
 
 /// The clocks and the source of randomness of one engine.
@@ -255,60 +259,60 @@ impl Chance {
 ///
 /// A waker is in the queue at most once, however often it is woken, so the queue is never longer
 /// than the number of wakers.
-pub(crate) struct Bell {
-    rung: Mutex<VecDeque<Arc<Signal>>>,
-    /// Whether `rung` is non-empty: written under its lock, read without.
-    has_rung: AtomicBool,
+pub(crate) struct Wakeups {
+    queue: Mutex<VecDeque<Arc<Signal>>>,
+    /// Whether `queue` is non-empty: written under its lock, read without.
+    has_woken: AtomicBool,
     /// Makes a turn due, from any thread.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The data of a waker. It does not keep its engine alive.
 struct Signal {
-    rung: Rung,
-    bell: Weak<Bell>,
-    /// Whether it is queued in the bell.
-    is_rung: AtomicBool,
+    woken: Woken,
+    wakeups: Weak<Wakeups>,
+    /// Whether it is queued in the wakeups.
+    is_queued: AtomicBool,
 }
 
-impl Bell {
+impl Wakeups {
     /// `wake` makes a turn due. It is called when the queue was empty before.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            rung: Mutex::new(VecDeque::new()),
-            has_rung: AtomicBool::new(false),
+            queue: Mutex::new(VecDeque::new()),
+            has_woken: AtomicBool::new(false),
             wake: Box::new(wake),
         }
     }
 
     /// Whether a chain has been woken, which makes a turn due. Takes no lock.
     #[inline]
-    pub(crate) fn has_rung(&self) -> bool {
-        self.has_rung.load(Ordering::Acquire)
+    pub(crate) fn has_woken(&self) -> bool {
+        self.has_woken.load(Ordering::Acquire)
     }
 
     /// Moves up to `most` woken chains to the end of `woken`. Some of them may have ended, or no
     /// longer wait.
-    pub(crate) fn take(&self, woken: &mut Vec<Rung>, most: usize) {
-        let mut rung = self.rung();
-        let taken = most.min(rung.len());
-        for signal in rung.drain(..taken) {
+    pub(crate) fn take(&self, woken: &mut Vec<Woken>, most: usize) {
+        let mut queue = self.queue();
+        let taken = most.min(queue.len());
+        for signal in queue.drain(..taken) {
             // Cleared before the chain runs, so that a wake for its next wait is not lost.
-            signal.is_rung.store(false, Ordering::Release);
-            woken.push(signal.rung);
+            signal.is_queued.store(false, Ordering::Release);
+            woken.push(signal.woken);
         }
-        self.has_rung.store(!rung.is_empty(), Ordering::Release);
+        self.has_woken.store(!queue.is_empty(), Ordering::Release);
     }
 
-    fn rung(&self) -> MutexGuard<'_, VecDeque<Arc<Signal>>> {
-        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Signal>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Bell {
+impl fmt::Debug for Wakeups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell")
-            .field("has_rung", &self.has_rung())
+        f.debug_struct("Wakeups")
+            .field("has_woken", &self.has_woken())
             .finish_non_exhaustive()
     }
 }
@@ -319,21 +323,21 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let Some(bell) = self.bell.upgrade() else {
+        let Some(wakeups) = self.wakeups.upgrade() else {
             return;
         };
-        if self.is_rung.swap(true, Ordering::AcqRel) {
+        if self.is_queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        let mut rung = bell.rung();
-        let is_first = rung.is_empty();
-        rung.push_back(Arc::clone(self));
-        bell.has_rung.store(true, Ordering::Release);
-        drop(rung);
+        let mut queue = wakeups.queue();
+        let is_first = queue.is_empty();
+        queue.push_back(Arc::clone(self));
+        wakeups.has_woken.store(true, Ordering::Release);
+        drop(queue);
         // The first one makes a turn due, which takes the others too or leaves them to the next
         // turn.
         if is_first {
-            (bell.wake)();
+            (wakeups.wake)();
         }
     }
 }
@@ -344,7 +348,7 @@ impl Wake for Signal {
 pub(crate) struct Held(Cell<Weak<Signal>>);
 
 impl Held {
-    /// Whether a waker is still alive, or has been woken and not yet been taken from the bell.
+    /// Whether a waker is still alive, or has been woken and not yet been taken from the wakeups.
     pub(crate) fn is_held(&self) -> bool {
         self.signal().is_some()
     }
@@ -375,9 +379,9 @@ pub(crate) mod testing {
     pub(crate) fn at<T>(chain: u64, f: impl FnOnce(&Moment<'_>) -> T) -> T {
         let wall = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let present = Present::simulated(Instant::now(), wall, chain);
-        let bell = Arc::new(Bell::new(|| ()));
+        let wakeups = Arc::new(Wakeups::new(|| ()));
         let chain = ChainId::from_u64(chain);
-        f(&Moment::new(&present, &bell, Some(chain)))
+        f(&Moment::new(&present, &wakeups, Some(chain)))
     }
 }
 
@@ -390,31 +394,34 @@ mod tests {
 
     use super::*;
 
-    fn bell() -> (Arc<Bell>, Arc<AtomicUsize>) {
+    fn wakeups() -> (Arc<Wakeups>, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
         let wake = move || {
             counted.fetch_add(1, Ordering::SeqCst);
         };
-        (Arc::new(Bell::new(wake)), calls)
+        (Arc::new(Wakeups::new(wake)), calls)
     }
 
     fn chain(number: u64) -> Option<ChainId> {
         Some(ChainId::from_u64(number))
     }
 
-    fn taken(bell: &Bell, most: usize) -> Vec<u64> {
+    fn taken(wakeups: &Wakeups, most: usize) -> Vec<u64> {
         let mut woken = Vec::new();
-        bell.take(&mut woken, most);
-        woken.into_iter().map(|rung| rung.chain.to_u64()).collect()
+        wakeups.take(&mut woken, most);
+        woken
+            .into_iter()
+            .map(|woken| woken.chain.to_u64())
+            .collect()
     }
 
     #[test]
     fn the_wall_clock_is_read_once_a_turn() {
         let start = Instant::now();
         let present = Present::new(start);
-        let (bell, _) = bell();
-        let at = Moment::new(&present, &bell, None);
+        let (wakeups, _) = wakeups();
+        let at = Moment::new(&present, &wakeups, None);
         let first = at.wall_clock();
         thread::sleep(Duration::from_millis(2));
         present.advance(start + Duration::from_secs(1));
@@ -428,17 +435,17 @@ mod tests {
     #[test]
     fn a_simulation_repeats_itself() {
         let (start, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(7));
-        let (bell, _) = bell();
+        let (wakeups, _) = wakeups();
         let present = Present::simulated(start, wall, 7);
         let same = Present::simulated(start, wall, 7);
-        let [at, again] = [&present, &same].map(|present| Moment::new(present, &bell, None));
+        let [at, again] = [&present, &same].map(|present| Moment::new(present, &wakeups, None));
         assert_eq!(at.wall_clock(), wall);
         present.advance(start + Duration::from_secs(3));
         assert_eq!(at.wall_clock(), wall + Duration::from_secs(3));
         let numbers: Vec<_> = (0..100).map(|_| at.random()).collect();
         assert!(numbers.iter().all(|number| *number == again.random()));
         let other = Present::simulated(start, wall, 8);
-        let other = Moment::new(&other, &bell, None);
+        let other = Moment::new(&other, &wakeups, None);
         assert!(numbers.iter().all(|number| *number != other.random()));
     }
 
@@ -452,47 +459,47 @@ mod tests {
 
     #[test]
     fn random_numbers_of_the_system_do_not_repeat() {
-        let (bell, _) = bell();
+        let (wakeups, _) = wakeups();
         let presents = [(); 3].map(|()| Present::new(Instant::now()));
         let numbers: HashSet<_> = presents
             .iter()
-            .flat_map(|present| (0..1000).map(|_| Moment::new(present, &bell, None).random()))
+            .flat_map(|present| (0..1000).map(|_| Moment::new(present, &wakeups, None).random()))
             .collect();
         assert_eq!(numbers.len(), 3000);
     }
 
     #[test]
     fn wakers_leave_their_chain_once_until_it_is_taken() {
-        let (bell, calls) = bell();
+        let (wakeups, calls) = wakeups();
         let present = Present::new(Instant::now());
-        let waker = |number| Moment::new(&present, &bell, chain(number)).waker();
+        let waker = |number| Moment::new(&present, &wakeups, chain(number)).waker();
         let (one, two) = (waker(1), waker(2));
-        assert!(!bell.has_rung());
+        assert!(!wakeups.has_woken());
         for _ in 0..1000 {
             one.wake_by_ref();
             two.wake_by_ref();
         }
-        assert!(bell.has_rung());
+        assert!(wakeups.has_woken());
         assert_eq!(calls.load(Ordering::SeqCst), 1);
-        assert_eq!(taken(&bell, 1), [1]);
-        assert!(bell.has_rung());
-        assert_eq!(taken(&bell, 9), [2]);
-        assert!(!bell.has_rung());
-        assert!(taken(&bell, 9).is_empty());
+        assert_eq!(taken(&wakeups, 1), [1]);
+        assert!(wakeups.has_woken());
+        assert_eq!(taken(&wakeups, 9), [2]);
+        assert!(!wakeups.has_woken());
+        assert!(taken(&wakeups, 9).is_empty());
         // A waker that was taken can be woken again.
         one.wake();
         assert_eq!(calls.load(Ordering::SeqCst), 2);
-        assert_eq!(taken(&bell, 9), [1]);
+        assert_eq!(taken(&wakeups, 9), [1]);
     }
 
     #[test]
     fn wakers_outlive_their_engine_and_keep_nothing_of_it() {
-        let (bell, calls) = bell();
+        let (wakeups, calls) = wakeups();
         let present = Present::new(Instant::now());
-        let waker = Moment::new(&present, &bell, chain(1)).waker();
+        let waker = Moment::new(&present, &wakeups, chain(1)).waker();
         waker.wake_by_ref();
-        let gone = Arc::downgrade(&bell);
-        drop(bell);
+        let gone = Arc::downgrade(&wakeups);
+        drop(wakeups);
         assert!(gone.upgrade().is_none());
         waker.wake();
         assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -500,19 +507,19 @@ mod tests {
 
     #[test]
     fn outside_of_a_chain_nobody_is_woken() {
-        let (bell, calls) = bell();
+        let (wakeups, calls) = wakeups();
         let present = Present::new(Instant::now());
-        Moment::new(&present, &bell, None).waker().wake();
-        assert!(!bell.has_rung());
+        Moment::new(&present, &wakeups, None).waker().wake();
+        assert!(!wakeups.has_woken());
         assert_eq!(calls.load(Ordering::SeqCst), 0);
     }
 
     #[test]
     fn wakers_of_one_visit_are_one_and_it_is_known_whether_they_are_held() {
-        let (bell, _) = bell();
+        let (wakeups, _) = wakeups();
         let present = Present::new(Instant::now());
         let held = Held::default();
-        let at = Moment::new(&present, &bell, chain(1)).noting(&held);
+        let at = Moment::new(&present, &wakeups, chain(1)).noting(&held);
         assert!(!held.is_held());
         let (one, two) = (at.waker(), at.waker());
         assert!(one.will_wake(&two) && held.is_held());
@@ -521,7 +528,7 @@ mod tests {
         two.wake();
         // No waker is left, but it has been woken.
         assert!(held.is_held());
-        assert_eq!(taken(&bell, 9), [1]);
+        assert_eq!(taken(&wakeups, 9), [1]);
         assert!(!held.is_held());
         drop(at.waker());
         assert!(!held.is_held());
@@ -529,14 +536,17 @@ mod tests {
 
     #[test]
     fn chains_and_engines_are_told_apart() {
-        let ((one, _), (other, _)) = (bell(), bell());
+        let ((one, _), (other, _)) = (wakeups(), wakeups());
         let present = Present::new(Instant::now());
-        let moment = |bell, number| Moment::new(&present, bell, chain(number));
-        let whom = |bell, number| moment(bell, number).whom();
-        assert_eq!(whom(&one, 1), whom(&one, 1));
-        assert_ne!(whom(&one, 1), whom(&one, 2));
-        assert_ne!(whom(&one, 1), whom(&other, 1));
+        let moment = |wakeups, number| Moment::new(&present, wakeups, chain(number));
+        let wake_target = |wakeups, number| moment(wakeups, number).wake_target();
+        assert_eq!(wake_target(&one, 1), wake_target(&one, 1));
+        assert_ne!(wake_target(&one, 1), wake_target(&one, 2));
+        assert_ne!(wake_target(&one, 1), wake_target(&other, 1));
         let held = Held::default();
-        assert_ne!(whom(&one, 1), moment(&one, 1).noting(&held).whom());
+        assert_ne!(
+            wake_target(&one, 1),
+            moment(&one, 1).noting(&held).wake_target()
+        );
     }
 }

@@ -341,7 +341,7 @@ pub(super) struct ServerEnd {
     /// The server has ended the connection.
     pub(super) ended: bool,
     /// The server sends no more answers: one was cut short, and the connection was left open.
-    pub(super) mute: bool,
+    pub(super) unresponsive: bool,
     /// How many more bytes the server reads; `None` if all.
     pub(super) appetite: Option<usize>,
     /// Bytes have arrived that the server will not read.
@@ -368,7 +368,7 @@ impl ServerEnd {
             downlink: Duration::ZERO,
             closing: false,
             ended: false,
-            mute: false,
+            unresponsive: false,
             appetite,
             leaves_unread: false,
             idle_since: 0,
@@ -385,7 +385,7 @@ impl ServerEnd {
         self.reader.is_between()
             && self.current.is_none()
             && self.held.is_empty()
-            && !self.mute
+            && !self.unresponsive
             && self.busy_until <= now
     }
 

@@ -73,7 +73,7 @@ impl World {
         let Some(server) = self.server_mut(id) else {
             return;
         };
-        if server.mute || server.closing {
+        if server.unresponsive || server.closing {
             return;
         }
         let mut script = answer.encode(request);
@@ -91,7 +91,7 @@ impl World {
         let mut leaves = self.now;
         if let Some(server) = self.server_mut(id) {
             leaves = leaves.max(server.busy_until);
-            server.mute = !script.complete;
+            server.unresponsive = !script.complete;
             server.closing = script.end.is_some();
         }
         let count = pieces.len();
@@ -293,7 +293,7 @@ impl World {
     /// could tell them from the answer itself.
     pub(super) fn speak(&mut self, id: ConnectionId, bytes: Vec<u8>) {
         let now = self.now;
-        let idle = |server: &mut ServerEnd| server.busy_until <= now && !server.mute;
+        let idle = |server: &mut ServerEnd| server.busy_until <= now && !server.unresponsive;
         if self.server_mut(id).is_some_and(idle) {
             self.leave(id, bytes, None, Asked::No);
         }

@@ -186,7 +186,7 @@ fn incoming(id: ConnectionId, connection: &Connection, head: Head, now: Duration
         https: connection.https,
         number: connection.server.requests,
         pipelined: connection.server.busy_until > now
-            || connection.server.mute
+            || connection.server.unresponsive
             || !connection.server.held.is_empty(),
         at: now,
         method: head.method,

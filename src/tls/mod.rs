@@ -83,15 +83,15 @@ enum Source {
 
 #[derive(Clone)]
 struct Settings {
-    roots: Believed,
+    roots: Trust,
     identity: Option<Arc<CertifiedKey>>,
     key_log: KeyLogging,
 }
 
 #[derive(Clone)]
-enum Believed {
+enum Trust {
     Platform,
-    These(Roots),
+    Roots(Roots),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Tls {
     pub fn platform() -> Self {
         static PLATFORM: OnceLock<Tls> = OnceLock::new();
         PLATFORM
-            .get_or_init(|| Self::from_roots(Believed::Platform))
+            .get_or_init(|| Self::from_roots(Trust::Platform))
             .clone()
     }
 
@@ -132,19 +132,19 @@ impl Tls {
     /// machines without root certificates of their own.
     pub fn webpki_roots() -> Self {
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        Self::from_roots(Believed::These(Roots::of_anchors(roots)))
+        Self::from_roots(Trust::Roots(Roots::of_anchors(roots)))
     }
 
     /// See [`with_roots_pem`](Self::with_roots_pem). It and its two siblings below are public in
     /// `config::tls`, where these reasons become errors, because [`Error`](crate::Error) is in a
     /// layer above this module.
-    pub(crate) fn believing(pem: &[u8]) -> Result<Self, String> {
+    pub(crate) fn trusting_pem(pem: &[u8]) -> Result<Self, String> {
         let roots = Roots::from_pem(pem)?;
-        Ok(Self::from_roots(Believed::These(roots)))
+        Ok(Self::from_roots(Trust::Roots(roots)))
     }
 
     /// See [`client_certificate_pem`](Self::client_certificate_pem).
-    pub(crate) fn showing(&self, chain: &[u8], key: &[u8]) -> Result<Self, String> {
+    pub(crate) fn with_identity(&self, chain: &[u8], key: &[u8]) -> Result<Self, String> {
         let identity = identity(chain, key)?;
         self.change("client certificate", |settings| {
             settings.identity = Some(Arc::new(identity));
@@ -152,7 +152,7 @@ impl Tls {
     }
 
     /// See [`key_log_from_env`](Self::key_log_from_env).
-    pub(crate) fn logging_keys(&self) -> Result<Self, String> {
+    pub(crate) fn with_key_log(&self) -> Result<Self, String> {
         self.change("key log", |settings| settings.key_log = KeyLogging::FromEnv)
     }
 
@@ -187,7 +187,7 @@ impl Tls {
         }))
     }
 
-    fn from_roots(roots: Believed) -> Self {
+    fn from_roots(roots: Trust) -> Self {
         Self::new(Source::Settings(Settings {
             roots,
             identity: None,
@@ -213,8 +213,8 @@ impl Settings {
     fn build(&self) -> Result<ClientConfig, Problem> {
         let provider = provider();
         let roots = match &self.roots {
-            Believed::Platform => Roots::of_platform()?,
-            Believed::These(roots) => roots.clone(),
+            Trust::Platform => Roots::of_platform()?,
+            Trust::Roots(roots) => roots.clone(),
         };
         let verifier = Arc::new(Verifier::new(roots, provider.clone())?);
         let builder: ConfigBuilder<ClientConfig, _> = ClientConfig::builder_with_provider(provider)
@@ -344,8 +344,8 @@ impl fmt::Debug for Tls {
             Source::Caller(_) => f.write_str("Tls(rustls::ClientConfig)"),
             Source::Settings(settings) => {
                 let roots: &dyn fmt::Display = match &settings.roots {
-                    Believed::Platform => &"platform",
-                    Believed::These(roots) => &roots.anchors.len(),
+                    Trust::Platform => &"platform",
+                    Trust::Roots(roots) => &roots.anchors.len(),
                 };
                 f.debug_struct("Tls")
                     .field("roots", &format_args!("{roots}"))

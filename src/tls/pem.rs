@@ -61,7 +61,7 @@ pub(super) fn certificates(pem: &[u8]) -> Vec<Result<Found<CertificateDer<'stati
             // OpenSSL's own format: a certificate, followed by the purposes it is trusted for.
             "TRUSTED CERTIFICATE" => block
                 .decode(SectionKind::Certificate)
-                .and_then(|trusted| believed_for_servers(trusted, line)),
+                .and_then(|trusted| trusted_for_servers(trusted, line)),
             other if may_be_certificate(other) => {
                 let why = format!(
                     "a \"{other}\" block is not supported here, only a \"CERTIFICATE\" block"
@@ -143,7 +143,7 @@ fn may_be_certificate(label: &str) -> bool {
 }
 
 /// Returns the certificate of a `TRUSTED CERTIFICATE`, provided that it is trusted for servers.
-fn believed_for_servers(trusted: Vec<u8>, line: usize) -> Result<Vec<u8>, Fault> {
+fn trusted_for_servers(trusted: Vec<u8>, line: usize) -> Result<Vec<u8>, Fault> {
     match der::split_trusted(&trusted) {
         Some((certificate, der::Trust::Servers)) => Ok(certificate.to_vec()),
         Some((_, der::Trust::Others)) => {

@@ -259,7 +259,7 @@ impl From<CertificateError> for CertificateProblem {
             E::BadEncoding => Self::Malformed,
             ref other if is_authority_as_server(other) => Self::AuthorityAsServer,
             E::Other(other) => match (other.0.downcast_ref(), other.0.downcast_ref()) {
-                (Some(Judged(problem)), _) => problem.clone(),
+                (Some(Finding(problem)), _) => problem.clone(),
                 (_, Some(webpki::Error::UnsupportedCertVersion)) => {
                     Self::Other("its X.509 version is not 3, so it has no host names".to_owned())
                 }
@@ -282,11 +282,11 @@ fn is_address_as_name(host: &str, valid_for: &[String]) -> bool {
 
 /// A finding of our own verifier, wrapped to pass through rustls.
 #[derive(Debug)]
-pub(super) struct Judged(pub(super) CertificateProblem);
+pub(super) struct Finding(pub(super) CertificateProblem);
 
-impl StdError for Judged {}
+impl StdError for Finding {}
 
-impl fmt::Display for Judged {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -19,7 +19,7 @@ use rustls::{
 use webpki::EndEntityCert;
 
 use crate::tls::der::{self, Certificate};
-use crate::tls::problem::{CertificateProblem, Judged, Problem, is_authority_as_server};
+use crate::tls::problem::{CertificateProblem, Finding, Problem, is_authority_as_server};
 use crate::tls::roots::Roots;
 
 #[derive(Debug)]
@@ -204,6 +204,6 @@ fn unusable_length(key: &[u8]) -> Option<CertificateProblem> {
 
 /// Wraps a finding of our own so that it passes through rustls.
 fn judged(problem: CertificateProblem) -> Error {
-    let problem = OtherError(Arc::new(Judged(problem)));
+    let problem = OtherError(Arc::new(Finding(problem)));
     Error::InvalidCertificate(CertificateError::Other(problem))
 }

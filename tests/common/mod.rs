@@ -296,12 +296,12 @@ impl Gate {
 
 /// Returns an address where connecting never succeeds: its listener's queue is full and nothing
 /// accepts. Keep the second value alive.
-pub fn mute_listener() -> (SocketAddr, impl Sized) {
-    mute_listener_on(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
+pub fn unresponsive_listener() -> (SocketAddr, impl Sized) {
+    unresponsive_listener_on(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
 }
 
 /// Does the same at this address.
-pub fn mute_listener_on(addr: SocketAddr) -> std::io::Result<(SocketAddr, impl Sized)> {
+pub fn unresponsive_listener_on(addr: SocketAddr) -> std::io::Result<(SocketAddr, impl Sized)> {
     let domain = socket2::Domain::for_address(addr);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     socket.bind(&addr.into())?;

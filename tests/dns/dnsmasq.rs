@@ -206,15 +206,15 @@ fn a_hundred_names_are_asked_of_dnsmasq_at_once() {
 }
 
 #[test]
-fn behind_a_mute_server_dnsmasq_answers() {
+fn behind_a_unresponsive_server_dnsmasq_answers() {
     let Some(dnsmasq) = Dnsmasq::start(&["--host-record=h.test,127.0.0.1"]) else {
         return skip();
     };
-    let (http, mute) = (http(), server::NameServer::mute());
-    let mut bench = bench(&[mute.addr, dnsmasq.addr], |_| {});
+    let (http, unresponsive) = (http(), server::NameServer::unresponsive());
+    let mut bench = bench(&[unresponsive.addr, dnsmasq.addr], |_| {});
     assert_eq!(bench.fetch_ok(get("h.test", &http)).text(), "a");
     assert!(
-        !mute.seen().is_empty(),
+        !unresponsive.seen().is_empty(),
         "the unresponsive server was not asked first"
     );
     bench.assert_empty();

@@ -291,7 +291,7 @@ impl NameServer {
     }
 
     /// Receives questions, and never answers.
-    pub fn mute() -> Self {
+    pub fn unresponsive() -> Self {
         Self::start(|_, _| {})
     }
 

@@ -104,8 +104,11 @@ fn what_is_known_of_a_failure_is_in_the_error() {
 }
 
 #[test]
-fn servers_that_are_all_mute_are_named_before_the_deadline_comes() {
-    let (http, servers) = (http(), [NameServer::mute(), NameServer::mute()]);
+fn servers_that_are_all_unresponsive_are_named_before_the_deadline_comes() {
+    let (http, servers) = (
+        http(),
+        [NameServer::unresponsive(), NameServer::unresponsive()],
+    );
     let both = [servers[0].addr, servers[1].addr];
     let mut bench = bench(&both, |names| {
         names.timeout = Duration::from_millis(700);
@@ -122,8 +125,8 @@ fn servers_that_are_all_mute_are_named_before_the_deadline_comes() {
 
 #[test]
 fn the_resolve_deadline_names_the_servers_it_waited_for() {
-    let (http, mute) = (http(), NameServer::mute());
-    let mut bench = bench(&[mute.addr], |names| {
+    let (http, unresponsive) = (http(), NameServer::unresponsive());
+    let mut bench = bench(&[unresponsive.addr], |names| {
         names.timeout = Duration::from_secs(60);
     });
     let url = format!("http://h.test:{}/", http.addr.port());
@@ -136,7 +139,7 @@ fn the_resolve_deadline_names_the_servers_it_waited_for() {
         (error.kind(), error.phase()),
         (ErrorKind::Timeout, Phase::Resolve)
     );
-    let expected = format!("no answer from {}", mute.addr);
+    let expected = format!("no answer from {}", unresponsive.addr);
     assert!(format!("{error:#}").contains(&expected), "{error:#}");
     bench.assert_empty();
 }
@@ -208,14 +211,14 @@ fn a_forged_answer_leads_nowhere() {
 
 #[test]
 fn a_thousand_requests_cancelled_while_names_are_asked_for_leave_nothing() {
-    let (http, mute) = (http(), NameServer::mute());
-    let mut bench = bench(&[mute.addr], |names| {
+    let (http, unresponsive) = (http(), NameServer::unresponsive());
+    let mut bench = bench(&[unresponsive.addr], |names| {
         names.timeout = Duration::from_secs(60);
     });
     let ids: Vec<_> = (0..1000)
         .map(|n| bench.submit(get(&format!("h{n}.test"), &http)))
         .collect();
-    bench.until("questions", |_, _| !mute.seen().is_empty());
+    bench.until("questions", |_, _| !unresponsive.seen().is_empty());
     for id in ids {
         assert!(bench.engine.cancel(id));
     }
@@ -255,12 +258,12 @@ fn engines_on_one_thread_and_on_others_have_each_their_own_resolver() {
 
 #[test]
 fn an_engine_that_is_dropped_with_questions_in_flight_is_not_missed() {
-    let (http, mute) = (http(), NameServer::mute());
-    let mut bench = bench(&[mute.addr], |_| {});
+    let (http, unresponsive) = (http(), NameServer::unresponsive());
+    let mut bench = bench(&[unresponsive.addr], |_| {});
     for n in 0..10 {
         bench.submit(get(&format!("h{n}.test"), &http));
     }
-    bench.until("questions", |_, _| !mute.seen().is_empty());
+    bench.until("questions", |_, _| !unresponsive.seen().is_empty());
     drop(bench);
 }
 

@@ -10,9 +10,9 @@ use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
 use httpstream::{ChainId, ErrorKind, Flow, Next, Phase, Request, Sent};
 
 #[derive(Clone, Debug)]
-struct Mute;
+struct Unresponsive;
 
-impl Resolve for Mute {
+impl Resolve for Unresponsive {
     fn attach(&mut self, _: Wake) {}
     fn start(&mut self, _: &str, _: Family, _: LookupId) {}
     fn cancel(&mut self, _: LookupId) {}
@@ -114,7 +114,7 @@ fn while_queued() {
 
 #[test]
 fn while_resolving() {
-    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Mute)));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Unresponsive)));
     let id = bench
         .engine
         .submit(Request::get("http://a.test/").build().unwrap(), obstinate);
@@ -126,7 +126,7 @@ fn while_resolving() {
 
 #[test]
 fn while_connecting() {
-    let (addr, _kept) = common::mute_listener();
+    let (addr, _kept) = common::unresponsive_listener();
     let mut bench = Bench::new();
     let id = bench.engine.submit(
         Request::get(&format!("http://{addr}/")).build().unwrap(),

@@ -17,11 +17,11 @@ const BOUND: Duration = Duration::from_secs(9);
 
 /// A resolver that never answers.
 #[derive(Clone, Debug, Default)]
-struct Mute {
+struct Unresponsive {
     cancelled: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
-impl Resolve for Mute {
+impl Resolve for Unresponsive {
     fn attach(&mut self, _: Wake) {}
     fn start(&mut self, _: &str, _: Family, _: LookupId) {}
     fn cancel(&mut self, _: LookupId) {
@@ -53,9 +53,9 @@ fn short(set: impl FnOnce(&mut Timeouts) -> &mut Option<Duration>) -> impl FnOnc
 
 #[test]
 fn resolve() {
-    let mute = Mute::default();
-    let cancelled = std::sync::Arc::clone(&mute.cancelled);
-    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(mute)));
+    let unresponsive = Unresponsive::default();
+    let cancelled = std::sync::Arc::clone(&unresponsive.cancelled);
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(unresponsive)));
     let get = Request::get("http://nowhere.test/").timeouts(short(|t| &mut t.resolve));
     let error = fails(&mut bench, get);
     assert_eq!(
@@ -73,7 +73,7 @@ fn resolve() {
 
 #[test]
 fn connect() {
-    let (addr, _kept) = common::mute_listener();
+    let (addr, _kept) = common::unresponsive_listener();
     let mut bench = Bench::new();
     let get = Request::post(&format!("http://{addr}/")).timeouts(short(|t| &mut t.connect));
     let error = fails(&mut bench, get);
@@ -369,7 +369,7 @@ fn a_look_up_that_is_given_up_leaves_no_turn_due() {
         peer.send(&ok("a"));
         peer.hold();
     });
-    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Mute::default())));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Unresponsive::default())));
     let lookup = Request::get("http://nowhere.test/").build().unwrap();
     for _ in 0..2 {
         let lookup = lookup.clone();

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Bench, Server, mute_listener_on, ok};
+use common::{Bench, Server, ok, unresponsive_listener_on};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::sim::{Answer, Fault, Faults, Incoming, Network};
 use httpstream::{
@@ -813,7 +813,7 @@ fn half_dead() -> Option<(Server, impl Sized)> {
         let server = Server::answering(ok("a"));
         // Another test may use the port in this family.
         let dead = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), server.addr.port());
-        if let Ok((_, kept)) = mute_listener_on(dead) {
+        if let Ok((_, kept)) = unresponsive_listener_on(dead) {
             return Some((server, kept));
         }
     }
@@ -871,12 +871,13 @@ fn a_dead_ipv6_address_costs_a_quarter_of_a_second_once() {
 
 #[test]
 fn two_dead_addresses_are_both_told_of_by_the_deadline() {
-    let Ok((v6, _kept)) = mute_listener_on(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0)) else {
+    let Ok((v6, _kept)) = unresponsive_listener_on(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0))
+    else {
         println!("skipped: no IPv6 on loopback");
         return;
     };
     let v4 = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), v6.port());
-    let Ok((v4, _kept)) = mute_listener_on(v4) else {
+    let Ok((v4, _kept)) = unresponsive_listener_on(v4) else {
         // Another test uses the port, so the address may answer: try again.
         return two_dead_addresses_are_both_told_of_by_the_deadline();
     };

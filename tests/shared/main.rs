@@ -439,11 +439,15 @@ fn an_engine_that_is_dropped_leaves_nothing_on_the_poll() {
             }
         })
     };
-    let (mute, _kept) = common::mute_listener();
+    let (unresponsive, _kept) = common::unresponsive_listener();
     let mut host = Host::new();
     for _ in 0..20 {
         host.submit(server.get("/"));
-        host.submit(Request::get(&format!("http://{mute}/")).build().unwrap());
+        host.submit(
+            Request::get(&format!("http://{unresponsive}/"))
+                .build()
+                .unwrap(),
+        );
     }
     host.until_seen(&server, 20);
     assert!(host.registered_by_engine() > 20);

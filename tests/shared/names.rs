@@ -106,7 +106,7 @@ fn what_does_not_fit_into_a_datagram_comes_over_tcp_on_the_hosts_poll() {
 
 #[test]
 fn a_look_up_under_way_goes_with_the_engine() {
-    let names = NameServer::mute();
+    let names = NameServer::unresponsive();
     let http = Server::answering(ok("a"));
     let mut host = host(&names);
     host.submit(get("never.test", &http));

@@ -16,7 +16,7 @@ pub(crate) enum Trouble {
     /// There was no response, or only a part of one.
     Lost(String),
     /// The server's certificate could not be verified; no request was sent.
-    Disbelieved(String),
+    Unverified(String),
     Status(u16),
     Empty,
     /// The answer does not have the expected form.
@@ -29,7 +29,7 @@ pub(crate) enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Lost(why) | Trouble::Disbelieved(why) => f.write_str(why),
+            Trouble::Lost(why) | Trouble::Unverified(why) => f.write_str(why),
             Trouble::Status(status) => write!(f, "status {status}"),
             Trouble::Empty => f.write_str("an empty answer"),
             Trouble::Garbled(what) => write!(f, "not understood: {what}"),

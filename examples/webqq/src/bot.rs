@@ -449,7 +449,7 @@ impl Bot {
         match (trouble, self.refusals) {
             // The next handshake would fail the same way, and the password must not go to an
             // unverified server.
-            (Trouble::Disbelieved(why), _) => self.stop(why, cx),
+            (Trouble::Unverified(why), _) => self.stop(why, cx),
             (_, MOST_REFUSALS..) => self.stop(&trouble.to_string(), cx),
             _ => self.start_again(How::Login, &trouble.to_string(), cx),
         }

@@ -96,7 +96,7 @@ fn lost(error: &Error) -> Trouble {
         .is_some_and(|source| source.is::<io::Error>());
     match (error.kind(), error.phase()) {
         // The next handshake would fail the same way.
-        (ErrorKind::Tls, Phase::Tls) if !was_cut => Trouble::Disbelieved(why),
+        (ErrorKind::Tls, Phase::Tls) if !was_cut => Trouble::Unverified(why),
         _ => Trouble::Lost(why),
     }
 }

@@ -302,7 +302,7 @@ impl Bot {
             // The signature belongs to an earlier login: fetch another.
             (Ok(_), _) => self.outbox.put_back(cx.now(), Duration::ZERO),
             // No server refused the message: try again.
-            (Err(trouble @ (Trouble::Lost(_) | Trouble::Disbelieved(_))), _) => {
+            (Err(trouble @ (Trouble::Lost(_) | Trouble::Unverified(_))), _) => {
                 self.delay(&trouble, 1, cx)
             }
             (Err(_), _) if session != self.session.number => {

@@ -125,29 +125,29 @@ pub(crate) struct Names {
     /// The resolver has received events since the last turn.
     events: bool,
     /// Limits how often the use of stale addresses is logged.
-    told_stale: Seldom,
+    stale_log: RateLimit,
 }
 
 /// Limits the rate of one kind of log line: a thousand names may go stale at once.
 #[derive(Debug, Default)]
-struct Seldom {
+struct RateLimit {
     last: Option<Instant>,
-    untold: u32,
+    suppressed: u32,
 }
 
-impl Seldom {
+impl RateLimit {
     const EVERY: Duration = Duration::from_secs(1);
 
     /// If a line may be logged now, returns how many were suppressed since the last one.
-    fn may_tell(&mut self, now: Instant) -> Option<u32> {
+    fn admits(&mut self, now: Instant) -> Option<u32> {
         match self.last {
             Some(last) if now.saturating_duration_since(last) < Self::EVERY => {
-                self.untold += 1;
+                self.suppressed += 1;
                 None
             }
             Some(_) | None => {
                 self.last = Some(now);
-                Some(std::mem::take(&mut self.untold))
+                Some(std::mem::take(&mut self.suppressed))
             }
         }
     }
@@ -240,7 +240,7 @@ impl Names {
             resolver,
             news: false,
             events: false,
-            told_stale: Seldom::default(),
+            stale_log: RateLimit::default(),
         })
     }
 
@@ -483,7 +483,7 @@ impl Names {
             let (name, family) = (Rc::clone(&question.name), question.family);
             if let Some(addrs) = self.cache.fall_back(&name, family, now) {
                 let why = format_args!("no answer within {PATIENCE:?}");
-                self.tell_stale(&name, family, &addrs, &why, now);
+                self.log_stale(&name, family, &addrs, &why, now);
                 let links = self.questions.leave_behind(id, now + GIVE_UP);
                 self.ask_resolver();
                 return Some(Answered {
@@ -507,7 +507,7 @@ impl Names {
         let addrs = self.cache.fall_back(name, *family, now)?;
         // If the question was left behind, this has been logged already.
         if !question.is_left_behind() {
-            self.tell_stale(name, *family, &addrs, why, now);
+            self.log_stale(name, *family, &addrs, why, now);
         }
         Some(addrs)
     }
@@ -518,7 +518,7 @@ impl Names {
     }
 
     /// Logs that stale addresses are used. This happens at most every 30 s for each name.
-    fn tell_stale(
+    fn log_stale(
         &mut self,
         name: &str,
         family: Family,
@@ -533,7 +533,7 @@ impl Names {
         if addrs.is_empty() {
             return debug!("{name}: {why}; still assuming that it has no {kind} address");
         }
-        let told = self.told_stale.may_tell(now);
+        let told = self.stale_log.admits(now);
         let level = if told.is_some() {
             Level::Warn
         } else {

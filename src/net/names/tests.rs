@@ -957,12 +957,12 @@ fn a_question_that_was_left_behind_is_given_up_some_time() {
 fn a_question_that_waits_for_room_is_late_like_any_other() {
     let mut bench = stale();
     bench.names.questions = Questions::new(1);
-    bench.ask("mute.test");
+    bench.ask("unresponsive.test");
     bench.ask("h.test");
-    assert_eq!(bench.asked(), ["AAAA mute.test"]);
+    assert_eq!(bench.asked(), ["AAAA unresponsive.test"]);
     bench.pass(PATIENCE);
     assert_eq!(bench.turn(), ["AAAA 3: ::1", "A 3: 10.0.0.1"]);
-    bench.forget("mute.test", 2);
+    bench.forget("unresponsive.test", 2);
     assert_eq!(bench.asked(), ["AAAA h.test"]);
     bench.answer("h.test", Family::V6, found("::2", HOUR));
     assert!(bench.turn().is_empty());
@@ -1458,12 +1458,12 @@ fn a_large_hosts_file_makes_turns_due_until_it_is_read() {
 
 #[test]
 fn lines_of_one_kind_are_rare() {
-    let (mut seldom, now) = (Seldom::default(), Instant::now());
-    assert_eq!(seldom.may_tell(now), Some(0));
+    let (mut limit, now) = (RateLimit::default(), Instant::now());
+    assert_eq!(limit.admits(now), Some(0));
     for _ in 0..1000 {
-        assert_eq!(seldom.may_tell(now + SECOND / 2), None);
+        assert_eq!(limit.admits(now + SECOND / 2), None);
     }
-    assert_eq!(seldom.may_tell(now + SECOND), Some(1000));
-    assert_eq!(seldom.may_tell(now + SECOND), None);
-    assert_eq!(seldom.may_tell(now + 2 * SECOND), Some(1));
+    assert_eq!(limit.admits(now + SECOND), Some(1000));
+    assert_eq!(limit.admits(now + SECOND), None);
+    assert_eq!(limit.admits(now + 2 * SECOND), Some(1));
 }

@@ -1041,7 +1041,7 @@ fn self_signed(params: &CertificateParams) -> Identity {
     Identity { certificate, key }
 }
 
-fn believing(identity: &Identity) -> Tls {
+fn trusting_pem(identity: &Identity) -> Tls {
     Tls::with_roots_pem(identity.certificate.pem().as_bytes()).unwrap()
 }
 
@@ -1104,7 +1104,7 @@ fn a_certificate_that_is_itself_a_root_is_believed_whoever_signed_it() {
         ),
     ];
     for (why, identity, others) in rows {
-        let tls = believing(&identity);
+        let tls = trusting_pem(&identity);
         for version in VERSIONS {
             let mut chain = identity.chain();
             chain.extend(others.clone().unwrap_or_default());
@@ -1153,7 +1153,7 @@ fn a_certificate_that_is_itself_a_root_has_to_be_good_in_all_else() {
         ),
     ];
     for (identity, expected) in &rows {
-        let problem = judged(&believing(identity), HOST, identity);
+        let problem = judged(&trusting_pem(identity), HOST, identity);
         assert_eq!(problem.to_string(), *expected);
     }
 }
@@ -1163,7 +1163,7 @@ fn a_certificate_is_not_believed_for_being_like_a_root() {
     let mut params = params(&[HOST]);
     authority(&mut params);
     let root = self_signed(&params);
-    let tls = believing(&root);
+    let tls = trusting_pem(&root);
 
     // Same name and key as the root, but another serial number.
     params.serial_number = Some(7.into());

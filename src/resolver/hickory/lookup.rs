@@ -98,7 +98,7 @@ impl Stub {
             if let Err(failures) = &outcome
                 && self.attempts > 1
             {
-                if !is_last && are_mute(failures) {
+                if !is_last && are_unresponsive(failures) {
                     put_off.push(i)
                 } else {
                     outcome = self.ask(name, family, 1..self.attempts).await
@@ -241,7 +241,7 @@ impl Stub {
         let other = walk.family.other();
         let is_worth_a_question = match outcome {
             Ok(verdict) => !matches!(verdict, Verdict::NoName { .. }),
-            Err(failures) => !are_mute(failures),
+            Err(failures) => !are_unresponsive(failures),
         };
         if !is_worth_a_question {
             return walk.walk.has_addresses(i, other) == Some(true);
@@ -267,9 +267,9 @@ struct Candidates {
     as_is: Option<usize>,
 }
 
-fn are_mute(failures: &[Failed]) -> bool {
-    let is_mute = |failed: &Failed| matches!(failed.failure, Failure::Mute);
-    !failures.is_empty() && failures.iter().all(is_mute)
+fn are_unresponsive(failures: &[Failed]) -> bool {
+    let is_unresponsive = |failed: &Failed| matches!(failed.failure, Failure::Unresponsive);
+    !failures.is_empty() && failures.iter().all(is_unresponsive)
 }
 
 fn is_exhausted(outcome: &Outcome) -> bool {

@@ -30,8 +30,8 @@ use log::debug;
 
 use super::reactor::{Reactor, Sleep, within};
 use super::runtime::Runtime;
-use super::udp::{self, Edns0, Reply, Spelling, Strangers, Wire};
-use super::verdict::{Failure, Judged, Verdict, judge, record_type};
+use super::udp::{self, Edns0, Reply, Spelling, UnmatchedCount, Wire};
+use super::verdict::{Failure, Finding, Verdict, judge, record_type};
 use crate::resolver::Family;
 
 /// The interval after which an unanswered datagram is repeated.
@@ -62,7 +62,7 @@ pub(super) struct Server {
     edns: Cell<Edns>,
     plain_letters_until: Cell<Option<Instant>>,
     connection: RefCell<Option<DnsExchange<Runtime>>>,
-    strangers: Strangers,
+    strangers: UnmatchedCount,
     passed_over_until: Cell<Option<Instant>>,
 }
 
@@ -102,7 +102,7 @@ impl Server {
             edns: Cell::new(Edns::Unknown),
             plain_letters_until: Cell::new(None),
             connection: RefCell::default(),
-            strangers: Strangers::default(),
+            strangers: UnmatchedCount::default(),
             passed_over_until: Cell::new(None),
         }
     }
@@ -121,7 +121,7 @@ impl Server {
     /// itself, repeated datagrams, and TCP.
     pub(super) async fn ask(&self, name: &Name, family: Family) -> Result<Verdict, Failure> {
         let answer = within(self.timeout, self.ask_along(name, family)).await;
-        answer.unwrap_or(Err(Failure::Mute))
+        answer.unwrap_or(Err(Failure::Unresponsive))
     }
 
     /// Asks for `name` and follows aliases that the server does not follow itself.
@@ -130,13 +130,13 @@ impl Server {
         let mut name = name.clone();
         for _ in 0..MAX_ALIASES {
             match self.ask_for(&name, family).await? {
-                Judged::Alias { target, ttl } => {
+                Finding::Alias { target, ttl } => {
                     alias_ttl = alias_ttl.min(ttl);
                     name = target;
                 }
-                Judged::Verdict(verdict) => return Ok(verdict.at_most(alias_ttl)),
-                Judged::Truncated(Some(verdict)) => return Ok(verdict.at_most(alias_ttl)),
-                Judged::Truncated(None) => {
+                Finding::Verdict(verdict) => return Ok(verdict.at_most(alias_ttl)),
+                Finding::Truncated(Some(verdict)) => return Ok(verdict.at_most(alias_ttl)),
+                Finding::Truncated(None) => {
                     return Err(Failure::Unusable("truncated".to_owned()));
                 }
             }
@@ -147,7 +147,7 @@ impl Server {
         })
     }
 
-    async fn ask_for(&self, name: &Name, family: Family) -> Result<Judged, Failure> {
+    async fn ask_for(&self, name: &Name, family: Family) -> Result<Finding, Failure> {
         if self.transport == Transport::Tcp {
             return self.ask_by_tcp(name, family).await;
         }
@@ -167,7 +167,7 @@ impl Server {
                 }
             },
         };
-        let Judged::Truncated(part) = judged else {
+        let Finding::Truncated(part) = judged else {
             return Ok(judged);
         };
         let patience = match &part {
@@ -175,15 +175,15 @@ impl Server {
             None => self.timeout,
         };
         let whole = within(patience, self.ask_by_tcp(name, family)).await;
-        match (whole.unwrap_or(Err(Failure::Mute)), part) {
-            (Ok(Judged::Truncated(None)), Some(part)) => Ok(Judged::Verdict(part)),
+        match (whole.unwrap_or(Err(Failure::Unresponsive)), part) {
+            (Ok(Finding::Truncated(None)), Some(part)) => Ok(Finding::Verdict(part)),
             (Ok(whole), _) => Ok(whole),
             (Err(failure), Some(part)) => {
                 debug!(
                     "{}: using a truncated answer, since TCP failed: {failure:?}",
                     self.addr
                 );
-                Ok(Judged::Verdict(part))
+                Ok(Finding::Verdict(part))
             }
             (Err(failure), None) => Err(failure.of_the_rest()),
         }
@@ -211,7 +211,7 @@ impl Server {
         name: &Name,
         family: Family,
         spelling: Spelling,
-    ) -> Result<Option<Judged>, Failure> {
+    ) -> Result<Option<Finding>, Failure> {
         let mut edns = match self.edns.get() {
             Edns::Refused { until } if Instant::now() < until => Edns0::Without,
             Edns::Refused { .. } => {
@@ -223,14 +223,14 @@ impl Server {
         let began_with = edns;
         let mut refused = None;
         let mut left = DATAGRAMS;
-        let mut sent: Vec<(Edns0, Answer<'_, Option<Judged>>)> = Vec::new();
+        let mut sent: Vec<(Edns0, Answer<'_, Option<Finding>>)> = Vec::new();
         loop {
             if let Some(fewer) = left.checked_sub(1) {
                 left = fewer;
                 sent.push((edns, Box::pin(self.send(name, family, edns, spelling))));
                 edns = Edns0::Without;
             } else if sent.is_empty() {
-                return Err(refused.unwrap_or(Failure::Mute));
+                return Err(refused.unwrap_or(Failure::Unresponsive));
             }
             let next = (left > 0).then(|| Sleep::new(RESEND));
             let Some((of, answer)) = next_of(&mut sent, next).await else {
@@ -272,7 +272,7 @@ impl Server {
         family: Family,
         edns: Edns0,
         spelling: Spelling,
-    ) -> Result<Option<Judged>, Failure> {
+    ) -> Result<Option<Finding>, Failure> {
         let question = Wire::new(name, family, edns, spelling)?;
         let reactor = self.runtime.reactor();
         match udp::ask(reactor, self.addr, question, &self.strangers).await? {
@@ -284,7 +284,7 @@ impl Server {
     // ---- TCP ------------------------------------------------------------------------------------
 
     /// Asks over TCP, without EDNS, since TCP has room for any answer.
-    async fn ask_by_tcp(&self, name: &Name, family: Family) -> Result<Judged, Failure> {
+    async fn ask_by_tcp(&self, name: &Name, family: Family) -> Result<Finding, Failure> {
         let query = Query::query(name.clone(), record_type(family));
         let mut message = Message::query();
         message.add_query(query.clone());

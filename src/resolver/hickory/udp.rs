@@ -172,12 +172,12 @@ pub(super) enum Reply {
 
 /// Counts datagrams that may be forged, and limits the warnings about them.
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
+pub(super) struct UnmatchedCount {
     count: Cell<u32>,
     told: Cell<Option<Instant>>,
 }
 
-impl Strangers {
+impl UnmatchedCount {
     fn note(&self, server: SocketAddr) {
         self.count.set(self.count.get().saturating_add(1));
         if self.count.get() < MANY {
@@ -201,7 +201,7 @@ pub(super) async fn ask(
     reactor: ReactorId,
     server: SocketAddr,
     question: Wire,
-    strangers: &Strangers,
+    strangers: &UnmatchedCount,
 ) -> Result<Reply, Failure> {
     let socket = Udp::open(reactor, server).map_err(Failure::Socket)?;
     match socket.socket.send(&question.bytes) {
@@ -240,7 +240,7 @@ impl Udp {
         &self,
         cx: &mut Context<'_>,
         question: &Wire,
-        strangers: &Strangers,
+        strangers: &UnmatchedCount,
     ) -> Poll<Result<Reply, Failure>> {
         let Some(reactor) = self.reactor.find() else {
             return Poll::Ready(Err(Failure::Socket(no_reactor())));

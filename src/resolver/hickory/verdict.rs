@@ -52,7 +52,7 @@ impl Verdict {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The server did not answer in time.
-    Mute,
+    Unresponsive,
     /// The server answered with an error code.
     Refused(ResponseCode),
     /// The server referred to other servers: it does not resolve names recursively.
@@ -67,9 +67,11 @@ impl Failure {
     /// recorded.
     pub(super) fn new(error: NetError, trouble: Option<io::Error>) -> Self {
         match (error, trouble) {
-            (NetError::Timeout, None) => Failure::Mute,
+            (NetError::Timeout, None) => Failure::Unresponsive,
             (_, Some(trouble)) => Failure::Socket(trouble),
-            (NetError::Io(error), None) if error.kind() == io::ErrorKind::TimedOut => Failure::Mute,
+            (NetError::Io(error), None) if error.kind() == io::ErrorKind::TimedOut => {
+                Failure::Unresponsive
+            }
             (NetError::Io(error), None) => Failure::Socket(error.kind().into()),
             (error, None) => Failure::Unusable(error.to_string()),
         }
@@ -87,7 +89,7 @@ impl Failure {
     pub(super) fn may_be_edns(&self) -> bool {
         match self {
             Failure::Refused(_) | Failure::Unusable(_) => true,
-            Failure::Mute | Failure::Referral | Failure::Socket(_) => false,
+            Failure::Unresponsive | Failure::Referral | Failure::Socket(_) => false,
         }
     }
 
@@ -100,7 +102,7 @@ impl Failure {
     pub(super) fn of_the_rest(self) -> Self {
         let why = match self {
             failure if failure.is_exhaustion() => return failure,
-            Failure::Mute => "no answer".to_owned(),
+            Failure::Unresponsive => "no answer".to_owned(),
             Failure::Refused(code) => Mnemonic(code).to_string(),
             Failure::Referral => "a referral".to_owned(),
             Failure::Socket(error) => error.to_string(),
@@ -127,7 +129,7 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = self.server;
         match &self.failure {
-            Failure::Mute => write!(f, "no answer from {server}"),
+            Failure::Unresponsive => write!(f, "no answer from {server}"),
             Failure::Refused(code) => write!(f, "{} from {server}", Mnemonic(*code)),
             Failure::Referral => write!(f, "a referral from {server}"),
             Failure::Socket(error) => write!(f, "{server}: {error}"),
@@ -165,7 +167,10 @@ pub(super) fn explain(failures: &[Failed], under: Option<&Name>) -> LookupError 
         LookupError::Exhausted(failed.to_string())
     } else if failures.is_empty() {
         LookupError::Failed("no name server is configured".into())
-    } else if failures.iter().all(|f| matches!(f.failure, Failure::Mute)) {
+    } else if failures
+        .iter()
+        .all(|f| matches!(f.failure, Failure::Unresponsive))
+    {
         LookupError::Timeout(list(|f| f.server.to_string(), ", "))
     } else {
         let why = list(Failed::to_string, "; ");
@@ -178,7 +183,7 @@ pub(super) fn explain(failures: &[Failed], under: Option<&Name>) -> LookupError 
 
 /// The meaning of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(super) enum Finding {
     Verdict(Verdict),
     /// The answer ends at an alias for this name, whose addresses have to be asked for.
     Alias {
@@ -195,7 +200,7 @@ pub(super) enum Judged {
 ///
 /// A server may put any records into the answer section. Only the addresses at the end of the chain
 /// of aliases that starts at `name` count.
-pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Judged, Failure> {
+pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Finding, Failure> {
     let code = message.response_code;
     if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return Err(Failure::Refused(code));
@@ -205,24 +210,24 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
     if !addresses.is_empty() && code == ResponseCode::NoError {
         let verdict = Verdict::Addresses { addresses, ttl };
         return Ok(if message.truncation {
-            Judged::Truncated(Some(verdict))
+            Finding::Truncated(Some(verdict))
         } else {
-            Judged::Verdict(verdict)
+            Finding::Verdict(verdict)
         });
     }
     if message.truncation {
-        return Ok(Judged::Truncated(None));
+        return Ok(Finding::Truncated(None));
     }
     let soa = negative_ttl(message);
     if end != name && soa.is_none() {
-        return Ok(Judged::Alias {
+        return Ok(Finding::Alias {
             target: end.clone(),
             ttl: alias_ttl,
         });
     }
     let ttl = soa.unwrap_or_default().min(alias_ttl);
     if code == ResponseCode::NXDomain {
-        return Ok(Judged::Verdict(Verdict::NoName { ttl }));
+        return Ok(Finding::Verdict(Verdict::NoName { ttl }));
     }
     if message.answers.is_empty() && soa.is_none() {
         let is_ns = |record: &Record| record.record_type() == RecordType::NS;
@@ -239,7 +244,7 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
     }
     let is_about = |record: &Record| record.name == *end;
     if message.answers.is_empty() || end != name || message.answers.iter().any(is_about) {
-        Ok(Judged::Verdict(Verdict::NoData { ttl }))
+        Ok(Finding::Verdict(Verdict::NoData { ttl }))
     } else {
         Err(Failure::Unusable(format!(
             "it contains no record for {name}"

@@ -104,7 +104,7 @@ fn fifty_look_ups_at_once_are_answered_each_with_its_own() {
 
 #[test]
 fn a_thousand_cancelled_look_ups_are_gone_at_once() {
-    let server = NameServer::mute();
+    let server = NameServer::unresponsive();
     let mut names = Loop::asking(&[&server]);
     let ids = ask_for(&mut names, 1000, &server);
     let counts = names.counts();
@@ -303,10 +303,10 @@ fn a_resolver_that_is_dropped_takes_everything_along() {
             back.send(&question.answer().truncated());
         }
     });
-    let mute = NameServer::mute();
-    let mut names = Loop::asking(&[&server, &mute]);
+    let unresponsive = NameServer::unresponsive();
+    let mut names = Loop::asking(&[&server, &unresponsive]);
     ask_for(&mut names, 100, &server);
-    names.turn_until(|_| (!mute.seen().is_empty()).then_some(()));
+    names.turn_until(|_| (!unresponsive.seen().is_empty()).then_some(()));
     let reactor = reactor(&names);
     let counts = reactor.counts();
     assert!(
@@ -435,7 +435,7 @@ fn a_thread_may_end_before_its_look_ups() {
     thread_local! {
         static LEFT: RefCell<Option<Loop>> = const { RefCell::new(None) };
     }
-    let server = NameServer::mute();
+    let server = NameServer::unresponsive();
     for leaves_it_to_the_thread in [true, false] {
         thread::scope(|scope| {
             let run = || {
@@ -477,7 +477,7 @@ fn without_a_poll_every_look_up_fails() {
 
 #[test]
 fn when_no_token_is_left_it_is_this_machine_that_is_short_of_something() {
-    let server = NameServer::mute();
+    let server = NameServer::unresponsive();
     let mut names = Loop::on_tokens(10..13, config(&[&server]));
     for n in 0..4 {
         names.start(&format!("h{n}.test"), Family::V4);
@@ -503,10 +503,10 @@ fn events_for_sockets_that_are_gone_reach_nobody() {
             names.hickory.on_event(mio::Token(token));
         }
     }
-    let mute = NameServer::mute();
-    let mut names = Loop::on_tokens(100..108, config(&[&mute]));
+    let unresponsive = NameServer::unresponsive();
+    let mut names = Loop::on_tokens(100..108, config(&[&unresponsive]));
     names.start("h.test", Family::V4);
-    names.turn_until(|_| (!mute.seen().is_empty()).then_some(()));
+    names.turn_until(|_| (!unresponsive.seen().is_empty()).then_some(()));
     for token in 90..120 {
         names.hickory.on_event(mio::Token(token));
     }

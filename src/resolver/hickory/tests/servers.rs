@@ -50,14 +50,17 @@ fn what_the_first_server_says_is_believed_even_if_the_second_knew_better() {
 }
 
 #[test]
-fn behind_a_mute_server_the_next_one_answers_and_is_asked_first_from_then_on() {
-    let (mutes, live) = ([NameServer::mute(), NameServer::mute()], honest());
+fn behind_a_unresponsive_server_the_next_one_answers_and_is_asked_first_from_then_on() {
+    let (mutes, live) = (
+        [NameServer::unresponsive(), NameServer::unresponsive()],
+        honest(),
+    );
     let mut names = Loop::asking(&[&mutes[0], &mutes[1], &live]);
     for host in MANY {
         assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
     }
-    for mute in &mutes {
-        let asked = mute.names();
+    for unresponsive in &mutes {
+        let asked = unresponsive.names();
         assert_eq!(asked[0], MANY[0], "unresponsive servers are asked at first");
         assert!(asked.len() < MANY.len(), "and are then passed over");
     }
@@ -103,8 +106,8 @@ fn behind_closed_ports_and_refusals_the_next_server_answers() {
 }
 
 #[test]
-fn servers_that_are_all_mute_are_named() {
-    let servers = [NameServer::mute(), NameServer::mute()];
+fn servers_that_are_all_unresponsive_are_named() {
+    let servers = [NameServer::unresponsive(), NameServer::unresponsive()];
     let timeout = Duration::from_millis(600);
     let config = HickoryConfig {
         timeout,
@@ -125,9 +128,9 @@ fn servers_that_are_all_mute_are_named() {
 
 #[test]
 fn each_server_says_why_it_failed() {
-    let (refuses, mute) = (refusing(), NameServer::mute());
+    let (refuses, unresponsive) = (refusing(), NameServer::unresponsive());
     let [closed] = closed();
-    let servers = vec![refuses.addr, mute.addr, closed];
+    let servers = vec![refuses.addr, unresponsive.addr, closed];
     let mut names = Loop::new(HickoryConfig {
         servers,
         timeout: Duration::from_millis(600),
@@ -143,7 +146,7 @@ fn each_server_says_why_it_failed() {
         "{why}"
     );
     assert!(
-        why.contains(&format!("no answer from {}", mute.addr)),
+        why.contains(&format!("no answer from {}", unresponsive.addr)),
         "{why}"
     );
     assert!(why.contains(&format!("{closed}: ")), "{why}");

@@ -134,9 +134,9 @@ fn each_door_has_its_scheme_and_strangers_do_not_get_in() {
         assert!(why.contains("invalid peer certificate"), "{host}: {why}");
     }
     // A client that does not speak TLS is refused, too.
-    let mut mute = Client::connect(tls);
-    mute.send(&ask);
-    mute.rest();
+    let mut unresponsive = Client::connect(tls);
+    unresponsive.send(&ask);
+    unresponsive.rest();
 
     let brain = server.stop();
     let ledger = brain.ledger();
