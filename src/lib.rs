@@ -2,10 +2,9 @@
 //!
 //! A program submits a [`Request`] together with a *readback*, a function that receives the
 //! response and returns the next step: nothing, another request, or the same request again, at once
-//! or after a delay. A conversation with a login, an endless long poll and a heartbeat every minute
-//! is then a few short methods of a plain struct, and one thread runs thousands of conversations.
-//! An engine runs its own event loop, or is embedded in another one as one file descriptor and one
-//! deadline.
+//! or after a delay. A login, an endless long poll and a heartbeat every minute are then a few
+//! short methods of a plain struct, and one thread runs thousands of such conversations. An engine
+//! runs its own event loop, or is embedded in another one as one file descriptor and one deadline.
 //!
 //! # A request
 //!
@@ -107,9 +106,9 @@
 //! ```
 //!
 //! Functions and closures receive whole responses. A type that implements [`Readback`] also
-//! receives response heads, interim responses and pieces of the body as they arrive. The [`Flow`]
-//! that it returns tells whether the body is collected, streamed, discarded or paused. [`within`]
-//! runs a readback on one part of the state. After a 101 (Switching Protocols) response,
+//! receives response heads, interim responses and pieces of the body as they arrive. It returns a
+//! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
+//! a readback on one part of the state. After a 101 (Switching Protocols) response,
 //! [`Context::write`] sends bytes on the connection.
 //!
 //! # The loop
@@ -315,8 +314,8 @@
 //!
 //! # Features
 //!
-//! - `hickory` (default): hickory-resolver resolves names on the engine's own loop
-//!   (`resolver::Hickory`). Without this feature, `getaddrinfo` resolves them on helper threads
+//! - `hickory` (default): name resolution by hickory-resolver on the engine's own loop
+//!   (`resolver::Hickory`). Without this feature, `getaddrinfo` runs on helper threads
 //!   ([`resolver::System`]).
 //! - `tls` (default): `https`, through rustls with ring and the platform's root certificates; see
 //!   the `tls` module.
