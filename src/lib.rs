@@ -1,11 +1,10 @@
 //! An HTTP/1.1 client engine on a hand-rolled [mio] event loop.
 //!
 //! A program submits a [`Request`] together with a *readback*, a function that receives the
-//! response and returns what comes next: nothing, another request, or the same one again, at once
-//! or after a delay. A conversation such as a login, an endless long poll and a heartbeat every
-//! minute is then a few short methods of a plain struct, and thousands of conversations run on one
-//! thread. An engine runs a loop of its own, or lives inside another one as one file descriptor and
-//! one deadline.
+//! response and returns the next step: nothing, another request, or the same request again, at once
+//! or after a delay. A login, an endless long poll and a heartbeat every minute are then a few
+//! short methods of a plain struct, and one thread runs thousands of such conversations. An engine
+//! runs its own event loop, or is embedded in another one as one file descriptor and one deadline.
 //!
 //! # A request
 //!
@@ -26,23 +25,24 @@
 //! }
 //! ```
 //!
-//! For one response at a time there is [`Engine::fetch_blocking`].
+//! To fetch one response and wait for it, use [`Engine::fetch_blocking`].
 //!
-//! A [`Request`] is a value that is checked and serialized once, by its [`RequestBuilder`], and
-//! cheap to clone. It can carry [`Timeouts`], [`Limits`] on the response, a [`Route`] (how its
-//! connection is made) and a [`Policy`] (what is done for it besides sending it). [`Config`] holds
-//! the same settings for all requests of an engine, and further ones, each with its default and the
-//! reason for it.
+//! A [`Request`] is checked and serialized once, by its [`RequestBuilder`], and is cheap to clone.
+//! It can carry [`Timeouts`], [`Limits`] on the response, a [`Route`] (how to connect) and a
+//! [`Policy`] (code that accompanies the request, for example to sign it or to decode its
+//! response). [`Config`] holds the same settings for all requests of an engine, as well as
+//! engine-wide ones. It documents each default and the reason for it.
 //!
-//! # What comes next
+//! # The next step
 //!
-//! A readback returns a [`Next`]: [`done`](Next::done), [`send`](Next::send) another request, the
-//! same one [`again`](Next::again), or [`call`](Next::call) a function; each of them
-//! [`after`](Next::after) a delay if need be. Together with what follows, a submission forms a
-//! *chain*. The [`Context`] starts, cancels and resumes chains while a readback runs.
+//! A readback returns a [`Next`]. [`Next::done`] ends the conversation, [`Next::send`] sends
+//! another request, [`Next::again`] sends the same request again, and [`Next::call`] runs a
+//! function. [`Next::after`] delays the step. A submission and everything that follows from it form
+//! a *chain*. While a readback runs, it can start, cancel and resume chains through its
+//! [`Context`].
 //!
 //! A readback also receives `&mut S`, the state that the program lends to the engine. If `S` is a
-//! struct, its methods are the readbacks:
+//! struct, its methods can be the readbacks:
 //!
 //! ```
 //! use std::time::Duration;
@@ -105,20 +105,21 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Functions and closures see whole responses. A type that implements [`Readback`] also sees heads,
-//! interim responses and the pieces of a body as they arrive, and chooses by its [`Flow`] whether a
-//! body is collected, streamed, discarded or paused. [`within`] runs a readback over a part of the
-//! state. After a 101 (Switching Protocols), [`Context::write`] sends on the connection.
+//! Functions and closures receive whole responses. A type that implements [`Readback`] also
+//! receives response heads, interim responses and pieces of the body as they arrive. It returns a
+//! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
+//! a readback on one part of the state. After a 101 (Switching Protocols) response,
+//! [`Context::write`] sends bytes on the connection.
 //!
 //! # The loop
 //!
-//! [`Engine::run`] is the engine's own loop: it runs until no chain is left. [`Engine::drain`]
-//! brings the chains to an end.
+//! [`Engine::run`] is the engine's own loop, and returns when no chain is left. [`Engine::drain`]
+//! finishes the requests that are in flight or queued, and starts nothing new.
 //!
-//! In a program that has a loop already, the engine is one source of events: when its file
-//! descriptor ([`AsFd`](std::os::fd::AsFd)) becomes readable or its
-//! [`next_deadline`](Engine::next_deadline) passes, the program calls [`Engine::turn`]. A turn does
-//! what is due, within bounds, and may come late, early or twice.
+//! In a program that already has a loop, the engine is one more event source. The program calls
+//! [`Engine::turn`] whenever the engine's file descriptor ([`AsFd`](std::os::fd::AsFd)) becomes
+//! readable or its [`next_deadline`](Engine::next_deadline) passes. A turn does a bounded amount of
+//! the work that is due. A turn that is late, early or repeated does no harm.
 //!
 //! ```
 //! use std::time::Duration;
@@ -146,21 +147,21 @@
 //! # Ok::<(), httpstream::Error>(())
 //! ```
 //!
-//! - On a mio loop an engine can use the program's own [`mio::Poll`]: [`Engine::on_registry`].
-//! - calloop has `calloop::EngineSource` and tokio has `tokio::Driver`, each behind the feature of
-//!   that name.
+//! - For mio, [`Engine::on_registry`] puts the engine on the program's own [`mio::Poll`].
+//! - For calloop there is `calloop::EngineSource`, and for tokio there is `tokio::Driver`, each
+//!   behind the feature of the same name.
 //! - Other threads use a [`Submitter`], which wakes the loop; tasks on the engine's own thread use
 //!   a [`Local`].
-//! - [`embedding`] has a recipe for each kind of loop. `capi/` in the repository is an interface
-//!   for C.
+//! - [`embedding`] has a recipe for each kind of loop. `capi/` in the repository contains an
+//!   interface for C.
 //!
 //! # Errors
 //!
-//! Whatever goes wrong with a request reaches its readback as an [`Error`]; the loop goes on.
-//! `{error}` prints one clause that says what failed, and `{error:#}` adds the causes.
-//! [`kind`](Error::kind) and [`phase`](Error::phase) tell what failed and when, and
-//! [`resend_is_safe`](Error::resend_is_safe) whether sending the request again can do harm. A
-//! response of any status is `Ok`; [`Error::of_status`] makes an error of one that is not wanted.
+//! If a request fails, its readback receives an [`Error`], and the loop continues. `{error}` prints
+//! one clause that says what failed, and `{error:#}` adds the causes. [`kind`](Error::kind) and
+//! [`phase`](Error::phase) tell what failed and when, and [`resend_is_safe`](Error::resend_is_safe)
+//! tells whether the request can be sent again without harm. A response with any status is `Ok`;
+//! [`Error::of_status`] turns an unwanted one into an error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -205,15 +206,16 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! The engine itself sends a request again only once, if its kept-alive connection turned out to be
-//! closed and if that is safe (pipelined requests and a refused `Expect` aside). A POST that meets
-//! such a connection fails; [`Error::request_sent`] describes what to do about it.
+//! The engine itself resends a request at most once, and only if the keep-alive connection turned
+//! out to be closed and resending is safe. (Pipelined requests and a refused `Expect` are
+//! exceptions.) A POST sent on such a connection fails; [`Error::request_sent`] describes how to
+//! handle this.
 //!
 //! # Testing
 //!
-//! With feature `sim`, an engine runs on a simulated network and clock: the same readbacks, pool,
-//! deadlines and retries, but no sockets and no waiting. A day takes milliseconds, and every run
-//! with the same seed is the same. See the module `sim`.
+//! With the `sim` feature, an engine can run on a simulated network and clock, with the same
+//! readbacks, pool, deadlines and retries, but without sockets or waiting. A simulated day takes
+//! milliseconds, and all runs with the same seed are identical. See the `sim` module.
 //!
 //! ```
 //! use std::time::Duration;
@@ -253,9 +255,9 @@
 //!
 //! # Async
 //!
-//! Conversations can also be futures, without an async runtime: [`Engine::fetch`] and
-//! [`Submitter::fetch`] return one, and [`Engine::spawn`] runs one inside the engine. Any executor
-//! may poll them, as long as some loop turns the engine.
+//! Conversations can also be written as futures, without an async runtime. [`Engine::fetch`] and
+//! [`Submitter::fetch`] return futures, and [`Engine::spawn`] runs a future inside the engine. Any
+//! executor can poll the futures that `fetch` returns, as long as some loop turns the engine.
 //!
 //! ```
 //! use std::time::Duration;
@@ -291,8 +293,8 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! In a tokio program, `tokio::Client` (feature `tokio`) runs an engine on a thread of its own, or
-//! in a `LocalSet`:
+//! In a tokio program, `tokio::Client` (feature `tokio`) runs an engine on its own thread or in a
+//! `LocalSet`:
 //!
 //! ```
 //! # #[cfg(unix)]
@@ -312,36 +314,38 @@
 //!
 //! # Features
 //!
-//! - `hickory` (default): names are resolved by hickory-resolver on the engine's own loop,
-//!   `resolver::Hickory`. Without it, `getaddrinfo` runs on helper threads ([`resolver::System`]).
-//! - `tls` (default): `https`, by rustls with ring and the platform's root certificates; see the
-//!   module `tls`.
+//! - `hickory` (default): name resolution by hickory-resolver on the engine's own loop
+//!   (`resolver::Hickory`). Without this feature, `getaddrinfo` runs on helper threads
+//!   ([`resolver::System`]).
+//! - `tls` (default): `https`, through rustls with ring and the platform's root certificates; see
+//!   the `tls` module.
 //! - `webpki-roots`: Mozilla's root certificates, built in.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
 //! - `tokio`: `tokio::Driver` and `tokio::Client`.
-//! - `timerfd` (Linux): a timer in the engine's own poll, so that its file descriptor alone is
-//!   enough for a host; see `Config::timerfd`.
+//! - `timerfd` (Linux): a timer in the engine's own poll, so that a host needs only its file
+//!   descriptor; see `Config::timerfd`.
 //!
-//! Without features the crate depends on mio, httparse, slab, socket2, log and http only. No
-//! feature except `tokio` adds an async runtime.
+//! With no features enabled, the crate depends only on mio, httparse, slab, socket2, log and http.
+//! Only the `tokio` feature adds an async runtime.
 //!
 //! # Logging
 //!
 //! The crate logs through the `log` facade: `trace` for readiness, `debug` for each step of a
-//! connection (connected, answered, idle, closed) and for each failure, and `warn` if a peer does
-//! something unexpected or this machine runs out of a resource. Lines contain origins. Paths,
-//! queries, field values and bodies are never logged, with one exception: the name of a transfer
-//! coding that is refused.
+//! connection (connected, answered, idle, closed) and for each failure, and `warn` when a peer does
+//! something unexpected or the machine runs out of a resource. Log lines contain origins. They
+//! never contain paths, queries, field values or bodies, with one exception: the name of a refused
+//! transfer coding.
 //!
 //! # Limitations
 //!
-//! - The crate does not follow redirects, keep cookies, use proxies, or speak HTTP/2.
-//! - Content codings such as gzip are not decoded, but a [`policy`] can do that.
-//! - A request's body is held in memory; bodies of unknown length cannot be sent.
-//! - Names are resolved by plain DNS, and the revocation of certificates is not checked.
-//! - Addresses are not restricted by default: if URLs come from untrusted sources, set
-//!   [`public_only`] as the [`Config::address_filter`].
+//! - The crate does not follow redirects, keep cookies, use proxies or speak HTTP/2.
+//! - Content codings such as gzip are not decoded, but a [`policy`] can decode them.
+//! - Request bodies are held in memory, and bodies of unknown length cannot be sent.
+//! - Names are resolved by plain DNS.
+//! - Certificate revocation is not checked.
+//! - Addresses are not restricted by default. If URLs come from untrusted sources, set
+//!   [`Config::address_filter`] to [`public_only`].
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
