@@ -79,7 +79,8 @@ pub struct Config {
     pub turn_events: usize,
     /// The number of bytes read from one link in one turn before other links are served; the same
     /// amount may be decoded for a [policy](crate::policy), and the same amount written. Default
-    /// 512 KiB. A turn ends when all links together have read, or decoded, eight times this amount.
+    /// 512 KiB. All links together may read, and decode, four times this amount in each of three
+    /// groups: links with new events, links that had to wait, and links whose deadline has passed.
     pub turn_bytes: usize,
     /// Size in bytes of the read buffer that all links share. Default 128 KiB: below 64 KiB large
     /// bodies cost more calls, and above 256 KiB there is no gain. At least 4 KiB. With feature
@@ -269,8 +270,9 @@ impl Config {
     /// itself takes precedence.
     ///
     /// Some servers answer only the first request that they find in a read and drop the others.
-    /// Requests to a new origin are therefore sent one at a time until it has answered both
-    /// requests of a first pair; see [`pipeline_without_trial`](Self::pipeline_without_trial).
+    /// Requests to a new origin are therefore sent one at a time, except for trials of 2, 4, 8 and
+    /// 16 requests in one send; each has to be answered completely before the next, larger one. See
+    /// [`pipeline_without_trial`](Self::pipeline_without_trial).
     ///
     /// Patterns are those of [`resolve_to`](Self::resolve_to), and the first match wins here as
     /// well. [`Engine::with_config`](crate::Engine::with_config) reports an invalid pattern, and a

@@ -2,8 +2,8 @@
 //!
 //! A policy takes all of these from a [`Moment`] and never from the system, so that a simulation
 //! can repeat a run. An engine owns one [`Present`], which it updates whenever it reads its clock,
-//! and one [`Wakeups`], the part of its inbox that does not depend on the type of its state: a `Waker`
-//! is `'static`, and an engine's state may borrow.
+//! and one [`Wakeups`], the part of its inbox that does not depend on the type of its state: a
+//! `Waker` is `'static`, and an engine's state may borrow.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
