@@ -1,6 +1,8 @@
 //! Fetches fifty URLs, eight at a time. All requests are submitted at once; those for which there
 //! is no connection yet wait in the engine's queue.
 
+use std::time::Duration;
+
 use httpstream::{Config, Engine, Error, Next, Request};
 
 #[path = "support/demo.rs"]
@@ -19,6 +21,9 @@ fn main() -> Result<(), Error> {
 
     let mut config = Config::default();
     config.max_connections = 8; // each carries one request at a time
+    // These two begin when a request has been sent. `total` would include its time in the queue.
+    config.timeouts.first_byte = Some(Duration::from_secs(2));
+    config.timeouts.idle = Some(Duration::from_secs(2));
     let mut engine = Engine::with_config(config)?;
     for page in 0..50 {
         let url = format!("{server}/page/{page}");

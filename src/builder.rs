@@ -341,8 +341,9 @@ impl RequestBuilder {
         })
     }
 
-    /// Sets [`Timeouts::total`]: the time from the submission, including the time in the queue, to
-    /// the end of the response's body. The delay of a delayed request is not included.
+    /// Sets [`Timeouts::total`]: the time from the submission to the end of the response's body.
+    /// The delay of a delayed request is not included. The time in the queue is: see `total` for
+    /// what to set where many requests wait.
     pub fn timeout(self, total: Duration) -> Self {
         self.with(|parts| {
             parts.timeouts.set(Timeout::Total, Some(total));

@@ -169,7 +169,8 @@ pub struct Info {
     pub peer: SocketAddr,
     /// Whether the connection had already served another exchange.
     pub reused: bool,
-    /// How many times the request was sent: 2 after a retry on a fresh connection.
+    /// How many times the engine has given the request to a connection: 2 after it was resent. The
+    /// same count as [`Error::attempts`].
     pub attempts: u32,
     /// When each step was completed.
     pub timings: Timings,
@@ -178,11 +179,11 @@ pub struct Info {
 }
 
 /// When each step of an exchange was completed, counted from its submission or from the end of its
-/// delay.
+/// delay. The time in the queue is included.
 ///
-/// The resolution is that of turns: the clock is read after the poll, and after readbacks that ask
-/// the engine for something. A step that did not take place is `None`, such as `connect` on a
-/// reused connection.
+/// The resolution is that of turns: the clock is read after the poll, and after each readback that
+/// has the engine do something, such as send a request. A step that did not take place is `None`,
+/// such as `connect` on a reused connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {

@@ -62,10 +62,15 @@ pub struct Timeouts {
     /// The longest silence within a response. It is suspended while the exchange is paused. Default
     /// 30 s.
     pub idle: Option<Duration>,
-    /// From the submission, including the time in the queue, to the end of the response. The delay
-    /// of a delayed request is not included. Everything that a [policy](crate::policy) sends in the
-    /// request's place is included, and so are the policy's waits. The next request of a readback
-    /// starts anew. Default 5 min, to bound a peer that sends a byte now and then.
+    /// From the submission to the end of the response. Default 5 min, to bound a peer that sends a
+    /// byte now and then.
+    ///
+    /// The time in the queue is included, so a program that submits many requests at once, and lets
+    /// the connection limits hold them back, sets [`first_byte`](Self::first_byte) and
+    /// [`idle`](Self::idle) instead: they begin when the request has been sent. Also included is
+    /// everything that a [policy](crate::policy) sends in the request's place, with the policy's
+    /// waits. The delay of a delayed request is not included, and each request of a chain has a
+    /// total of its own.
     pub total: Option<Duration>,
 }
 

@@ -121,7 +121,8 @@ impl<S, M: Mode> Engine<S, M> {
     /// Each request of the chain gets exactly one reply, as long as the engine lives.
     ///
     /// Write the closure in the call, where its types are inferred, or annotate all three
-    /// parameters. Inside readbacks, `cx.send(…).read_by(…)` infers them.
+    /// parameters. It is called once for each response of the chain (`FnMut`), so it clones what it
+    /// gives away. Inside readbacks, `cx.send(…).read_by(…)` infers them.
     pub fn submit(&mut self, request: Request, readback: impl ReadbackFn<S> + 'static) -> ChainId {
         self.submit_to(request, readback)
     }

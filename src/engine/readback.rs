@@ -302,7 +302,7 @@ pub enum Flow {
 ///                 Next::again().after(Duration::from_secs(5))
 ///             }
 ///             _ => match cx.failures() {
-///                 // An error or a 5xx: try twice more, after 2 s and after 4 s.
+///                 // An error, or a status such as 503: try twice more, after 2 s and after 4 s.
 ///                 failures @ (1 | 2) => Next::again().after(Duration::from_secs(1 << failures)),
 ///                 // The third failure, or a status that a retry cannot change, such as 404.
 ///                 _ => Next::done(),

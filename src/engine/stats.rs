@@ -17,7 +17,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Links that have a socket or are about to: dialing, busy and idle ones.
+    /// Links (connections, and attempts to make one) that have a socket or are about to: dialing,
+    /// busy and idle ones.
     pub links_open: usize,
     /// Idle links in the pool.
     pub links_idle: usize,
