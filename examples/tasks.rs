@@ -11,8 +11,11 @@ mod demo;
 /// Logs in, then polls three times. One thread can run any number of these tasks.
 async fn converse(http: Local<()>, server: String, user: u32) -> Result<(), Error> {
     let login = Request::post(format!("{server}/login")).form([("user", user.to_string())]);
-    let token = http.fetch(login.build()?).await?;
-    let token = String::from_utf8_lossy(token.body()).into_owned();
+    let login = http.fetch(login.build()?).await?;
+    if !login.status().is_success() {
+        return Err(Error::policy(format!("login: {}", login.status())));
+    }
+    let token = String::from_utf8_lossy(login.body()).into_owned();
     let poll = Request::get(format!("{server}/poll")).query([("token", &token)]);
     let poll = poll.build()?;
     for _ in 0..3 {

@@ -1,8 +1,9 @@
 //! An engine on [tokio](https://docs.rs/tokio) (feature `tokio`), in a task of a current-thread
 //! runtime or a `LocalSet`.
 //!
-//! [`Client`] is for programs that only fetch: `client.fetch(request).await`, with the engine on a
-//! thread or in a task of its own. [`Driver`] is for everything else: readbacks, a state, delays.
+//! [`Client`] is for most programs: `client.fetch(request).await`, with the engine on a thread or
+//! in a task of its own. Its [`submitter`](Client::submitter) streams bodies. [`Driver`] is for an
+//! engine with a state, whose readbacks run in a task of the program.
 //!
 //! An engine stays on its thread, so a `Driver` is not `Send`. The futures of a
 //! [`Submitter`](crate::Submitter) are `Send`, and any task may await them. The engine uses the
@@ -56,6 +57,9 @@ use crate::error::{Error, Gone};
 use crate::request::Request;
 
 /// Makes an engine's turns when its descriptor is readable or its deadline has passed.
+///
+/// A driver is not `Send`, because an engine stays on its thread: `tokio::spawn` refuses it. Run it
+/// in the future of `main` (under any `#[tokio::main]`), in `block_on`, or in `spawn_local`.
 ///
 /// ```
 /// use httpstream::tokio::Driver;
@@ -254,7 +258,9 @@ impl Client {
     /// # Errors
     /// As [`Engine::with_config`] and [`Driver::new`];
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), saying what to do, outside of
-    /// such a set or if its runtime has no I/O or no time enabled.
+    /// such a set or if its runtime has no I/O or no time enabled. tokio reports these by a panic,
+    /// which is caught here, but whose message the panic hook prints. A program that is compiled
+    /// with `panic = "abort"` ends instead.
     pub fn new(config: Config) -> Result<Self, Error> {
         if Handle::try_current().is_err() {
             return Err(misplaced("outside of a tokio runtime"));
@@ -311,6 +317,51 @@ impl Client {
         thread.spawn(run).map_err(Error::io)?;
         let (alive, http) = told.recv().map_err(|_| Gone)??;
         Ok(Self { http, alive })
+    }
+
+    /// Returns a handle of this client's engine, for what [`fetch`](Self::fetch) does not do: a
+    /// body in pieces, read by a [`Readback`](crate::Readback) that
+    /// [`submit_to`](Submitter::submit_to) sends, or delays. The engine runs as long as a client
+    /// does.
+    ///
+    /// ```
+    /// use httpstream::tokio::Client;
+    /// use httpstream::{Config, Context, Flow, Next, Readback, Reply, Request, Response};
+    /// use tokio::sync::mpsc;
+    ///
+    /// /// Passes the pieces of a body to a task.
+    /// struct Pieces(mpsc::UnboundedSender<Vec<u8>>);
+    ///
+    /// impl Readback<()> for Pieces {
+    ///     fn on_head(&mut self, _: &mut (), _: &Response<'_>, _: &mut Context<'_, ()>) -> Flow {
+    ///         Flow::Stream
+    ///     }
+    ///
+    ///     fn on_data(&mut self, _: &mut (), data: &[u8], _: &mut Context<'_, ()>) -> Flow {
+    ///         match self.0.send(data.to_vec()) {
+    ///             Ok(()) => Flow::Stream,
+    ///             Err(_) => Flow::Abort, // the task has gone
+    ///         }
+    ///     }
+    ///
+    ///     fn on_reply(&mut self, _: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
+    ///         Next::done()
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::on_thread(Config::default())?;
+    /// let (sender, mut pieces) = mpsc::unbounded_channel();
+    /// let request = Request::get("http://127.0.0.1:1/").build()?;
+    /// client.submitter().submit_to(request, Pieces(sender)).map_err(httpstream::Error::from)?;
+    /// while let Some(piece) = pieces.recv().await {
+    ///     println!("{} bytes", piece.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn submitter(&self) -> Submitter<()> {
+        self.http.clone()
     }
 
     /// Returns a future of the response to `request`. The request is sent when the future is first

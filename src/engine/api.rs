@@ -233,6 +233,14 @@ impl<S, M: Mode> Engine<S, M> {
         cancelled
     }
 
+    /// [Cancels](Self::cancel) every chain, and returns how many. Makes a turn due. To shut down a
+    /// host that has its own poll, call this and go on until nothing is [pending](Self::pending).
+    pub fn cancel_all(&mut self) -> usize {
+        let cancelled = self.core.chains.cancel_all();
+        self.set_alarm();
+        cancelled
+    }
+
     /// Resumes a response whose readback returned [`Flow::Pause`](crate::Flow::Pause). Makes a turn
     /// due. Returns false if it is not paused.
     pub fn resume(&mut self, id: ChainId) -> bool {

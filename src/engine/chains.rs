@@ -284,6 +284,11 @@ impl Chains {
         ids.into_iter().filter(|id| self.cancel(*id)).count()
     }
 
+    /// Asks that all chains be ended; returns how many.
+    pub(super) fn cancel_all(&mut self) -> usize {
+        self.cancel_others(ChainId::NONE)
+    }
+
     /// Has a paused exchange go on by a command. Returns false if it is not paused.
     pub(super) fn resume(&mut self, id: ChainId) -> bool {
         let paused = self

@@ -18,8 +18,10 @@ use crate::id::ChainId;
 use crate::policy::{Moment, Present, Wakeups};
 use crate::request::Request;
 
-/// Reaches an engine from its own thread, above all from inside tasks. It starts chains and tasks
-/// that need not be `Send`, and awaits their results. Clones reach the same engine.
+/// Reaches an engine from its own thread: from inside tasks, and from any code of the host that has
+/// neither the engine nor a [`Context`] at hand, such as the handler of another event. It starts
+/// chains and tasks that need not be `Send`, and awaits their results. Clones reach the same
+/// engine, and the engine's state may hold one.
 ///
 /// Unlike a [`Submitter`](crate::Submitter), it is never refused. Like a `Submitter`, it does not
 /// keep [`Engine::run`](crate::Engine::run) going.

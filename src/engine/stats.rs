@@ -55,6 +55,7 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Turns made.
     pub turns: u64,
-    /// Turns requested by another thread.
+    /// Turns requested by another thread, or by a waker or a [`Local`](crate::Local) outside a
+    /// turn.
     pub wakeups: u64,
 }

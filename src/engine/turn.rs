@@ -363,7 +363,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. }
             )
         });
-        let mut cancelled = self.cancel_all(&meant);
+        let mut cancelled = self.cancel_each(&meant);
         // The chains that the last round canceled. All of them are told before the drain ends.
         let (mut rounds, mut last) = (0, Vec::new());
         while self.pending() > 0 {
@@ -379,7 +379,7 @@ impl<S, M: Mode> Engine<S, M> {
                     }
                     rounds += 1;
                     last = self.chains_where(|_| true);
-                    let count = self.cancel_all(&last);
+                    let count = self.cancel_each(&last);
                     if rounds == 1 {
                         cancelled += count;
                     }
@@ -399,7 +399,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Cancels chains, and returns how many were not canceled before.
-    fn cancel_all(&mut self, ids: &[ChainId]) -> usize {
+    fn cancel_each(&mut self, ids: &[ChainId]) -> usize {
         let chains = &mut self.core.chains;
         ids.iter().filter(|id| chains.cancel(**id)).count()
     }

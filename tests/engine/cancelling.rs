@@ -448,3 +448,23 @@ fn cancel_others_reaches_chains_over_other_parts_of_the_state() {
     assert_eq!(bench.log.notes, ["1 cancelled"]);
     assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled]);
 }
+
+#[test]
+fn cancel_all_ends_every_chain_and_leaves_the_engine_usable() {
+    let server = partial();
+    let mut bench = Bench::new();
+    for path in ["/head", "/body", "/silent"] {
+        bench.submit(server.get(path));
+    }
+    bench.until("all are under way", |engine, _| {
+        engine.stats().in_flight == 3
+    });
+    assert_eq!(bench.engine.cancel_all(), 3);
+    assert_eq!(bench.engine.cancel_all(), 0, "and not twice");
+    assert!(bench.engine.next_timeout().unwrap().is_zero(), "due");
+    bench.until("nothing is left", |engine, _| engine.pending() == 0);
+    assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled; 3]);
+    let answering = Server::answering(ok("after"));
+    bench.fetch_ok(answering.get("/"));
+    bench.quiet();
+}
