@@ -40,7 +40,8 @@ impl Bot {
                     let answer = [("to", id), ("text", "indeed")];
                     cx.submit(self.request("/answer", &answer), Bot::on_done);
                 }
-                Next::again()
+                // The pause is for a server that does not hold polls.
+                Next::again().after(Duration::from_millis(50))
             }
             Err(error) if error.status() == Some(StatusCode::GONE) => {
                 // The session is over. `run` still completes the answers that are in flight.

@@ -28,10 +28,12 @@ impl Bot {
             _ => {
                 let delay = Duration::from_millis(10 << cx.failures().clamp(1, 9));
                 println!(
-                    "{:4} ms  login failed, next attempt in {delay:?}",
+                    "{:4} ms  login failed, next attempt in {delay:?} or a little more",
                     self.begin.elapsed().as_millis()
                 );
-                Next::again().after(delay)
+                // Without jitter, all clients that a server has lost would return at once.
+                let jitter = (cx.moment().random() % 1000) as f64 / 2000.0;
+                Next::again().after(delay.mul_f64(1.0 + jitter))
             }
         }
     }

@@ -78,7 +78,8 @@ impl Bot {
         match reply {
             Ok(response) if response.status() == 200 => {
                 self.today.polls += 1;
-                Next::again()
+                // The pause is for a server that does not hold polls.
+                Next::again().after(Duration::from_millis(100))
             }
             Ok(response) if response.status() == 401 => {
                 // The session is over: stop its heartbeat, and log in again.
@@ -86,7 +87,9 @@ impl Bot {
                     cx.cancel(heart);
                 }
                 match request("/login") {
-                    Ok(login) => Next::send(login).read_by(Self::on_login),
+                    Ok(login) => Next::send(login)
+                        .read_by(Self::on_login)
+                        .after(Duration::from_secs(5)),
                     Err(_) => Next::done(),
                 }
             }

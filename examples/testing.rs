@@ -20,7 +20,7 @@ impl Poller {
         match reply {
             Ok(response) if response.status().is_success() => {
                 self.news += 1;
-                Next::again()
+                Next::again().after(Duration::from_secs(1))
             }
             _ => {
                 self.failures += 1;

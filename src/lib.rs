@@ -48,13 +48,17 @@
 //! use std::time::Duration;
 //! use httpstream::{Context, Engine, Error, Next, Reply, Request};
 //!
-//! struct Bot { poll: Request, beat: Request, news: usize }
+//! struct Bot { login: Request, poll: Request, beat: Request, news: usize }
 //!
 //! impl Bot {
 //!     fn new() -> Result<Self, Error> {
 //!         let poll = Request::get("http://chat.test/poll").long_poll(Duration::from_secs(60));
-//!         let beat = Request::post("http://chat.test/beat");
-//!         Ok(Self { poll: poll.build()?, beat: beat.build()?, news: 0 })
+//!         Ok(Self {
+//!             login: Request::post("http://chat.test/login").build()?,
+//!             poll: poll.build()?,
+//!             beat: Request::post("http://chat.test/beat").build()?,
+//!             news: 0,
+//!         })
 //!     }
 //!
 //!     fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
@@ -67,14 +71,19 @@
 //!         }
 //!     }
 //!
-//!     fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+//!     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
 //!         match reply {
 //!             Ok(response) if response.status() == 200 => {
 //!                 self.news += 1;
-//!                 Next::again() // the server holds it until there is news
+//!                 // The server holds a poll until it has news. The pause is for one that does not.
+//!                 Next::again().after(Duration::from_millis(100))
 //!             }
-//!             // An error, or another status, which is a response too: never without a delay.
-//!             _ => Next::again().after(Duration::from_secs(5)),
+//!             // Another status, such as 401: the heartbeat stops, and a new login follows.
+//!             Ok(_) => {
+//!                 cx.cancel_others();
+//!                 Next::send(self.login.clone()).read_by(Bot::on_login).after(Duration::from_secs(5))
+//!             }
+//!             Err(_) => Next::again().after(Duration::from_secs(5)),
 //!         }
 //!     }
 //!
@@ -95,11 +104,11 @@
 //! # fn on_the_real_network() -> Result<(), Error> {
 //! let mut bot = Bot::new()?;
 //! let mut engine = Engine::new()?;
-//! engine.submit(Request::post("http://chat.test/login").build()?, Bot::on_login);
+//! engine.submit(bot.login.clone(), Bot::on_login);
 //! engine.run(&mut bot)?; // returns when no chain is left
 //! # Ok(()) }
 //! # let mut bot = Bot::new()?;
-//! # engine.submit(Request::post("http://chat.test/login").build()?, Bot::on_login);
+//! # engine.submit(bot.login.clone(), Bot::on_login);
 //! # engine.advance(&mut bot, Duration::from_secs(3600))?;
 //! # assert!((119..=120).contains(&bot.news), "{}", bot.news);
 //! # Ok::<(), Error>(())

@@ -66,7 +66,8 @@ impl<S> Engine<S, Owned> {
     }
 
     /// Runs turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or until
-    /// the end of the turn in which `stop` was called.
+    /// the end of the turn in which [`Context::stop`](crate::Context::stop) or
+    /// [`Submitter::stop`](crate::Submitter::stop) was called.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).

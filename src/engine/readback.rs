@@ -735,7 +735,8 @@ impl<'a, S> Context<'a, S> {
     /// Returns how many exchanges of this chain have failed in a row, the current one included.
     ///
     /// Failures are errors, and the statuses that invite a retry (408, 425, 429, 500, 502, 503 and
-    /// 504). Attempts that a [policy](crate::policy) sends again are not counted.
+    /// 504). Any other response ends the row, also one such as 401 or 404. Attempts that a
+    /// [policy](crate::policy) sends again are not counted.
     ///
     /// ```
     /// use std::time::Duration;
@@ -744,7 +745,9 @@ impl<'a, S> Context<'a, S> {
     /// fn on_poll(_: &mut (), reply: Reply<'_>, cx: &mut Context<'_, ()>) -> Next<()> {
     ///     match reply {
     ///         // The server holds each poll until it has news.
-    ///         Ok(response) if response.status() == 200 => Next::again(),
+    ///         Ok(response) if response.status() == 200 => {
+    ///             Next::again().after(Duration::from_millis(100))
+    ///         }
     ///         // Other statuses, such as 404, may not count as failures, but need a delay, too.
     ///         _ => Next::again().after(Duration::from_secs(1 << cx.failures().min(6))),
     ///     }
@@ -755,7 +758,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Returns the time as it was last read: after the poll, or after the last readback of this
-    /// turn that asked for something.
+    /// turn that had the engine do something, such as send a request.
     pub fn now(&self) -> Instant {
         self.seen.present.now()
     }

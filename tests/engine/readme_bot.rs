@@ -22,22 +22,26 @@ mod readme {
 use std::time::Duration;
 use httpstream::{Context, Next, Reply, Request};
 
-pub(super) struct Bot { pub(super) poll: Request, pub(super) beat: Request }
+pub(super) struct Bot { pub(super) login: Request, pub(super) poll: Request, pub(super) beat: Request }
 
 impl Bot {
-    pub(super) fn on_login(&mut self, login: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
-        if !login.is_ok_and(|login| login.status().is_success()) {
+    pub(super) fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        if !reply.is_ok_and(|response| response.status().is_success()) {
             return Next::again().after(Duration::from_secs(60));
         }
         cx.submit(self.beat.clone(), Bot::on_beat); // starts a second chain
         Next::send(self.poll.clone()).read_by(Bot::on_poll) // continues this one
     }
-    fn on_poll(&mut self, news: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        match news {
-            // The server holds a poll until it has news.
-            Ok(news) if news.status().is_success() => Next::again(),
-            // An error, or a response with another status, such as 400.
-            _ => Next::again().after(Duration::from_secs(5)),
+    fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        match reply {
+            // The server holds a poll until it has news. The pause is for one that does not.
+            Ok(news) if news.status().is_success() => Next::again().after(Duration::from_millis(100)),
+            // Another status, such as 401: the heartbeat stops, and a new login follows.
+            Ok(_) => {
+                cx.cancel_others();
+                Next::send(self.login.clone()).read_by(Bot::on_login).after(Duration::from_secs(5))
+            }
+            Err(_) => Next::again().after(Duration::from_secs(5)),
         }
     }
     fn on_beat(&mut self, _: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
@@ -51,13 +55,17 @@ mod front_page {
 use std::time::Duration;
 use httpstream::{Context, Error, Next, Reply, Request};
 
-pub(super) struct Bot { pub(super) poll: Request, pub(super) beat: Request, pub(super) news: usize }
+pub(super) struct Bot { pub(super) login: Request, pub(super) poll: Request, pub(super) beat: Request, pub(super) news: usize }
 
 impl Bot {
     pub(super) fn new() -> Result<Self, Error> {
         let poll = Request::get("http://chat.test/poll").long_poll(Duration::from_secs(60));
-        let beat = Request::post("http://chat.test/beat");
-        Ok(Self { poll: poll.build()?, beat: beat.build()?, news: 0 })
+        Ok(Self {
+            login: Request::post("http://chat.test/login").build()?,
+            poll: poll.build()?,
+            beat: Request::post("http://chat.test/beat").build()?,
+            news: 0,
+        })
     }
 
     pub(super) fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
@@ -70,14 +78,19 @@ impl Bot {
         }
     }
 
-    fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+    fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
             Ok(response) if response.status() == 200 => {
                 self.news += 1;
-                Next::again() // the server holds it until there is news
+                // The server holds a poll until it has news. The pause is for one that does not.
+                Next::again().after(Duration::from_millis(100))
             }
-            // An error, or another status, which is a response too: never without a delay.
-            _ => Next::again().after(Duration::from_secs(5)),
+            // Another status, such as 401: the heartbeat stops, and a new login follows.
+            Ok(_) => {
+                cx.cancel_others();
+                Next::send(self.login.clone()).read_by(Bot::on_login).after(Duration::from_secs(5))
+            }
+            Err(_) => Next::again().after(Duration::from_secs(5)),
         }
     }
 
@@ -154,6 +167,7 @@ fn requests<B: 'static>(
 /// Both bots, one after the other.
 fn requests_of_both(login: fn() -> Answer, poll: fn() -> Answer) -> [BTreeMap<String, u32>; 2] {
     let readme = readme::Bot {
+        login: request("/login"),
         poll: request("/poll"),
         beat: request("/beat"),
     };
@@ -175,11 +189,14 @@ const FAILURES: [(&str, fn() -> Answer); 6] = [
 ];
 
 #[test]
-fn a_server_that_fails_polls_gets_one_every_five_seconds() {
+fn a_server_that_fails_polls_gets_a_request_every_five_seconds_at_most() {
     for (why, answer) in FAILURES {
         for seen in requests_of_both(|| Answer::status(200), answer) {
+            // After a status, each poll comes after a login, with a heartbeat.
             assert!((10..=13).contains(&seen["/poll"]), "{why}: {seen:?}");
-            assert_eq!((seen["/login"], seen["/beat"]), (1, 1), "{why}: {seen:?}");
+            for path in ["/login", "/beat"] {
+                assert!((1..=13).contains(&seen[path]), "{why}: {seen:?}");
+            }
         }
     }
 }
@@ -195,9 +212,22 @@ fn a_server_that_fails_logins_gets_one_a_minute_and_nothing_else() {
 }
 
 #[test]
-fn where_there_is_news_the_next_poll_follows_at_once() {
-    let news = || Answer::ok("news").after(Duration::from_millis(10));
-    for seen in requests_of_both(|| Answer::status(200), news) {
-        assert!(seen["/poll"] > 4000, "{seen:?}");
+fn a_server_that_holds_no_poll_gets_ten_a_second_at_most() {
+    for seen in requests_of_both(|| Answer::status(200), || Answer::ok("news")) {
+        assert!((500..=590).contains(&seen["/poll"]), "{seen:?}");
+        assert_eq!((seen["/login"], seen["/beat"]), (1, 1), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_session_that_ends_gets_one_heartbeat_at_a_time() {
+    // Every poll ends the session after half a minute.
+    let ended = || Answer::status(401).after(Duration::from_secs(30));
+    for seen in requests_of_both(|| Answer::status(200), ended) {
+        assert_eq!(
+            (seen["/login"], seen["/poll"], seen["/beat"]),
+            (2, 2, 2),
+            "{seen:?}"
+        );
     }
 }
