@@ -82,13 +82,15 @@ impl Bot {
         match reply {
             Ok(response) if response.status() == 200 => {
                 self.news += 1;
-                // The server holds a poll until it has news. The pause is for one that does not.
+                // The server holds a poll until it has news. The pause is for one that
+                // does not.
                 Next::again().after(Duration::from_millis(100))
             }
             // Another status, such as 401: the heartbeat stops, and a new login follows.
             Ok(_) => {
                 cx.cancel_others();
-                Next::send(self.login.clone()).read_by(Bot::on_login).after(Duration::from_secs(5))
+                let login = Next::send(self.login.clone()).read_by(Bot::on_login);
+                login.after(Duration::from_secs(5))
             }
             Err(_) => Next::again().after(Duration::from_secs(5)),
         }
