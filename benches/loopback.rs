@@ -58,7 +58,7 @@ fn by_engine(addr: SocketAddr, path: &str) -> Result<Duration, httpstream::Error
         }
     }
     let mut engine = Engine::new()?;
-    let request = Request::get(&format!("http://{addr}{path}")).build()?;
+    let request = Request::get(format!("http://{addr}{path}")).build()?;
     engine.submit(request, again);
     let begin = Instant::now();
     engine.run(&mut REQUESTS.clone())?;

@@ -20,14 +20,12 @@ impl Bot {
     fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session = match text_of(reply) {
             Ok(session) => session,
-            Err(error) => return retry(&error),
+            Err(error) => return retry(&error, cx),
         };
         // Heartbeat and logout are separate chains. This chain continues with the poll.
         self.heartbeat = Some(cx.submit(self.request("/beat", &[]), Bot::on_beat));
-        let logout = cx
-            .send(self.request("/logout", &[]))
-            .after(Duration::from_secs(2));
-        cx.start(logout.read_by(Bot::on_done));
+        let logout = cx.send(self.request("/logout", &[])).read_by(Bot::on_done);
+        cx.start(logout.after(Duration::from_secs(2)));
         Next::send(self.request("/poll", &[])).read_by(Bot::on_poll)
     }
 
@@ -40,15 +38,14 @@ impl Bot {
                     let answer = [("to", id), ("text", "indeed")];
                     cx.submit(self.request("/answer", &answer), Bot::on_done);
                 }
-                // The pause is for a server that does not hold polls.
-                Next::again().after(Duration::from_millis(50))
+                Next::again().after(Duration::from_millis(50)) // in case polls are not held
             }
             Err(error) if error.status() == Some(StatusCode::GONE) => {
                 // The session is over. `run` still completes the answers that are in flight.
                 self.heartbeat.map(|heartbeat| cx.cancel(heartbeat));
                 Next::done()
             }
-            Err(error) => retry(&error),
+            Err(error) => retry(&error, cx),
         }
     }
 
@@ -56,8 +53,8 @@ impl Bot {
         Next::again().after(Duration::from_millis(450))
     }
 
-    fn on_done(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        text_of(reply).map_or_else(|error| retry(&error), |_| Next::done())
+    fn on_done(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        text_of(reply).map_or_else(|error| retry(&error, cx), |_| Next::done())
     }
 
     fn request(&self, path: &str, form: &[(&str, &str)]) -> Request {
@@ -79,9 +76,12 @@ fn text_of(reply: Reply<'_>) -> Result<String, Error> {
     response.text().map(str::to_owned)
 }
 
-/// Sends the same request again after half a second.
-fn retry(error: &Error) -> Next<Bot> {
-    println!("next attempt in 500 ms: {error:#}");
+/// Sends the same request again after half a second, but gives up if the server refuses it.
+fn retry(error: &Error, cx: &mut Context<'_, Bot>) -> Next<Bot> {
+    eprintln!("{error:#}");
+    if matches!(error.status(), Some(status) if status.is_client_error()) {
+        cx.stop();
+    }
     Next::again().after(Duration::from_millis(500))
 }
 

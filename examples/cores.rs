@@ -105,7 +105,7 @@ struct Lane {
 impl Lane {
     fn start(connections: usize) -> Result<Self, Box<dyn Error>> {
         let server = Server::start()?;
-        let request = Request::get(&format!("http://{}/small", server.addr)).build()?;
+        let request = Request::get(format!("http://{}/small", server.addr)).build()?;
         let (sender, submitters) = channel();
         let thread = thread::spawn(move || run_engine(connections, sender));
         match submitters.recv() {

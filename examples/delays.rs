@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 
 struct Bot {
     begin: Instant,
-    next_beat: Instant,
+    next_beat: Option<Instant>,
     beats: u32,
 }
 
@@ -50,11 +50,12 @@ impl Bot {
         if self.beats == 5 {
             return Next::done();
         }
+        let next_beat = self.next_beat.get_or_insert(cx.now());
         // Beats that are already overdue are skipped.
-        while self.next_beat <= cx.now() {
-            self.next_beat += PERIOD;
+        while *next_beat <= cx.now() {
+            *next_beat += PERIOD;
         }
-        Next::again().at(self.next_beat)
+        Next::again().at(*next_beat)
     }
 }
 
@@ -69,15 +70,13 @@ fn main() -> Result<(), Error> {
     let server = server.expect("a port on loopback");
     let (login, beat) = (format!("{server}/login"), format!("{server}/beat"));
 
-    let now = Instant::now();
     let mut bot = Bot {
-        begin: now,
-        next_beat: now + PERIOD,
+        begin: Instant::now(),
+        next_beat: None,
         beats: 0,
     };
     let mut engine = Engine::new()?;
     engine.submit(Request::post(login).build()?, Bot::on_login);
-    let beat = engine.send(Request::post(beat).build()?).at(bot.next_beat);
-    engine.start(beat.read_by(Bot::on_beat));
+    engine.submit(Request::post(beat).build()?, Bot::on_beat);
     engine.run(&mut bot)
 }

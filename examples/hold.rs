@@ -192,7 +192,7 @@ fn request(addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
 }
 
 fn request_by(scheme: &str, addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
-    Request::get(&format!("{scheme}://{addr}/hold?bot={bot:07}"))
+    Request::get(format!("{scheme}://{addr}/hold?bot={bot:07}"))
         .header("Accept", "application/json")
         .header("Cookie", format!("session={bot:032x}"))
         .long_poll(Duration::from_secs(3600))

@@ -1,7 +1,7 @@
 //! Sends JSON and parses the JSON of the response, with `serde_json`. httpstream itself has no JSON
 //! support.
 
-use httpstream::{Engine, Error, Request, http::StatusCode};
+use httpstream::{Engine, Request, http::StatusCode};
 use serde_json::{Value, json};
 
 #[path = "support/demo.rs"]
@@ -26,7 +26,7 @@ fn send(request: Request) -> Result<Value, Box<dyn std::error::Error>> {
     let response = Engine::new()?.fetch_blocking(request)?;
     // A response is `Ok` whatever its status; an `Err` means that no complete response arrived.
     if response.status() != StatusCode::OK {
-        return Err(Error::policy(format!("status {}", response.status())).into());
+        return Err(format!("status {}", response.status()).into());
     }
     Ok(serde_json::from_slice(response.body())?)
 }

@@ -138,7 +138,7 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
     // A port on which nothing listens, so connections to it are refused.
     let closed = closed_port()?;
     for n in 0..names {
-        let request = Request::get(&format!("http://name{n}.test:{closed}/")).build()?;
+        let request = Request::get(format!("http://name{n}.test:{closed}/")).build()?;
         engine.submit(request, |ends, reply, _| {
             match reply {
                 Err(error) if error.kind() == ErrorKind::Connect => ends.found += 1,

@@ -21,7 +21,7 @@ fn main() -> Result<(), Error> {
 
     let mut config = Config::default();
     config.max_connections = 8; // each carries one request at a time
-    // These two begin when a request has been sent. `total` would include its time in the queue.
+    // Neither of these two includes the time in the queue, as `total` does.
     config.timeouts.first_byte = Some(Duration::from_secs(2));
     config.timeouts.idle = Some(Duration::from_secs(2));
     let mut engine = Engine::with_config(config)?;
@@ -36,7 +36,7 @@ fn main() -> Result<(), Error> {
                         all.bytes += page.body().len();
                     }
                     Ok(page) => all.failures.push(format!("{url}: {}", page.status())),
-                    Err(error) => all.failures.push(format!("{error:#}")), // includes the origin
+                    Err(error) => all.failures.push(format!("{url}: {error:#}")),
                 }
                 Next::done()
             },

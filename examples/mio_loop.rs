@@ -9,6 +9,7 @@ use std::sync::Arc;
 use httpstream::{Config, Engine, Next, Request, Shared};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
 
 const WAKE: Token = Token(0);
 const LISTENER: Token = Token(1);
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut listener = TcpListener::bind(([127, 0, 0, 1], 0).into())?;
     poll.registry()
         .register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut clients = Vec::new();
+    let mut clients = Slab::new();
 
     // mio allows one waker per poll. It belongs to the program; the engine wakes the poll through
     // this closure.
@@ -52,15 +53,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        // 2. Pass each event to the engine, which returns whether the event was its own.
+        // 2. Pass the engine its events. False: one for a connection that is already closed.
         for event in &events {
             match event.token() {
-                _ if engine.on_event(event) => {}
+                Token(token) if ENGINE.contains(&token) => _ = engine.on_event(event),
+                WAKE => {}
                 LISTENER => accept(&listener, &poll, &mut clients)?,
-                Token(token @ CLIENTS..) if token < ENGINE.start => {
-                    answer(&mut clients[token - CLIENTS])?;
+                Token(token) => {
+                    if !answer(&mut clients[token - CLIENTS])? {
+                        clients.remove(token - CLIENTS);
+                    }
                 }
-                _ => {} // the waker
             }
         }
         // 3. Make a turn after every poll, even without an event: a deadline may have passed.
@@ -70,24 +73,28 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Accepts and registers all waiting connections.
-fn accept(listener: &TcpListener, poll: &Poll, clients: &mut Vec<TcpStream>) -> io::Result<()> {
+fn accept(listener: &TcpListener, poll: &Poll, clients: &mut Slab<TcpStream>) -> io::Result<()> {
     // mio is edge-triggered: accept until `accept` would block.
     while let Some((mut stream, _)) = unless_it_would_block(listener.accept())? {
-        let token = Token(CLIENTS + clients.len());
+        let token = Token(CLIENTS + clients.vacant_key());
         poll.registry()
             .register(&mut stream, token, Interest::READABLE)?;
-        clients.push(stream);
+        clients.insert(stream);
     }
     Ok(())
 }
 
-/// Answers whatever is read as if it were one complete request. A real server would parse it.
-fn answer(stream: &mut TcpStream) -> io::Result<()> {
+/// Answers whatever is read as if it were one complete request. Returns false at the end of the
+/// connection. A real server would parse, and wait until it can write.
+fn answer(stream: &mut TcpStream) -> io::Result<bool> {
     let mut buf = [0; 4096];
-    while unless_it_would_block(stream.read(&mut buf))?.is_some_and(|n| n > 0) {
+    while let Some(n) = unless_it_would_block(stream.read(&mut buf))? {
+        if n == 0 {
+            return Ok(false);
+        }
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Turns a `WouldBlock` error into `None`.

@@ -48,7 +48,7 @@ struct Day {
 }
 
 fn request(path: &str) -> Result<Request, Error> {
-    Request::post(&format!("https://chat.test{path}"))
+    Request::post(format!("https://chat.test{path}"))
         .long_poll(MINUTE)
         .build()
 }

@@ -24,7 +24,8 @@ impl Poller {
             }
             _ => {
                 self.failures += 1;
-                Next::again().after(Duration::from_secs(1 << cx.failures().min(6)))
+                // A status such as 404 is no failure to be retried, so the count may be 0.
+                Next::again().after(Duration::from_secs(1 << cx.failures().clamp(1, 6)))
             }
         }
     }

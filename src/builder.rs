@@ -60,8 +60,11 @@ impl Request {
     /// number of the interface to use. The zone id is not sent.
     ///
     /// Path and query may be encoded or not: characters that a URL cannot contain are
-    /// percent-encoded, `%` is left alone, and a fragment is dropped. Credentials
-    /// (`user:password@`) are refused.
+    /// percent-encoded, `%` is left alone, and a fragment is dropped. `..` in a path is sent as it
+    /// is ([`resolve`](Self::resolve) removes it). Credentials (`user:password@`) are refused.
+    ///
+    /// Do not format untrusted text into a URL: a `?` or `#` in it ends the path. For pairs there
+    /// are [`query`](RequestBuilder::query) and [`form`](RequestBuilder::form).
     pub fn get<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::GET, url)
     }

@@ -75,11 +75,11 @@
 //!         match reply {
 //!             Ok(response) if response.status() == 200 => {
 //!                 self.news += 1;
-//!                 // The server holds a poll until it has news. The pause is for one that
-//!                 // does not.
+//!                 // The server holds a poll until it has news. If it does not, the pause
+//!                 // prevents a flood.
 //!                 Next::again().after(Duration::from_millis(100))
 //!             }
-//!             // Another status, such as 401: the heartbeat stops, and a new login follows.
+//!             // Another status, such as 401: ends all other chains, such as the heartbeat.
 //!             Ok(_) => {
 //!                 cx.cancel_others();
 //!                 let login = Next::send(self.login.clone()).read_by(Bot::on_login);
@@ -171,8 +171,9 @@
 //! If a request fails, its readback receives an [`Error`], and the loop continues. `{error}` prints
 //! one clause that says what failed, and `{error:#}` adds the causes. [`kind`](Error::kind) and
 //! [`phase`](Error::phase) tell what failed and when, and [`resend_is_safe`](Error::resend_is_safe)
-//! tells whether the request can be sent again without harm. A response with any status is `Ok`;
-//! [`Error::of_status`] turns an unwanted one into an error.
+//! tells whether the request can be sent again without harm. An error prints its origin but never
+//! the path, which may contain secrets; [`request`](Error::request) returns it. A response with any
+//! status is `Ok`; [`Error::of_status`] turns an unwanted one into an error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -288,6 +289,9 @@
 //! let http = engine.submitter();
 //! let news = async move {
 //!     let login = http.fetch(Request::post("http://chat.test/login").build()?).await?;
+//!     if !login.status().is_success() {
+//!         return Err(Error::policy(format!("login: {}", login.status())));
+//!     }
 //!     let token = String::from_utf8_lossy(login.body()).into_owned();
 //!     http.sleep(Duration::from_secs(1)).await;
 //!     http.fetch(Request::get("http://chat.test/news").query([("token", token)]).build()?).await
@@ -418,8 +422,8 @@ pub use response::{Info, Reply, Response, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
 
-/// `docs/EMBEDDING.md`: recipes for engines in other event loops. Its links lead to files of the
-/// repository.
+/// Recipes for engines in other event loops: `docs/EMBEDDING.md` of the repository, to which its
+/// links are relative.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/EMBEDDING.md")]
 #[allow(

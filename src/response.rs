@@ -308,8 +308,8 @@ impl<'a> Response<'a> {
         std::str::from_utf8(self.body()).map_err(|error| {
             let mut why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
             if let Some(coding) = self.header_str("Content-Encoding") {
-                // A coding is a token. Anything longer is not worth repeating.
-                let coding = coding.get(..32).unwrap_or(coding);
+                // Usually a short token, but a peer may send anything.
+                let coding: String = coding.chars().take(32).collect();
                 why += &format!(", and has the content coding {coding:?}");
             }
             Error::from_text(ErrorKind::Malformed, why, self.circumstances())

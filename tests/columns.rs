@@ -27,7 +27,7 @@ fn comment_marks(path: &Path) -> Option<&'static [&'static str]> {
     match path.extension().and_then(|ext| ext.to_str()) {
         Some("rs" | "c" | "h") => Some(&["//", "/*", "* "]),
         Some("py" | "toml" | "sh") => Some(&["#"]),
-        None if path.parent().is_some_and(|dir| dir.ends_with(".ci")) => Some(&["#"]),
+        None if path.ends_with(".ci/run") => Some(&["#"]),
         _ => None,
     }
 }

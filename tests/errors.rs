@@ -114,7 +114,7 @@ fn it_has_the_request_where_none_was_sent() {
     bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
     // In the queue, canceled and timed out; delayed; waiting to continue after a request.
     let queued = bench.submit(secretive(&base));
-    let short = Request::get(&format!("{base}/s3cret-path?key=s3cret-query"));
+    let short = Request::get(format!("{base}/s3cret-path?key=s3cret-query"));
     bench.submit(short.timeout(Duration::from_millis(5)).build().unwrap());
     let delayed = bench.engine.start(
         bench
@@ -298,7 +298,7 @@ fn words_are_said_once_and_name_the_limit() {
         "{error:#}"
     );
     let server = Server::once(b"HTTP/1.1 200 OK\r\nContent-Length: 3145728\r\n\r\n");
-    let request = Request::get(&server.url("/")).limits(|l| l.max_body_bytes = 1_048_576);
+    let request = Request::get(server.url("/")).limits(|l| l.max_body_bytes = 1_048_576);
     let error = Bench::new().fetch_err(request.build().unwrap());
     let text = format!("{error:#}");
     for word in ["max_body_bytes", "1048576", "3145728", "Content-Length"] {

@@ -123,12 +123,12 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
             eprintln!("{info}");
         }
     }));
-    let at = |path: &str| Request::get(&server.url(path));
+    let at = |path: &str| Request::get(server.url(path));
     let soon = |set: fn(&mut Timeouts) -> &mut Option<Duration>| {
         move |t: &mut Timeouts| *set(t) = Some(Duration::from_millis(5))
     };
-    let upload = || Request::post(&server.url("/unread")).body(vec![0; 8 << 20]);
-    let url = |addr: std::net::SocketAddr| Request::get(&format!("http://{addr}/"));
+    let upload = || Request::post(server.url("/unread")).body(vec![0; 8 << 20]);
+    let url = |addr: std::net::SocketAddr| Request::get(format!("http://{addr}/"));
     use ErrorKind as Kind;
     use Expected::{Answered, Fails, Nothing};
     type Row<'a> = (&'a str, RequestBuilder, fn() -> Script, Then, Expected);

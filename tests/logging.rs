@@ -60,7 +60,7 @@ fn bench() -> Bench {
 
 /// A request full of secrets to `base`.
 fn secretive(base: &str) -> RequestBuilder {
-    Request::post(&format!("{base}/s3cret-path?key=s3cret-query"))
+    Request::post(format!("{base}/s3cret-path?key=s3cret-query"))
         .header("X-Key", "s3cret-header")
         .query([("more", "s3cret-pair")])
         .body("s3cret-body")

@@ -129,7 +129,7 @@ fn what_waits_for_a_port_to_the_end_says_so() {
     bench.until("all ports are taken", |engine, _| {
         engine.stats().in_flight >= 19
     });
-    let late = Request::get(&a.url("/late"))
+    let late = Request::get(a.url("/late"))
         .timeout(Duration::from_millis(300))
         .build()
         .unwrap();

@@ -137,9 +137,9 @@ fn a_host_that_knows_only_the_descriptor_runs_a_conversation() {
             let paths = ["/", "/close", "/large", "/slow", "/silent", "/held"];
             for i in 0..96 {
                 let path = paths[i % 6];
-                let mut get = Request::get(&server.url(path)).long_poll(Duration::from_secs(10));
+                let mut get = Request::get(server.url(path)).long_poll(Duration::from_secs(10));
                 if path == "/silent" {
-                    get = Request::get(&server.url(path)).timeout(Duration::from_millis(200));
+                    get = Request::get(server.url(path)).timeout(Duration::from_millis(200));
                 }
                 let delay = Duration::from_millis((i % 7) as u64 * 5);
                 bench.engine.start(
@@ -324,7 +324,7 @@ fn an_engine_that_waits_is_quiet() {
     let server = server();
     let mut bench = Bench::with(|c| c.max_connections_per_origin = 1000);
     for _ in 0..100 {
-        let held = Request::get(&server.url("/silent")).long_poll(Duration::from_secs(60));
+        let held = Request::get(server.url("/silent")).long_poll(Duration::from_secs(60));
         bench.submit(held.build().unwrap());
     }
     // Later than the clock can count.
@@ -366,7 +366,7 @@ fn after_a_panic_the_descriptor_is_readable_for_the_rest() {
             });
             for i in 0..20 {
                 let path = if i % 3 == 0 { "/silent" } else { "/" };
-                let get = Request::get(&server.url(path)).timeout(Duration::from_millis(500));
+                let get = Request::get(server.url(path)).timeout(Duration::from_millis(500));
                 let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
                     let next = note(log, reply, cx);
                     assert!(i % 2 == 0, "on purpose");
@@ -404,7 +404,7 @@ fn a_timer_that_goes_off_for_nothing_takes_no_events_place() {
     let mut bench = Bench::with(|c| c.turn_events = 1);
     bench.submit(server.get("/held"));
     // A deadline that is not reached: the timer stays set to it.
-    let soon = Request::get(&server.url("/")).timeout(Duration::from_secs(1));
+    let soon = Request::get(server.url("/")).timeout(Duration::from_secs(1));
     bench.submit(soon.build().unwrap());
     let mut watcher = Watcher::new(&bench.engine);
     while bench.log.replies.is_empty() || bench.stats().links_dialing > 0 {

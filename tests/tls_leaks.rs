@@ -110,7 +110,7 @@ fn nothing_is_left_of_two_thousand_failed_handshakes() {
             while peer.answer(&ok("a")) {}
         }
     });
-    let get = |server: &Server| Request::get(&peer::url(server, "/"));
+    let get = |server: &Server| Request::get(peer::url(server, "/"));
     let kinds = kinds(&authority).map(|kind| {
         // If the server sends nothing, the deadline must end the handshake. Other failures may take
         // their time on a busy machine.

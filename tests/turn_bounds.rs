@@ -256,7 +256,7 @@ fn tasks_that_are_woken_all_at_once() {
 #[test]
 fn draining() {
     let (addr, _kept) = common::unresponsive_listener();
-    let held = Request::get(&format!("http://{addr}/")).build().unwrap();
+    let held = Request::get(format!("http://{addr}/")).build().unwrap();
     let mut engine = engine_with(|config| config.max_connections = 1);
     for i in 0..MANY {
         match i % 2 {

@@ -201,12 +201,12 @@ fn no_part_takes_a_line_break() {
                     (&InvalidPart::value_of(header), at)
                 );
             }
-            let url = refused(Request::get(&format!("http://a/{text}")));
+            let url = refused(Request::get(format!("http://a/{text}")));
             assert_eq!(
                 (url.part(), url.offset()),
                 (&InvalidPart::Url, at.map(|at| at + 9))
             );
-            let host = refused(Request::get(&format!("http://{text}/")));
+            let host = refused(Request::get(format!("http://{text}/")));
             assert_eq!(
                 (host.part(), host.offset()),
                 (&InvalidPart::Url, at.map(|at| at + 7))

@@ -39,8 +39,8 @@ pub(super) mod sealed {
     #[derive(Debug)]
     pub enum Text {}
 
-    /// The form of an [`http::Uri`], which does not implement `AsRef<str>`. If it had the form
-    /// `Text` as well, the two implementations would overlap as soon as `http` added that one.
+    /// The form of an [`http::Uri`], which does not implement `AsRef<str>`. Rust accepts the two
+    /// implementations only if they differ in their form, because `http` might add that one.
     #[derive(Debug)]
     pub enum Parsed {}
 
@@ -110,14 +110,14 @@ mod tests {
         let requests = [
             Request::get(text),
             Request::get(text.to_owned()),
-            Request::get(&text.to_owned()),
+            Request::get(text.to_owned()),
             Request::get(Cow::Borrowed(text)),
             Request::get(&uri),
             Request::get(uri),
             Request::get("http://a.test/x")
                 .build()
                 .unwrap()
-                .resolve("/b?c".to_owned()),
+                .resolve("/b?c"),
         ];
         for request in requests {
             let name = http::header::ACCEPT;

@@ -1,5 +1,4 @@
-//! An engine on [tokio](https://docs.rs/tokio) (feature `tokio`), in a task of a current-thread
-//! runtime or a `LocalSet`.
+//! An engine for programs on [tokio](https://docs.rs/tokio) (feature `tokio`).
 //!
 //! [`Client`] is for most programs: `client.fetch(request).await`, with the engine on a thread or
 //! in a task of its own. Its [`submitter`](Client::submitter) streams bodies. [`Driver`] is for an
@@ -197,7 +196,7 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Fetches, with an engine of its own. Clones share the engine, and may be used in tasks of any
-/// thread. A fetch in progress holds a clone.
+/// thread. The engine runs until the last clone and the last [`fetch`](Self::fetch) are dropped.
 ///
 /// [`on_thread`](Self::on_thread) works everywhere, also under plain `#[tokio::main]`: its engine
 /// runs on a thread of its own and does not depend on tasks to yield. [`new`](Self::new) needs no
@@ -212,7 +211,7 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// let client = Client::on_thread(Config::default())?;
 /// let mut pages = tokio::task::JoinSet::new();
 /// for page in 1..=20 {
-///     let request = Request::get(&format!("http://127.0.0.1:1/{page}")).build()?;
+///     let request = Request::get(format!("http://127.0.0.1:1/{page}")).build()?;
 ///     pages.spawn(client.fetch(request));
 /// }
 /// while let Some(page) = pages.join_next().await {
@@ -319,45 +318,24 @@ impl Client {
         Ok(Self { http, alive })
     }
 
-    /// Returns a handle of this client's engine, for what [`fetch`](Self::fetch) does not do: a
-    /// body in pieces, read by a [`Readback`](crate::Readback) that
-    /// [`submit_to`](Submitter::submit_to) sends, or delays. The engine runs as long as a client
-    /// does.
+    /// Returns a handle of this client's engine, for what [`fetch`](Self::fetch) does not do, such
+    /// as reading a body in pieces: [`submit_to`](Submitter::submit_to) sends a request whose
+    /// [`Readback`](crate::Readback) passes the pieces on. `examples/tokio_client.rs` does that.
+    /// [`cancel`](Submitter::cancel) ends it at once, and [`Flow::Pause`](crate::Flow::Pause) with
+    /// [`resume`](Submitter::resume) holds back a server that is faster than the task.
+    ///
+    /// The engine runs as long as a client does.
     ///
     /// ```
+    /// use std::time::Duration;
+    ///
+    /// use httpstream::Config;
     /// use httpstream::tokio::Client;
-    /// use httpstream::{Config, Context, Flow, Next, Readback, Reply, Request, Response};
-    /// use tokio::sync::mpsc;
-    ///
-    /// /// Passes the pieces of a body to a task.
-    /// struct Pieces(mpsc::UnboundedSender<Vec<u8>>);
-    ///
-    /// impl Readback<()> for Pieces {
-    ///     fn on_head(&mut self, _: &mut (), _: &Response<'_>, _: &mut Context<'_, ()>) -> Flow {
-    ///         Flow::Stream
-    ///     }
-    ///
-    ///     fn on_data(&mut self, _: &mut (), data: &[u8], _: &mut Context<'_, ()>) -> Flow {
-    ///         match self.0.send(data.to_vec()) {
-    ///             Ok(()) => Flow::Stream,
-    ///             Err(_) => Flow::Abort, // the task has gone
-    ///         }
-    ///     }
-    ///
-    ///     fn on_reply(&mut self, _: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
-    ///         Next::done()
-    ///     }
-    /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let client = Client::on_thread(Config::default())?;
-    /// let (sender, mut pieces) = mpsc::unbounded_channel();
-    /// let request = Request::get("http://127.0.0.1:1/").build()?;
-    /// client.submitter().submit_to(request, Pieces(sender)).map_err(httpstream::Error::from)?;
-    /// while let Some(piece) = pieces.recv().await {
-    ///     println!("{} bytes", piece.len());
-    /// }
+    /// client.submitter().sleep(Duration::from_millis(1)).await;
     /// # Ok(()) }
     /// ```
     pub fn submitter(&self) -> Submitter<()> {

@@ -36,7 +36,7 @@ use crate::request::Request;
 ///
 /// let mut engine = Engine::<Vec<String>>::new()?;
 /// for page in 1..=2 {
-///     let request = Request::get(&format!("http://127.0.0.1:1/{page}")).build()?;
+///     let request = Request::get(format!("http://127.0.0.1:1/{page}")).build()?;
 ///     engine.submit(request, |log, reply, _| {
 ///         log.push(match reply {
 ///             Ok(response) => response.status().to_string(),
@@ -386,7 +386,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Returns the number of chains that are not over: queued, in flight, paused or delayed.
-    #[must_use]
+    #[must_use = "this only counts the chains; `run` or `turn` makes them progress"]
     pub fn pending(&self) -> usize {
         self.core.chains.len()
     }

@@ -1,10 +1,11 @@
 //! The engine: decides what happens next, and when. All other parts meet here.
 //!
-//! [`Engine`] runs user code. [`Core`](core::Core) does everything else: it holds connections, exchanges and
-//! chains, and joins them. Their methods are spread over the files in the two lists below, in the
-//! order of a turn. A file calls only files below it in its list, which `tests/layers.rs` enforces.
+//! [`Engine`] runs user code. [`Core`](core::Core) does everything else: it holds connections,
+//! exchanges and chains, and joins them. Their methods are spread over the files in the two lists
+//! below, in the order of a turn. A file calls only files below it in its list, which
+//! `tests/layers.rs` enforces.
 //!
-//! Methods of [`Engine`], which runs user code, and of [`Core`](core::Core), as far as they read links:
+//! Methods of [`Engine`], which runs user code, and of `Core`, as far as they read links:
 //! - `turn`: one turn of the loop, its order and its bounds
 //! - `overdue`: expired deadlines; what the kernel has buffered is read first
 //! - `timers`: delays, deadlines and idle links that are due
@@ -14,7 +15,7 @@
 //! - `finish`: completes a response; reuses or closes its link
 //! - `reply`: calls policies and readbacks, and acts on what they return
 //!
-//! Methods of [`Core`](core::Core), from what is asked for to what is written:
+//! Methods of `Core`, from what is asked for to what is written:
 //! - `commands`: carries commands out, and hands freed links to waiting requests
 //! - `pipeline`: moves a pipeline on when a response is complete
 //! - `begin`: begins a step of a chain: its policy, its origin, its delay

@@ -332,7 +332,7 @@ pub enum Flow {
 /// assert_eq!(job.text, "42");
 /// # Ok::<(), httpstream::Error>(())
 /// ```
-#[must_use]
+#[must_use = "a `Next` takes effect only if the readback returns it"]
 pub struct Next<S> {
     pub(crate) action: Action<S>,
     pub(crate) when: When,
@@ -480,6 +480,9 @@ impl<S> Next<S> {
     ///     }
     /// }
     /// ```
+    ///
+    /// Compute `at` from [`Context::now`], which follows the clock of a simulation, rather than
+    /// from `Instant::now()`, which does not.
     pub fn at(mut self, at: Instant) -> Self {
         self.when = When::At(at);
         self
@@ -735,7 +738,7 @@ impl<'a, S> Context<'a, S> {
     /// Returns how many exchanges of this chain have failed in a row, the current one included.
     ///
     /// Failures are errors, and the statuses that invite a retry (408, 425, 429, 500, 502, 503 and
-    /// 504). Any other response ends the row, also one such as 401 or 404. Attempts that a
+    /// 504). Any other response sets the count to 0, also one such as 401 or 404. Attempts that a
     /// [policy](crate::policy) sends again are not counted.
     ///
     /// ```
@@ -759,6 +762,8 @@ impl<'a, S> Context<'a, S> {
 
     /// Returns the time as it was last read: after the poll, or after the last readback of this
     /// turn that had the engine do something, such as send a request.
+    ///
+    /// In a simulation this is the simulated time, which `Instant::now()` is not.
     pub fn now(&self) -> Instant {
         self.seen.present.now()
     }

@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn submit(engine: &mut Engine<usize>, addr: SocketAddr) {
-        let request = Request::get(&format!("https://{addr}/")).build().unwrap();
+        let request = Request::get(format!("https://{addr}/")).build().unwrap();
         engine.submit(request, |answered: &mut usize, reply, _| {
             assert_eq!(reply.unwrap().body(), b"ok");
             *answered += 1;

@@ -1,10 +1,14 @@
 //! Describes why a request cannot be sent: the part, the position of the byte, and the reason.
-//! Never contains the text itself.
+//! Contains no more of the text than the beginning of a wrong header name.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use super::target::Fault;
+
+/// The most bytes of a wrong header name that an error shows: enough to recognize it by, and little
+/// of a secret that was passed for a name.
+const MAX_NAME_START: usize = 16;
 
 /// Describes why a request cannot be sent. This is the source of an [`Error`](crate::Error) of kind
 /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
@@ -70,7 +74,8 @@ pub enum InvalidPart {
 impl Invalid {
     /// `fault` is in `name`, that of the header with this index.
     pub(crate) fn header_name(index: usize, name: &str, fault: Fault) -> Self {
-        let start = fault.at.and_then(|at| name.get(..at)).unwrap_or_default();
+        let at = fault.at.unwrap_or_default().min(MAX_NAME_START);
+        let start = name.get(..at).unwrap_or_default();
         Self {
             name_start: start.into(),
             ..InvalidPart::HeaderName { index }.is(fault)
@@ -107,9 +112,14 @@ impl fmt::Display for InvalidPart {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.part)?;
-        if !self.name_start.is_empty() {
-            write!(f, " starting with {:?}", self.name_start)?;
+        match &self.part {
+            InvalidPart::HeaderName { index } if self.name_start.is_empty() => {
+                write!(f, "name of header {index}")?;
+            }
+            InvalidPart::HeaderName { .. } => {
+                write!(f, "header name starting with {:?}", self.name_start)?;
+            }
+            part => write!(f, "{part}")?,
         }
         write!(f, ": {}", self.fault)
     }

@@ -25,8 +25,8 @@ const MAX_HOST: usize = 253;
 /// Windows.
 const MAX_ZONE: usize = 64;
 
-/// What is wrong with a part of a request, and at which byte. Never contains the part itself, which
-/// may be secret.
+/// What is wrong with a part of a request, and at which byte. Does not contain the part, which may
+/// be secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) at: Option<usize>,

@@ -110,9 +110,49 @@ impl Network {
         }
     }
 
-    /// Makes `addr` refuse connections, as it does without a server.
+    /// Makes `addr` refuse connections, as it does without a server. Connections that are open stay
+    /// open, and no request on them is answered; to stop a server, see [`stop`](Self::stop).
     pub fn refuse(&self, addr: SocketAddr) {
         self.place(addr, Site::Refuses);
+    }
+
+    /// Stops the server at `addr`, as if its process were killed: its connections are reset, and
+    /// new ones refused until [`serve`](Self::serve) places a server there again. Returns the
+    /// number of connections that were reset.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, ErrorKind, Next, Request, Sim};
+    ///
+    /// let network = Network::new(1);
+    /// network.host("chat.test", [[10, 0, 0, 1]]);
+    /// let addr = "10.0.0.1:80".parse().unwrap();
+    /// network.serve(addr, |_: &Incoming| Answer::held());
+    /// let mut engine = Engine::<Vec<ErrorKind>, Sim>::on_network(&network, Config::default())?;
+    /// engine.submit(Request::get("http://chat.test/poll").build()?, |errors, reply, _| {
+    ///     errors.push(reply.unwrap_err().kind());
+    ///     Next::again().after(Duration::from_secs(1))
+    /// });
+    /// let mut errors = Vec::new();
+    /// engine.advance(&mut errors, Duration::from_secs(1))?;
+    /// assert_eq!(network.stop(addr), 1);
+    /// engine.advance(&mut errors, Duration::from_secs(2))?;
+    /// assert_eq!(errors, [ErrorKind::ClosedBeforeResponse, ErrorKind::Connect]);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn stop(&self, addr: SocketAddr) -> usize {
+        self.refuse(addr);
+        let mut world = self.world_mut();
+        let open: Vec<ConnectionId> = world
+            .live()
+            .filter(|(_, connection)| connection.addr == addr)
+            .map(|(id, _)| id)
+            .collect();
+        for id in &open {
+            world.hang_up(*id, End::Reset);
+        }
+        open.len()
     }
 
     /// Makes `addr` unreachable: at random, either `connect` itself fails or the error arrives

@@ -122,11 +122,11 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> Request {
-        Request::get(&self.url(path)).build().unwrap()
+        Request::get(self.url(path)).build().unwrap()
     }
 
     pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Request {
-        Request::post(&self.url(path)).body(body).build().unwrap()
+        Request::post(self.url(path)).body(body).build().unwrap()
     }
 
     /// Waits for the next request that a connection has read.

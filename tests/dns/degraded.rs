@@ -332,9 +332,7 @@ fn hosts_that_are_refused(files: &Files) {
     ] {
         assert_eq!(glibc(&conf, files, host), [found], "{host}: glibc");
         let before = server.seen().len();
-        let error = Request::get(&format!("http://{host}/"))
-            .build()
-            .unwrap_err();
+        let error = Request::get(format!("http://{host}/")).build().unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains(advice), "{host}: {error}");
         assert_eq!(
@@ -361,7 +359,7 @@ fn a_file_that_changes(files: &Files) {
         config.resolver = Some(Arc::new(move || Box::new(Hickory::from_resolv_conf(&conf))));
     });
     let mut fetch = |host: &str| {
-        let request = Request::get(&format!("http://{host}/"));
+        let request = Request::get(format!("http://{host}/"));
         let request = request.fresh_connection().close().build().unwrap();
         bench.fetch(request).map(|got| got.text().to_owned()).ok()
     };
@@ -487,7 +485,7 @@ fn ours(conf: &Path, host: &str) -> Result<String, String> {
         config.hosts_file = None;
         config.resolver = Some(Arc::new(move || Box::new(Hickory::from_resolv_conf(&conf))));
     });
-    match bench.fetch(Request::get(&format!("http://{host}/")).build().unwrap()) {
+    match bench.fetch(Request::get(format!("http://{host}/")).build().unwrap()) {
         Ok(got) => Ok(got.text().to_owned()),
         Err(error) => {
             let is_name = error.lookup().is_some() || error.kind() == ErrorKind::Resolve;

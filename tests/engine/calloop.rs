@@ -95,7 +95,7 @@ fn delays_and_deadlines_wake_the_loop_though_each_is_earlier_than_the_last() {
             engine.next_timeout().is_some_and(|left| !left.is_zero()) || engine.pending() == 0
         });
     }
-    let held = httpstream::Request::get(&server.url("/"))
+    let held = httpstream::Request::get(server.url("/"))
         .timeout(Duration::from_millis(30))
         .build()
         .unwrap();

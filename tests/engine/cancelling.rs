@@ -129,7 +129,7 @@ fn while_connecting() {
     let (addr, _kept) = common::unresponsive_listener();
     let mut bench = Bench::new();
     let id = bench.engine.submit(
-        Request::get(&format!("http://{addr}/")).build().unwrap(),
+        Request::get(format!("http://{addr}/")).build().unwrap(),
         obstinate,
     );
     bench.until("it dials", |engine, _| engine.stats().links_dialing == 1);

@@ -32,7 +32,7 @@ fn a_refused_connection_fails_with_its_reason() {
     let mut bench = Bench::new();
     for request in [
         get(&format!("http://127.0.0.1:{}/", closed_port())),
-        Request::post(&format!("http://127.0.0.1:{}/", closed_port()))
+        Request::post(format!("http://127.0.0.1:{}/", closed_port()))
             .body(vec![0; 1 << 20])
             .build()
             .unwrap(),

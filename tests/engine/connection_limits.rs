@@ -128,7 +128,7 @@ fn a_chain_that_never_ends_keeps_no_other_origin_out() {
 fn a_crawler_that_goes_on_to_new_origins_keeps_no_other_out() {
     const HOSTS: usize = 300;
     fn get(host: &str) -> Request {
-        Request::get(&format!("http://{host}/")).build().unwrap()
+        Request::get(format!("http://{host}/")).build().unwrap()
     }
     fn crawl(log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>) -> Next<Log> {
         let next = log.replies.len() + 1;

@@ -75,7 +75,7 @@ fn resolve() {
 fn connect() {
     let (addr, _kept) = common::unresponsive_listener();
     let mut bench = Bench::new();
-    let get = Request::post(&format!("http://{addr}/")).timeouts(short(|t| &mut t.connect));
+    let get = Request::post(format!("http://{addr}/")).timeouts(short(|t| &mut t.connect));
     let error = fails(&mut bench, get);
     assert_eq!(
         facts(&error),
@@ -93,7 +93,7 @@ fn write() {
         Gate::new().pass();
     });
     let mut bench = Bench::new();
-    let post = Request::post(&server.url("/")).body(vec![0; 32 << 20]);
+    let post = Request::post(server.url("/")).body(vec![0; 32 << 20]);
     let error = fails(&mut bench, post.timeouts(short(|t| &mut t.write)));
     assert_eq!(
         facts(&error),
@@ -116,7 +116,7 @@ fn write_goes_on_as_long_as_some_bytes_do() {
         }
     });
     let mut bench = Bench::new();
-    let post = Request::post(&server.url("/")).body(vec![0; 32 << 20]);
+    let post = Request::post(server.url("/")).body(vec![0; 32 << 20]);
     let before = Instant::now();
     // Each pause is much shorter than the deadline, and their sum is longer.
     let timeouts = |t: &mut Timeouts| t.write = Some(SHORT * 12);
@@ -137,8 +137,8 @@ fn first_byte() {
         peer.hold();
     });
     for (builder, safe) in [
-        (Request::get(&server.url("/")), true),
-        (Request::post(&server.url("/")), false),
+        (Request::get(server.url("/")), true),
+        (Request::post(server.url("/")), false),
     ] {
         let mut bench = Bench::new();
         let error = fails(&mut bench, builder.timeouts(short(|t| &mut t.first_byte)));
@@ -159,7 +159,7 @@ fn first_byte_of_the_final_response_behind_an_interim_one() {
         peer.hold();
     });
     let mut bench = Bench::new();
-    let get = Request::get(&server.url("/")).timeouts(short(|t| &mut t.first_byte));
+    let get = Request::get(server.url("/")).timeouts(short(|t| &mut t.first_byte));
     let error = fails(&mut bench, get);
     assert_eq!(
         facts(&error),
@@ -191,7 +191,7 @@ fn idle_in_head_and_body() {
             peer.hold();
         });
         let mut bench = Bench::new();
-        let get = Request::get(&server.url("/")).timeouts(short(|t| &mut t.idle));
+        let get = Request::get(server.url("/")).timeouts(short(|t| &mut t.idle));
         let error = fails(&mut bench, get);
         assert_eq!(
             facts(&error),
@@ -219,7 +219,7 @@ fn idle_begins_anew_with_each_byte() {
         peer.hold();
     });
     let mut bench = Bench::new();
-    let get = Request::get(&server.url("/")).timeouts(|t| t.idle = Some(SHORT * 12));
+    let get = Request::get(server.url("/")).timeouts(|t| t.idle = Some(SHORT * 12));
     assert_eq!(bench.fetch_ok(get.build().unwrap()).body.len(), 8);
     bench.assert_empty();
 }
@@ -234,7 +234,7 @@ fn total_ends_a_response_that_drips() {
         }
     });
     let mut bench = Bench::new();
-    let error = fails(&mut bench, Request::get(&server.url("/")).timeout(SHORT));
+    let error = fails(&mut bench, Request::get(server.url("/")).timeout(SHORT));
     assert_eq!(facts(&error), (ErrorKind::Timeout, Phase::Body, Sent::Yes));
     bench.assert_empty();
 }
@@ -247,7 +247,7 @@ fn total_counts_time_in_the_queue() {
     });
     let mut bench = Bench::with(|c| c.max_connections_per_origin = 1);
     let held = bench.submit(server.get("/held"));
-    let error = fails(&mut bench, Request::post(&server.url("/")).timeout(SHORT));
+    let error = fails(&mut bench, Request::post(server.url("/")).timeout(SHORT));
     assert_eq!(facts(&error), (ErrorKind::Timeout, Phase::Queue, Sent::No));
     assert!(error.resend_is_safe());
     assert_eq!(error.origin().unwrap().port(), server.addr.port());
@@ -261,7 +261,7 @@ fn total_counts_time_in_the_queue() {
 fn total_does_not_count_a_delay() {
     let server = Server::answering(ok("a"));
     let mut bench = Bench::new();
-    let get = Request::get(&server.url("/"))
+    let get = Request::get(server.url("/"))
         .timeout(Duration::from_secs(5))
         .build()
         .unwrap();
@@ -299,7 +299,7 @@ fn a_hold_outlasts_the_deadlines_of_the_engine() {
         c.timeouts.idle = Some(Duration::from_millis(30));
         c.timeouts.total = Some(Duration::from_millis(30));
     });
-    let hold = Request::get(&server.url("/"))
+    let hold = Request::get(server.url("/"))
         .long_poll(Duration::from_secs(5))
         .build()
         .unwrap();
@@ -328,7 +328,7 @@ fn a_response_in_time_leaves_no_timer_that_could_strike_the_next_exchange() {
         peer.hold();
     });
     let mut bench = Bench::new();
-    let first = Request::get(&server.url("/"))
+    let first = Request::get(server.url("/"))
         .timeout(SHORT * 3)
         .timeouts(|t| t.idle = Some(SHORT));
     assert!(bench.fetch(first.build().unwrap()).is_ok());

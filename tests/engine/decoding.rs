@@ -37,7 +37,7 @@ fn simulated(
 }
 
 fn get(path: &str) -> RequestBuilder {
-    Request::get(&format!("http://192.0.2.1{path}"))
+    Request::get(format!("http://192.0.2.1{path}"))
 }
 
 fn coded(body: &str) -> Answer {

@@ -66,7 +66,7 @@ fn nothing_is_lost_when_the_host_turns_only_when_told() {
     let mut bench = Bench::with(|c| c.max_connections_per_origin = 7);
     for i in 0..100 {
         let path = ["/", "/close", "/large", "/slow", "/silent"][i % 5];
-        let get = Request::get(&server.url(path)).timeout(Duration::from_millis(if i % 5 == 4 {
+        let get = Request::get(server.url(path)).timeout(Duration::from_millis(if i % 5 == 4 {
             400
         } else {
             20_000

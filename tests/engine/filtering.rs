@@ -247,7 +247,7 @@ fn urls_of_strangers_lead_to_public_addresses_only() {
         "0",
         "2852039166",
     ] {
-        let built = Request::get(&format!("http://{host}:{port}/")).build();
+        let built = Request::get(format!("http://{host}:{port}/")).build();
         let error = built.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{host}: {error:#}");
     }

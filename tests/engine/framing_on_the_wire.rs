@@ -163,7 +163,7 @@ fn a_response_to_head_has_no_body_whatever_its_fields_say() {
     let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
     let mut bench = Bench::new();
     for i in 0..3 {
-        let request = Request::head(&server.url("/")).build().unwrap();
+        let request = Request::head(server.url("/")).build().unwrap();
         let got = bench.fetch_ok(request);
         assert_eq!((got.status, got.body.len(), got.reused), (200, 0, i > 0));
         assert_eq!(got.fields[0], ("Content-Length".to_owned(), b"5".to_vec()));

@@ -280,14 +280,14 @@ fn a_request_may_end_its_connection_or_want_its_own() {
     let server = naming();
     let mut bench = Bench::new();
     bench.fetch_ok(server.get("/"));
-    let fresh = Request::get(&server.url("/"))
+    let fresh = Request::get(server.url("/"))
         .fresh_connection()
         .build()
         .unwrap();
     let got = bench.fetch_ok(fresh);
     assert_eq!((got.text(), got.reused), ("1", false));
     assert_eq!(bench.stats().links_idle, 2);
-    let close = Request::get(&server.url("/")).close().build().unwrap();
+    let close = Request::get(server.url("/")).close().build().unwrap();
     assert_eq!(bench.fetch_ok(close).text(), "1", "the newest is reused");
     assert_eq!(bench.stats().links_idle, 1);
     assert!(server.so_far()[2].head.contains("Connection: close"));
@@ -300,7 +300,7 @@ fn a_fresh_connection_is_opened_at_the_limit_too() {
     let server = naming();
     let mut bench = Bench::with(|c| c.max_connections_per_origin = 1);
     bench.fetch_ok(server.get("/"));
-    let fresh = Request::get(&server.url("/"))
+    let fresh = Request::get(server.url("/"))
         .fresh_connection()
         .build()
         .unwrap();
@@ -334,7 +334,7 @@ fn hosts_do_not_share_connections() {
     let addr = server.addr;
     let mut bench = Bench::with(|c| c.resolve_to("*.test", addr));
     for (host, connection) in [("a", "0"), ("b", "1"), ("a", "0"), ("A", "0"), ("b", "1")] {
-        let request = Request::get(&format!("http://{host}.test/"))
+        let request = Request::get(format!("http://{host}.test/"))
             .build()
             .unwrap();
         assert_eq!(bench.fetch_ok(request).text(), connection);

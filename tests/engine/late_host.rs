@@ -263,7 +263,7 @@ fn a_refusal_that_is_there_comes_before_the_end_of_the_wait_for_it() {
         let _ = others.next();
     }
     let sent = bench.stats().bytes_out;
-    let request = Request::post(&server.url("/"))
+    let request = Request::post(server.url("/"))
         .header("Expect", "100-continue")
         .body(vec![0; 100_000])
         .build()

@@ -22,7 +22,7 @@ fn simulated<S>(server: impl Fn(&Incoming) -> Answer + 'static) -> (Network, Eng
 }
 
 fn get(path: &str) -> Request {
-    Request::get(&format!("http://192.0.2.1{path}"))
+    Request::get(format!("http://192.0.2.1{path}"))
         .build()
         .unwrap()
 }

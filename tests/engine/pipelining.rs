@@ -54,7 +54,7 @@ impl Lab {
     }
 
     fn get(&mut self, path: &str) -> ChainId {
-        self.submit(Request::get(&url(path)).build().unwrap())
+        self.submit(Request::get(url(path)).build().unwrap())
     }
 
     fn submit(&mut self, request: Request) -> ChainId {
@@ -146,7 +146,7 @@ fn no_more_are_unanswered_than_the_depth_says() {
             echo_slowly,
         );
         for i in 0..40 {
-            let request = Request::get(&url(&format!("/{i}"))).pipeline(depth);
+            let request = Request::get(url(&format!("/{i}"))).pipeline(depth);
             lab.submit(request.build().unwrap());
         }
         lab.advance(50 * MS);
@@ -176,8 +176,8 @@ fn the_link_with_the_fewest_unanswered_is_joined() {
     let mut lab = Lab::with(|config| config.max_connections_per_origin = 2, echo_slowly);
     // The second request of each pair fills its connection.
     for path in ["/a", "/b"] {
-        lab.submit(Request::get(&url(path)).pipeline(2).build().unwrap());
-        lab.submit(Request::get(&url(path)).pipeline(2).build().unwrap());
+        lab.submit(Request::get(url(path)).pipeline(2).build().unwrap());
+        lab.submit(Request::get(url(path)).pipeline(2).build().unwrap());
     }
     lab.run();
     lab.engine.close_idle();
@@ -206,7 +206,7 @@ fn a_crowd_of_follow_ons_goes_out_together() {
     let mut rounds = Rounds { answered: 0 };
     for _ in 0..16 {
         engine.submit(
-            Request::get(&url("/")).build().unwrap(),
+            Request::get(url("/")).build().unwrap(),
             |rounds, reply, _| {
                 reply.unwrap();
                 rounds.answered += 1;
@@ -246,7 +246,7 @@ fn sixteen_take_three_system_calls() {
         Next::again()
     };
     for _ in 0..16 {
-        engine.submit(Request::get(&url("/")).build().unwrap(), again);
+        engine.submit(Request::get(url("/")).build().unwrap(), again);
     }
     // By then the connection is open and all sixteen are sent together, a millisecond later each
     // time.
@@ -516,7 +516,7 @@ fn end_one(place: usize, end: EndOne) -> (Lab, Vec<usize>) {
     let mut lab = Lab::new(|request| Answer::ok(request.path()).after(SECOND));
     let mut ids = Vec::new();
     for i in 0..8 {
-        let mut request = Request::get(&url(&format!("/{i}")));
+        let mut request = Request::get(url(&format!("/{i}")));
         if i == place {
             request = request.timeout(1500 * MS);
         }
@@ -576,7 +576,7 @@ fn what_is_not_written_yet_is_simply_taken_out() {
     let mut log = Log::default();
     let ids: Vec<_> = (0..6)
         .map(|i| {
-            let request = Request::put(&url(&format!("/{i}"))).body(vec![b'x'; 5000]);
+            let request = Request::put(url(&format!("/{i}"))).body(vec![b'x'; 5000]);
             engine.submit(request.build().unwrap(), note)
         })
         .collect();
@@ -656,7 +656,7 @@ fn what_may_not_be_sent_twice_goes_alone() {
 fn a_request_says_more_than_the_configuration() {
     let mut lab = Lab::new(echo_slowly);
     for i in 0..6 {
-        let request = Request::get(&url(&format!("/{i}"))).pipeline(1);
+        let request = Request::get(url(&format!("/{i}"))).pipeline(1);
         lab.submit(request.build().unwrap());
     }
     lab.run();
@@ -679,7 +679,7 @@ fn a_request_says_more_than_the_configuration() {
 
 #[test]
 fn what_cannot_be_pipelined_is_refused() {
-    let builder = |method: &str| Request::builder(method.parse().unwrap(), &url("/")).body("b");
+    let builder = |method: &str| Request::builder(method.parse().unwrap(), url("/")).body("b");
     let rows = [
         ("not idempotent", builder("POST").pipeline(2)),
         (
@@ -921,7 +921,7 @@ fn bytes_that_nobody_asked_for_are_no_answer_to_what_is_not_sent_yet() {
 #[test]
 fn bytes_that_nobody_asked_for_are_no_answer_to_what_the_socket_will_not_take() {
     let put = |i: usize| {
-        let put = Request::put(&url(&format!("/{i}"))).body(vec![b'x'; 400]);
+        let put = Request::put(url(&format!("/{i}"))).body(vec![b'x'; 400]);
         put.build().unwrap()
     };
     let mut lab = Lab::new(echo_slowly);
@@ -958,7 +958,7 @@ fn a_readback_that_cancels_the_next_in_line_costs_the_connection_and_no_answer()
     let ids = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let later = ids.clone();
     let first = lab.engine.submit(
-        Request::get(&url("/0")).build().unwrap(),
+        Request::get(url("/0")).build().unwrap(),
         move |log: &mut Log, reply, cx| {
             log.replies.push(reply.map(Got::of));
             let second: ChainId = later.borrow()[1];
@@ -1037,7 +1037,7 @@ fn a_pipeline_that_never_runs_empty_keeps_no_other_origin_out() {
             Next::again()
         };
         lab.engine
-            .submit(Request::get(&url("/")).build().unwrap(), endless);
+            .submit(Request::get(url("/")).build().unwrap(), endless);
     }
     lab.advance(100 * MS);
     lab.submit(Request::get("http://10.0.0.2/").build().unwrap());
@@ -1151,7 +1151,7 @@ fn fuzz(seed: u64) -> (u64, u64) {
             fuzz.again.push(0);
         }
         let mut at = chain * each;
-        let request = |at: usize| Request::get(&url(&format!("/{at}"))).build().unwrap();
+        let request = |at: usize| Request::get(url(&format!("/{at}"))).build().unwrap();
         ids.push(
             engine.submit(request(at), move |fuzz: &mut Fuzz, reply, _| {
                 assert_eq!(fuzz.told[at], None, "/{at} got two replies");
@@ -1276,7 +1276,7 @@ fn each_hears_its_own((connections, answers, read, padding): (usize, usize, usiz
         config.max_connections_per_origin = connections;
     });
     for i in 0..40 {
-        let request = Request::get(&format!("http://{addr}/{i}"))
+        let request = Request::get(format!("http://{addr}/{i}"))
             .header("Padding", "x".repeat(padding))
             .build()
             .unwrap();
@@ -1310,7 +1310,7 @@ fn an_origin_is_pipelined_everywhere_when_it_has_passed_one_trial() {
         Answer::ok(request.path()).after(10 * MS)
     });
     let get = |lab: &mut Lab, i: usize| {
-        let request = Request::get(&format!("http://10.0.0.2/{i}"));
+        let request = Request::get(format!("http://10.0.0.2/{i}"));
         lab.submit(request.build().unwrap());
     };
     (0..32).for_each(|i| get(&mut lab, i));

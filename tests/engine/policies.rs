@@ -40,7 +40,7 @@ fn simulated_with<S>(
 }
 
 fn get(path: &str) -> RequestBuilder {
-    Request::get(&format!("http://192.0.2.1{path}"))
+    Request::get(format!("http://192.0.2.1{path}"))
 }
 
 fn build(request: RequestBuilder, policy: impl Policy + 'static) -> Request {

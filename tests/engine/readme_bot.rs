@@ -34,9 +34,11 @@ impl Bot {
     }
     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
-            // The server holds a poll until it has news. The pause is for one that does not.
-            Ok(news) if news.status().is_success() => Next::again().after(Duration::from_millis(100)),
-            // Another status, such as 401: the heartbeat stops, and a new login follows.
+            // The server holds a poll until it has news. The pause prevents a flood if not.
+            Ok(news) if news.status().is_success() => {
+                Next::again().after(Duration::from_millis(100))
+            }
+            // Another status, such as 401: ends all other chains, such as the heartbeat.
             Ok(_) => {
                 cx.cancel_others();
                 Next::send(self.login.clone()).read_by(Bot::on_login).after(Duration::from_secs(5))
@@ -82,11 +84,11 @@ impl Bot {
         match reply {
             Ok(response) if response.status() == 200 => {
                 self.news += 1;
-                // The server holds a poll until it has news. The pause is for one that
-                // does not.
+                // The server holds a poll until it has news. If it does not, the pause
+                // prevents a flood.
                 Next::again().after(Duration::from_millis(100))
             }
-            // Another status, such as 401: the heartbeat stops, and a new login follows.
+            // Another status, such as 401: ends all other chains, such as the heartbeat.
             Ok(_) => {
                 cx.cancel_others();
                 let login = Next::send(self.login.clone()).read_by(Bot::on_login);
@@ -180,8 +182,10 @@ fn requests_of_both(login: fn() -> Answer, poll: fn() -> Answer) -> [BTreeMap<St
     ]
 }
 
+type Failure = (&'static str, fn() -> Answer);
+
 /// Answers of a server that is up but does not work.
-const FAILURES: [(&str, fn() -> Answer); 6] = [
+const FAILURES: [Failure; 6] = [
     ("400", || Answer::status(400)),
     ("503", || Answer::status(503)),
     ("302", || Answer::status(302)),

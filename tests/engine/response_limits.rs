@@ -6,7 +6,7 @@ use common::{Bench, Script, Server};
 use httpstream::{ErrorKind, Flow, Limits, Request, Violation};
 
 fn with(server: &Server, change: impl FnOnce(&mut Limits)) -> Request {
-    Request::get(&server.url("/"))
+    Request::get(server.url("/"))
         .limits(change)
         .build()
         .unwrap()

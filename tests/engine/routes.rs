@@ -280,7 +280,7 @@ fn a_small_receive_buffer_does_not_keep_a_large_body_out() {
         r.receive_buffer = Some(1);
         r.send_buffer = Some(1);
     });
-    let request = Request::post(&server.url("/"))
+    let request = Request::post(server.url("/"))
         .body(vec![0; 1 << 20])
         .route(small);
     assert_eq!(
@@ -389,7 +389,7 @@ fn a_connection_to_itself_is_refused() {
         let end = Instant::now() + 3 * common::PATIENCE;
         let mut tries = 0;
         let text = 'found: loop {
-            let request = Request::get(&format!("http://{host}:{}/", ports.next().unwrap()));
+            let request = Request::get(format!("http://{host}:{}/", ports.next().unwrap()));
             let request = request.build().unwrap();
             // Another test may have started to listen there: take another port.
             while let Err(error) = bench.fetch(request.clone())

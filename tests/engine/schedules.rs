@@ -130,7 +130,7 @@ impl Guest {
             "/silent" => random.duration(Duration::from_millis(30)),
             _ => PATIENCE,
         };
-        let get = Request::get(&server.url(row.0)).timeout(total);
+        let get = Request::get(server.url(row.0)).timeout(total);
         let number = self.asked.len().to_string();
         let mut left = times;
         let pause = random.duration(Duration::from_millis(2));

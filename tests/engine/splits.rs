@@ -70,7 +70,7 @@ fn receive(pieces: &[&str], flow: Flow) -> Seen {
     let addr = listener.local_addr().expect("bound");
     let mut engine = Engine::new().expect("a poll");
     let mut seen = Seen::default();
-    let request = Request::get(&format!("http://{addr}/")).timeout(Duration::from_secs(20));
+    let request = Request::get(format!("http://{addr}/")).timeout(Duration::from_secs(20));
     let id = engine.submit_to(request.build().expect("valid"), Watcher(flow));
 
     let turn = |engine: &mut Engine<Seen>, seen: &mut Seen| {

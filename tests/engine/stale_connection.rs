@@ -110,7 +110,7 @@ fn a_post_that_is_said_to_be_idempotent_is_sent_again() {
     let server = stale(End::Close, 2);
     let mut bench = Bench::new();
     bench.fetch_ok(server.get("/"));
-    let post = Request::post(&server.url("/stale"))
+    let post = Request::post(server.url("/stale"))
         .body("once")
         .idempotent(true);
     let got = bench.fetch_ok(post.build().unwrap());
@@ -125,7 +125,7 @@ fn a_get_that_is_said_not_to_be_idempotent_is_not_sent_again() {
     let server = stale(End::Close, 2);
     let mut bench = Bench::new();
     bench.fetch_ok(server.get("/"));
-    let get = Request::get(&server.url("/stale")).idempotent(false);
+    let get = Request::get(server.url("/stale")).idempotent(false);
     let error = bench.fetch_err(get.build().unwrap());
     assert_eq!(error.kind(), ErrorKind::ClosedBeforeResponse);
     assert!(!error.resend_is_safe());
@@ -226,7 +226,7 @@ fn a_retry_stays_within_the_total_deadline() {
     });
     let mut bench = Bench::new();
     bench.fetch_ok(server.get("/"));
-    let get = Request::get(&server.url("/")).timeout(std::time::Duration::from_millis(80));
+    let get = Request::get(server.url("/")).timeout(std::time::Duration::from_millis(80));
     let error = bench.fetch_err(get.build().unwrap());
     assert_eq!(
         facts(&error),

@@ -264,7 +264,7 @@ fn the_idle_deadline_stands_still_in_a_pause_and_the_total_does_not() {
         peer.hold();
     });
     let mut bench = Bench::new();
-    let get = Request::get(&server.url("/")).timeouts(|t| t.idle = Some(Duration::from_millis(20)));
+    let get = Request::get(server.url("/")).timeouts(|t| t.idle = Some(Duration::from_millis(20)));
     let id = bench
         .engine
         .submit_to(get.build().unwrap(), script(Flow::Pause, &[]));
@@ -276,7 +276,7 @@ fn the_idle_deadline_stands_still_in_a_pause_and_the_total_does_not() {
     assert_eq!(bench.log.kinds(), [ErrorKind::Timeout]);
     bench.log.replies.clear();
 
-    let get = Request::get(&server.url("/")).timeout(Duration::from_millis(80));
+    let get = Request::get(server.url("/")).timeout(Duration::from_millis(80));
     bench
         .engine
         .submit_to(get.build().unwrap(), script(Flow::Pause, &[]));

@@ -52,7 +52,7 @@ fn readbacks_delays_and_deadlines_run_on_tokio() {
             );
             driver.engine_mut().start(next);
         }
-        let silent = Request::get(&server.url("/silent")).timeout(Duration::from_millis(25));
+        let silent = Request::get(server.url("/silent")).timeout(Duration::from_millis(25));
         let silent = silent.build().unwrap();
         driver.engine_mut().submit(silent, common::note);
         let mut log = Log::default();

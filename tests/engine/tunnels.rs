@@ -34,7 +34,7 @@ fn reverse(peer: &mut Peer) {
 }
 
 fn upgrade(server: &Server, path: &str) -> RequestBuilder {
-    Request::get(&server.url(path)).header("Upgrade", "echo")
+    Request::get(server.url(path)).header("Upgrade", "echo")
 }
 
 /// Sends lines one after another, and records what it receives.
@@ -165,9 +165,9 @@ fn a_101_that_was_not_asked_for_or_comes_too_soon_is_refused() {
         }
     });
     let mut bench = Bench::new();
-    let unasked = Request::get(&server.url("/")).build().unwrap();
+    let unasked = Request::get(server.url("/")).build().unwrap();
     // More than a socket buffers, so it is not written completely when the 101 arrives.
-    let early = Request::post(&server.url("/"))
+    let early = Request::post(server.url("/"))
         .header("Upgrade", "echo")
         .body(vec![b'x'; 64 << 20])
         .build()

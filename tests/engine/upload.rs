@@ -12,7 +12,7 @@ use httpstream::{ErrorKind, Phase, Request, Sent};
 const LARGE: usize = 32 << 20;
 
 fn expecting(server: &Server, body: &str) -> Request {
-    let post = Request::post(&server.url("/")).header("Expect", "100-continue");
+    let post = Request::post(server.url("/")).header("Expect", "100-continue");
     post.body(body).build().unwrap()
 }
 
@@ -215,7 +215,7 @@ fn a_final_status_that_stalls_keeps_the_body_back_and_times_out_in_its_own_time(
         peer.hold();
     });
     let mut bench = Bench::new();
-    let post = Request::post(&server.url("/"))
+    let post = Request::post(server.url("/"))
         .header("Expect", "100-continue")
         .body("hello");
     let before = Instant::now();
@@ -269,7 +269,7 @@ fn the_deadlines_before_the_body_hold_for_a_request_that_expects_100_too() {
     // A full backlog: the connection is never established.
     let (addr, _kept) = common::unresponsive_listener();
     let mut bench = Bench::new();
-    let post = Request::post(&format!("http://{addr}/"))
+    let post = Request::post(format!("http://{addr}/"))
         .header("Expect", "100-continue")
         .body("hello");
     let before = Instant::now();
@@ -293,7 +293,7 @@ fn the_deadlines_before_the_body_hold_for_a_request_that_expects_100_too() {
 fn the_total_deadline_holds_while_the_body_is_held_back() {
     let server = Server::start(|peer| drop(peer.hold()));
     let mut bench = Bench::new();
-    let post = Request::post(&server.url("/"))
+    let post = Request::post(server.url("/"))
         .header("Expect", "100-continue")
         .body("hello");
     let error = bench.fetch_err(post.timeout(Duration::from_millis(100)).build().unwrap());

@@ -109,6 +109,14 @@ fn testing_is_the_same_each_time() {
     assert_eq!(lines("testing", &[]), lines("testing", &[]));
 }
 
+#[cfg(feature = "tokio")]
+#[test]
+fn tokio_client_fetches_and_streams() {
+    let mut lines = lines("tokio_client", &[]);
+    assert_eq!(lines.pop().unwrap(), "70000 bytes in pieces");
+    assert_eq!(lines, ["200 OK, 20000 bytes"; 10]);
+}
+
 #[test]
 fn mio_loop_serves_its_own_client() {
     assert_eq!(lines("mio_loop", &[]), ["Ok(\"hello\")"; 3]);

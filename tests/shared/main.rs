@@ -44,7 +44,7 @@ pub(crate) fn submit_mixture(host: &mut Host, server: &Server, each: usize) {
     for i in 0..each * KINDS {
         let path = paths[i % KINDS];
         let total = Duration::from_millis(if path == "/silent" { 50 } else { 20_000 });
-        let get = Request::get(&server.url(path)).timeout(total);
+        let get = Request::get(server.url(path)).timeout(total);
         let delay = Duration::from_millis((i % 5) as u64 * 4);
         let request = get.build().unwrap();
         host.engine
@@ -444,7 +444,7 @@ fn an_engine_that_is_dropped_leaves_nothing_on_the_poll() {
     for _ in 0..20 {
         host.submit(server.get("/"));
         host.submit(
-            Request::get(&format!("http://{unresponsive}/"))
+            Request::get(format!("http://{unresponsive}/"))
                 .build()
                 .unwrap(),
         );
@@ -531,7 +531,7 @@ fn an_engine_that_waits_keeps_nobody_awake() {
     });
     host.turns = Turns::WhenTold;
     for _ in 0..50 {
-        let held = Request::get(&server.url("/held")).long_poll(Duration::from_secs(60));
+        let held = Request::get(server.url("/held")).long_poll(Duration::from_secs(60));
         host.submit(held.build().unwrap());
         let script = Script {
             head: Flow::Pause,

@@ -201,7 +201,7 @@ fn an_upload_that_is_not_read_ends_at_its_deadline() {
         at.pass();
     });
     let mut bench = world.bench();
-    let post = Request::post(&world.url("/"))
+    let post = Request::post(world.url("/"))
         .body(vec![0; 32 << 20])
         .timeouts(|t| t.write = Some(Duration::from_millis(50)));
     let error = bench.fetch_err(post.build().unwrap());
@@ -280,7 +280,7 @@ fn a_body_waits_for_100_continue() {
         });
         let mut bench = world.bench();
         for _ in 0..2 {
-            let post = Request::post(&world.url("/")).header("Expect", "100-continue");
+            let post = Request::post(world.url("/")).header("Expect", "100-continue");
             let got = bench.fetch_ok(post.body("hello").build().unwrap());
             assert_eq!(got.text(), "hello");
         }

@@ -22,7 +22,7 @@ fn bad(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> (Server, Bench) {
 }
 
 fn at(server: &Server) -> RequestBuilder {
-    Request::get(&crate::peer::url(server, "/"))
+    Request::get(crate::peer::url(server, "/"))
 }
 
 /// Fetches from such a server, checks the error, and that nothing is left.

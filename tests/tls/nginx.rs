@@ -83,7 +83,7 @@ fn sessions_are_resumed_where_the_server_lets_them_be() {
             return skip("nginx");
         };
         let mut bench = bench_of(&authority);
-        let get = Request::get(&url(&nginx, "/page")).close().build().unwrap();
+        let get = Request::get(url(&nginx, "/page")).close().build().unwrap();
         for _ in 0..CONNECTIONS {
             bench.engine.submit(get.clone(), note);
             bench.replies(bench.log.replies.len() + 1);
@@ -149,7 +149,7 @@ fn client_certificates_are_shown_to_who_asks_for_them() {
         ];
         for (why, tls, status, said) in rows {
             let mut bench = Bench::with(|config| config.route.tls = tls);
-            let get = Request::get(&url(&nginx, "/clients.pem")).build().unwrap();
+            let get = Request::get(url(&nginx, "/clients.pem")).build().unwrap();
             let got = bench.fetch_ok(get);
             assert_eq!(got.status, status, "{version}, {why}: {}", got.text());
             let all = format!(
@@ -235,7 +235,7 @@ fn a_thousand_requests_are_answered_over_fifty_connections() {
         });
         for i in 0..REQUESTS {
             let size = i % AT_ONCE * 700;
-            let get = Request::get(&url(&nginx, &format!("/{}", i % AT_ONCE)));
+            let get = Request::get(url(&nginx, &format!("/{}", i % AT_ONCE)));
             bench.engine.submit(
                 get.build().unwrap(),
                 move |log: &mut Log, reply: Reply<'_>, _: &mut _| {
@@ -269,7 +269,7 @@ fn files_of_all_sizes_come_as_they_are() {
         };
         let mut bench = bench_of(&authority);
         for size in SIZES {
-            let get = Request::get(&url(&nginx, &format!("/{size}")));
+            let get = Request::get(url(&nginx, &format!("/{size}")));
             let get = get.limits(|l| l.max_body_bytes = 32 << 20);
             let got = bench.fetch_ok(get.build().unwrap());
             assert_same(&got.body, &body_of(size), &format!("{size} bytes"));
@@ -337,11 +337,11 @@ fn reloads_under_load_lose_no_request_that_may_be_sent_again() {
     let mut load = Load::default();
     let reloads = nginx.reload_every(PACE, || {
         for _ in 0..CHAINS {
-            let get = Request::get(&url(&nginx, "/page")).build().unwrap();
+            let get = Request::get(url(&nginx, "/page")).build().unwrap();
             engine.submit(get, Load::on_get);
         }
         for _ in 0..POSTING {
-            let post = Request::post(&url(&nginx, "/page")).body("once");
+            let post = Request::post(url(&nginx, "/page")).body("once");
             engine.submit(post.build().unwrap(), Load::on_post);
         }
         let end = std::time::Instant::now() + PACE * (RELOADS + 2);

@@ -76,7 +76,7 @@ impl World {
     }
 
     pub(crate) fn at(&self, path: &str) -> RequestBuilder {
-        Request::get(&self.url(path))
+        Request::get(self.url(path))
     }
 
     pub(crate) fn get(&self, path: &str) -> Request {
@@ -84,7 +84,7 @@ impl World {
     }
 
     pub(crate) fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Request {
-        Request::post(&self.url(path)).body(body).build().unwrap()
+        Request::post(self.url(path)).body(body).build().unwrap()
     }
 }
 

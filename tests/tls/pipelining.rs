@@ -118,7 +118,7 @@ fn long_bodies_go_both_ways_in_a_pipeline() {
         });
         let mut bench = bench(&world);
         for i in 0..DEPTH {
-            let put = Request::put(&world.url(&format!("/{i}"))).body(vec![b'x'; LONG]);
+            let put = Request::put(world.url(&format!("/{i}"))).body(vec![b'x'; LONG]);
             bench.submit(put.build().unwrap());
         }
         bench.replies(DEPTH);

@@ -679,7 +679,7 @@ mod tests {
         let mut config = httpstream::Config::default();
         config.route.tls = tls.expect("a certificate");
         let mut engine = httpstream::Engine::with_config(config).expect("an engine");
-        let request = httpstream::Request::get(&format!("https://{}/small", reached.tls)).build();
+        let request = httpstream::Request::get(format!("https://{}/small", reached.tls)).build();
         engine.submit(
             request.expect("a request"),
             |length: &mut usize, reply, _| {

@@ -174,7 +174,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 18446744073709551615", httpstream_config_set(config, "turn_events", UINT64_MAX));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "timerfd is 2: neither 0 nor 1", httpstream_config_set(config, "timerfd", 2));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"User-Agent\": LF at byte 1", httpstream_config_user_agent(config, "a\nb", 3));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header name: is empty", httpstream_config_header(config, "", 0, "v", 1));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "name of header 0: is empty", httpstream_config_header(config, "", 0, "v", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header \"HOST\" belongs to a single request", httpstream_config_header(config, "HOST", 4, "v", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "address \"127.0.0.1\" is not an IP address with a port", httpstream_config_resolve_to(config, "*", "127.0.0.1"));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "size is 0", httpstream_get_stats(engine, &stats));

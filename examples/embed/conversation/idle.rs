@@ -63,7 +63,7 @@ impl Idle {
     }
 
     fn get(&self, path: &str) -> Request {
-        let request = Request::get(&format!("http://{}{path}", self.addr));
+        let request = Request::get(format!("http://{}{path}", self.addr));
         request.long_poll(HOLD).build().expect("only numbers vary")
     }
 

@@ -107,7 +107,7 @@ impl Conversation {
     fn request(&self, place: Place) -> Request {
         let Place { chain, step } = place;
         let at = |addr: SocketAddr| format!("http://{addr}/{chain}/{step}");
-        let get = || Request::get(&at(self.addr));
+        let get = || Request::get(at(self.addr));
         let request = match place.act() {
             Act::Whole
             | Act::Chunked
@@ -128,11 +128,11 @@ impl Conversation {
             | Act::TruncatedChunked
             | Act::Closed => get(),
             Act::Cancelled => get().long_poll(HOLD),
-            Act::Head => Request::head(&at(self.addr)),
-            Act::Echo | Act::ClosedPost => Request::post(&at(self.addr)).body(place.body()),
+            Act::Head => Request::head(at(self.addr)),
+            Act::Echo | Act::ClosedPost => Request::post(at(self.addr)).body(place.body()),
             Act::TooLarge => get().limits(|limits| limits.max_body_bytes = MAX_BODY_BYTES),
             Act::Silence => get().timeouts(|timeouts| timeouts.first_byte = Some(PATIENCE)),
-            Act::Refused => Request::get(&at(self.refused)),
+            Act::Refused => Request::get(at(self.refused)),
         };
         build(request)
     }

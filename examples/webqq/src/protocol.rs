@@ -451,7 +451,7 @@ impl Session {
 
     fn list_post(&self, action: &str, r: &Value) -> RequestBuilder {
         let url = format!("{LISTS}{action}");
-        let request = self.ready(Request::post(&self.https.carried(&url)), &url);
+        let request = self.ready(Request::post(self.https.carried(&url)), &url);
         let request = request.header("Referer", LISTS_REFERER);
         request
             .header("Origin", "http://s.web2.qq.com")
@@ -483,14 +483,14 @@ impl Session {
 
     fn channel_post(&self, origin: &str, action: &str) -> RequestBuilder {
         let url = format!("{origin}{action}");
-        let request = self.ready(Request::post(&self.https.carried(&url)), &url);
+        let request = self.ready(Request::post(self.https.carried(&url)), &url);
         request
             .header("Referer", CHANNEL_REFERER)
             .header("Origin", "http://d.web2.qq.com")
     }
 
     fn get(&self, url: &str, query: &[(&str, &str)]) -> RequestBuilder {
-        let request = Request::get(&self.https.carried(url)).query(query.iter().copied());
+        let request = Request::get(self.https.carried(url)).query(query.iter().copied());
         self.ready(request, url)
     }
 

@@ -65,7 +65,7 @@ fn ask(job: &Job) -> Result<Cost> {
 }
 
 fn request(job: &Job, server: usize) -> std::result::Result<Request, ::httpstream::Error> {
-    let request = Request::get(&ask::url(job, server)).header("Accept", "*/*");
+    let request = Request::get(ask::url(job, server)).header("Accept", "*/*");
     match job.workload {
         Workload::Pipelined { depth } => request.pipeline(depth).build(),
         _ => request.build(),
@@ -166,7 +166,7 @@ fn hold(job: &Job) -> Result<Cost> {
     };
     let mut engine = engine(job)?;
     let polls = (0..job.servers.len())
-        .map(|server| Request::get(&ask::url(job, server)).long_poll(POLL).build())
+        .map(|server| Request::get(ask::url(job, server)).long_poll(POLL).build())
         .collect::<std::result::Result<Vec<_>, _>>()?;
     let mut holding = Holding::new(job, job.connections)?;
     let meter = Meter::start();

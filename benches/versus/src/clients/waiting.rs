@@ -56,7 +56,7 @@ pub(crate) fn run(waiting: Waiting, job: &Job) -> Result<Cost> {
             delayed(job.connections, |_| Ok(request.clone()))
         }
         Waiting::HttpstreamOwn => delayed(job.connections, |i| {
-            Ok(Request::get(&format!("{URL}?id={i}")).build()?)
+            Ok(Request::get(format!("{URL}?id={i}")).build()?)
         }),
         Waiting::TaskHyperUtil => {
             let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
