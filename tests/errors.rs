@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Bench, Server, ok};
 use httpstream::resolver::Table;
-use httpstream::{Error, ErrorKind, Phase, Reply, Request, RequestBuilder, Sent};
+use httpstream::{Engine, Error, ErrorKind, Next, Phase, Reply, Request, RequestBuilder, Sent};
 
 /// A request that is identified by its path, which is as secret as its query.
 fn secretive(base: &str) -> Request {
@@ -344,4 +344,94 @@ fn debug_begins_with_the_message() {
     let start = format!("Error {{ message: {:?}, kind: ", format!("{error:#}"));
     let found = format!("{error:?}");
     assert!(found.starts_with(&start), "{found}");
+}
+
+#[test]
+fn ids_schemes_and_mistakes_convert_as_documented() {
+    let mut engine = Engine::<()>::new().unwrap();
+    let id = engine.call(|_, cx| cx.done());
+    assert_eq!(id.to_string(), id.to_u64().to_string());
+    assert_eq!(httpstream::Scheme::Https.to_string(), "https");
+
+    fn origin(url: &str) -> Result<httpstream::Origin, Error> {
+        Ok(url.parse::<httpstream::Origin>()?)
+    }
+    let error = origin("http://a.test/b").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert!(
+        error.to_string().contains("an origin has no path"),
+        "{error}"
+    );
+}
+
+#[test]
+fn little_of_a_wrong_header_name_is_shown() {
+    // Name and value, mixed up.
+    let secret = "dXNlcjpzM2NyM3RwYXNzd29yZA==";
+    let error = Request::get("http://a.test/")
+        .header(secret, "Authorization")
+        .build()
+        .unwrap_err();
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("starting with \"dXNlcjpzM2NyM3Rw\": '=' at byte 26"),
+        "{text}"
+    );
+    assert!(
+        !format!("{error:?}").contains("dXNlcjpzM2NyM3RwY"),
+        "{error:?}"
+    );
+    let error = Request::get("http://a.test/")
+        .header("A", "1")
+        .header(" B", "2")
+        .build()
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("name of header 1: space at byte 0"),
+        "{error}"
+    );
+}
+
+#[test]
+fn text_that_is_not_utf8_names_its_content_coding() {
+    use std::io::{Read, Write};
+    let coded = "Content-Encoding: gzip\r\n".to_owned();
+    let long = format!("Content-Encoding: {}\r\n", "\u{e9}".repeat(200));
+    for (field, expected) in [
+        (String::new(), "body is not UTF-8 at byte 1".to_owned()),
+        (
+            coded,
+            "body is not UTF-8 at byte 1, and has the content coding \"gzip\"".to_owned(),
+        ),
+        (
+            long,
+            format!("and has the content coding {:?}", "\u{e9}".repeat(32)),
+        ),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let _ = peer.read(&mut [0; 4096]).unwrap();
+            let head =
+                format!("HTTP/1.1 200 OK\r\n{field}X-Text: \u{e9}a\r\nContent-Length: 3\r\n\r\n");
+            peer.write_all(&[head.as_bytes(), b"\x1f\x8b\0"].concat())
+                .unwrap();
+        });
+        let mut engine = Engine::<Vec<String>>::new().unwrap();
+        engine.submit(Request::get(url).build().unwrap(), |log, reply, _| {
+            let response = reply.unwrap();
+            assert_eq!(response.header_str("content-length"), Some("3"));
+            assert_eq!(response.header_str(httpstream::http::header::ETAG), None);
+            assert_eq!(response.header_str("x-text"), Some("\u{e9}a"));
+            log.push(format!("{:#}", response.text().unwrap_err()));
+            Next::done()
+        });
+        let mut log = Vec::new();
+        engine.run(&mut log).unwrap();
+        serving.join().unwrap();
+        assert!(log[0].ends_with(&expected), "{log:?}");
+    }
 }

@@ -30,6 +30,7 @@ use crate::proto::{Invalid, InvalidPart, Origin};
 )]
 pub trait IntoUrl<Form>: sealed::Sealed<Form> {}
 
+#[diagnostic::do_not_recommend]
 impl<T: sealed::Sealed<Form>, Form> IntoUrl<Form> for T {}
 
 pub(super) mod sealed {
@@ -49,6 +50,7 @@ pub(super) mod sealed {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: AsRef<str>> sealed::Sealed<sealed::Text> for T {
     fn text(&self) -> Cow<'_, str> {
         Cow::Borrowed(self.as_ref())

@@ -109,12 +109,20 @@ impl Engine<(), Owned> {
     /// Use it in programs and tests that send one request at a time. Other chains continue in the
     /// meantime.
     ///
-    /// ```no_run
+    /// ```
     /// use httpstream::{Engine, Request};
     ///
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// # let url = format!("http://{}/", listener.local_addr().unwrap());
+    /// # std::thread::spawn(move || {
+    /// #     use std::io::{Read, Write};
+    /// #     let (mut peer, _) = listener.accept().unwrap();
+    /// #     let _ = peer.read(&mut [0; 4096]);
+    /// #     let _ = peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    /// # });
     /// let mut engine = Engine::new()?;
-    /// let page = engine.fetch_blocking(Request::get("http://127.0.0.1:8080/").build()?)?;
-    /// println!("{}, {} bytes", page.status(), page.body().len());
+    /// let page = engine.fetch_blocking(Request::get(url).build()?)?;
+    /// assert_eq!((page.status().as_u16(), &page.body()[..]), (200, &b"hello"[..]));
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     ///
@@ -132,7 +140,11 @@ impl Engine<(), Owned> {
     ///
     /// The future may borrow and need not be `Send`. It sends requests through a [`Submitter`] or a
     /// [`Local`](crate::Local). Other chains continue in the meantime, and those that have not
-    /// ended when the future is ready stay pending. [`Context::stop`] does not end the wait.
+    /// ended when the future is ready stay pending. [`Context::stop`] does not end the wait, nor
+    /// does anything else: a future that is never woken blocks the thread forever.
+    ///
+    /// This is for engines without a state. With one, [`spawn`](Self::spawn) the future and
+    /// [`run`](Self::run) the engine.
     ///
     /// ```
     /// # let mut engine = httpstream::Engine::<()>::new()?;

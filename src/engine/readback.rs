@@ -139,6 +139,7 @@ pub trait Readback<S> {
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<S, F> Readback<S> for F
 where
     F: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S>,
@@ -163,6 +164,7 @@ where
 )]
 pub trait ReadbackFn<S>: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> {}
 
+#[diagnostic::do_not_recommend]
 impl<S, F> ReadbackFn<S> for F where F: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> {}
 
 /// A readback that reads the response to its end, discards it and ends the chain. Use it for
