@@ -212,8 +212,8 @@ struct Packed(u32);
 impl Packed {
     const TOP: u32 = MAX_MS + 1;
 
-    const fn new(said: Setting) -> Self {
-        match said {
+    const fn new(setting: Setting) -> Self {
+        match setting {
             Setting::Nothing => Self(0),
             Setting::Never => Self(Self::TOP),
             Setting::Exactly(ms) => Self(ms.get()),
@@ -222,7 +222,7 @@ impl Packed {
     }
 
     #[inline]
-    fn said(self) -> Setting {
+    fn setting(self) -> Setting {
         let has_top = self.0 & Self::TOP != 0;
         match (has_top, Ms::new(self.0 & MAX_MS)) {
             (false, None) => Setting::Nothing,
@@ -246,7 +246,7 @@ impl TimeoutsEdit {
         let mut shown = Timeouts::DEFAULT;
         for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {
             let usual = slot.unwrap_or_default();
-            *slot = match packed.said() {
+            *slot = match packed.setting() {
                 Setting::Nothing => Some(Timeouts::placeholder(usual)),
                 Setting::AtLeast(ms) => Some(Timeouts::placeholder(usual.max(duration(ms)))),
                 Setting::Exactly(ms) => Some(duration(ms)),
@@ -272,7 +272,7 @@ impl TimeoutsEdit {
     /// engine's timeout, which is not known here.
     pub(crate) fn lift(&mut self, which: Timeout, least: Duration) {
         let slot = &mut self.0[which as usize];
-        *slot = Packed::new(slot.said().lifted(milliseconds(Some(least))));
+        *slot = Packed::new(slot.setting().lifted(milliseconds(Some(least))));
     }
 
     /// Returns the timeout `which` in milliseconds, for an engine whose own timeouts are `engine`.
@@ -280,7 +280,7 @@ impl TimeoutsEdit {
     #[inline]
     pub(crate) fn get(&self, which: Timeout, engine: &Millis) -> Option<u32> {
         let engine = engine.0[which as usize];
-        let ms = match self.0[which as usize].said() {
+        let ms = match self.0[which as usize].setting() {
             Setting::Nothing => engine,
             Setting::Never => None,
             Setting::Exactly(ms) => Some(ms),
@@ -311,7 +311,7 @@ mod tests {
             .chain([Setting::Nothing, Setting::Never]);
         for said in all {
             let packed = Packed::new(said);
-            assert_eq!(packed.said(), said);
+            assert_eq!(packed.setting(), said);
             assert!(
                 seen.insert(packed.0),
                 "{said:?} has the encoding of another value"

@@ -36,11 +36,11 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let unresponsive = || io::Error::other("the server did not print its address");
-        let mut lines = BufReader::new(child.stdout.take().ok_or_else(unresponsive)?);
+        let no_address = || io::Error::other("the server did not print its address");
+        let mut lines = BufReader::new(child.stdout.take().ok_or_else(no_address)?);
         let mut line = String::new();
         lines.read_line(&mut line)?;
-        let addr = line.trim().parse().map_err(|_| unresponsive())?;
+        let addr = line.trim().parse().map_err(|_| no_address())?;
         Ok((Self { child, addr }, lines))
     }
 }

@@ -365,8 +365,8 @@ impl<N: Net> Core<N> {
                 let text = self.timeout_text(key, Timeout::Total);
                 // Before the request has entered its origin, the key is still that of the last
                 // request.
-                let is_at_home = chain.marks.has(Marks::ORIGIN_ENTERED);
-                let origin = chain.origin.get().filter(|_| is_at_home);
+                let has_entered = chain.marks.has(Marks::ORIGIN_ENTERED);
+                let origin = chain.origin.get().filter(|_| has_entered);
                 let limit = origin.and_then(|key| self.limit_reached(key));
                 let text = match limit {
                     Some(limit) => format!("{text}; {limit}"),

@@ -160,11 +160,11 @@ fn user_timeout(timeout: Duration) -> Duration {
     Duration::from_millis(millis.clamp(1, MAX_OPTION.into()) as u64)
 }
 
-/// Returns whether a socket with local address `own` that was connected to `dialled` is connected
+/// Returns whether a socket with local address `own` that was connected to `dialed` is connected
 /// to itself. The unspecified address reaches any of the host's own addresses.
-fn is_own_end(own: SocketAddr, dialled: SocketAddr) -> bool {
-    let (own_ip, dialled_ip) = (own.ip().to_canonical(), dialled.ip().to_canonical());
-    own.port() == dialled.port() && (own_ip == dialled_ip || dialled_ip.is_unspecified())
+fn is_own_end(own: SocketAddr, dialed: SocketAddr) -> bool {
+    let (own_ip, dialed_ip) = (own.ip().to_canonical(), dialed.ip().to_canonical());
+    own.port() == dialed.port() && (own_ip == dialed_ip || dialed_ip.is_unspecified())
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -397,9 +397,9 @@ mod tests {
                 true,
             ),
         ];
-        for (why, own, dialled, is_own) in rows {
-            let (own, dialled) = (own.parse().unwrap(), dialled.parse().unwrap());
-            assert_eq!(is_own_end(own, dialled), is_own, "{why}");
+        for (why, own, dialed, is_own) in rows {
+            let (own, dialed) = (own.parse().unwrap(), dialed.parse().unwrap());
+            assert_eq!(is_own_end(own, dialed), is_own, "{why}");
         }
     }
 
@@ -408,13 +408,13 @@ mod tests {
         let mut net = own_net();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        for dialled in [
+        for dialed in [
             addr,
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port()),
         ] {
-            let socket = net.connect(dialled, &Route::default()).unwrap();
-            assert!(may_be_own(dialled), "{dialled} has to be checked");
-            assert!(!net.is_connected_to_itself(&socket, dialled), "{dialled}");
+            let socket = net.connect(dialed, &Route::default()).unwrap();
+            assert!(may_be_own(dialed), "{dialed} has to be checked");
+            assert!(!net.is_connected_to_itself(&socket, dialed), "{dialed}");
         }
     }
 
@@ -428,15 +428,15 @@ mod tests {
                 .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
                 .unwrap();
             let own = socket.local_addr().unwrap().as_socket().unwrap();
-            let dialled = if unspecified {
+            let dialed = if unspecified {
                 SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own.port())
             } else {
                 own
             };
-            socket.connect(&dialled.into()).unwrap();
+            socket.connect(&dialed.into()).unwrap();
             let socket = TcpStream::from_std(socket.into());
             assert_eq!(socket.peer_addr().unwrap(), own);
-            assert!(net.is_connected_to_itself(&socket, dialled), "{dialled}");
+            assert!(net.is_connected_to_itself(&socket, dialed), "{dialed}");
         }
     }
 

@@ -313,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_value_that_fails_to_write_itself_is_the_policys_mistake() {
-        struct Unresponsive;
-        impl fmt::Display for Unresponsive {
+        struct Failing;
+        impl fmt::Display for Failing {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("half")?;
                 Err(fmt::Error)
@@ -324,7 +324,7 @@ mod tests {
         let mut block = Vec::new();
         let mut fields = Fields::new(&mut block, &request);
         let error = fields
-            .add_fmt("X-A", format_args!("{Unresponsive}"))
+            .add_fmt("X-A", format_args!("{Failing}"))
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Policy);
         assert!(block.is_empty());

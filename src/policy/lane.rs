@@ -332,8 +332,8 @@ mod tests {
             for seed in 0..THREADS {
                 let (lane, inside) = (lane.clone(), &inside);
                 scope.spawn(move || {
-                    let (rings, woken) = mpsc::channel();
-                    let engine = Engine::with(move || rings.send(()).unwrap_or(()));
+                    let (wakes, woken) = mpsc::channel();
+                    let engine = Engine::with(move || wakes.send(()).unwrap_or(()));
                     let mut random = Random::new(seed);
                     for round in 0..ROUNDS {
                         let ticket = lane.enter(random.below(3) as i8);

@@ -206,7 +206,7 @@ fn a_hundred_names_are_asked_of_dnsmasq_at_once() {
 }
 
 #[test]
-fn behind_a_unresponsive_server_dnsmasq_answers() {
+fn behind_an_unresponsive_server_dnsmasq_answers() {
     let Some(dnsmasq) = Dnsmasq::start(&["--host-record=h.test,127.0.0.1"]) else {
         return skip();
     };

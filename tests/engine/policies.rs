@@ -545,7 +545,7 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
     told.sort_by_key(Result::is_ok);
     assert_eq!(told, [Err(ErrorKind::TooLarge), ok("small")]);
 
-    // A streamed body has no limit; each turn decodes a bounded part of it. Cancelled after many
+    // A streamed body has no limit; each turn decodes a bounded part of it. Canceled after many
     // times the limit for collected bodies.
     #[derive(Default)]
     struct Counting(usize);

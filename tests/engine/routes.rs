@@ -623,7 +623,7 @@ fn a_full_queue_is_waited_for_until_the_connect_deadline() {
     assert!(text.contains(&path.0.display().to_string()), "{text}");
     assert!(text.contains("connect timeout of 150ms"), "{text}");
 
-    // Cancelling, or dropping the engine, leaves nothing either.
+    // Canceling, or dropping the engine, leaves nothing either.
     let id = bench.submit(path.get("http://h.invalid/"));
     bench.quiet();
     assert!(bench.engine.cancel(id));

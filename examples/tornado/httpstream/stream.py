@@ -317,7 +317,8 @@ class HTTPStream:
         AsyncHTTPClient.
 
         ``delay`` is in seconds. For a URL, the other options are those of `Request` (``method``,
-        ``headers``, ``body``, ``timeout``, ``long_poll``, …) and those of Tornado's ``HTTPRequest``.
+        ``headers``, ``body``, ``timeout``, ``long_poll``, …) and those of Tornado's
+        ``HTTPRequest``.
 
         Redirects are not followed, whereas Tornado follows them by default. A 3xx is a response
         like any other, and so an error; its message says that it is a redirect.

@@ -206,7 +206,8 @@ impl Cookie {
                 "domain" => domain = value.strip_prefix('.').unwrap_or(value),
                 "path" => path = Some(value).filter(|path| path.starts_with('/')),
                 "secure" => cookie.secure = true,
-                _ => {} // HttpOnly only matters to browsers, where it hides the cookie from scripts.
+                // HttpOnly only matters to browsers, where it hides the cookie from scripts.
+                _ => {}
             }
         }
         cookie.expires = max_age.or(expires);

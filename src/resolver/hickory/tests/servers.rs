@@ -50,7 +50,7 @@ fn what_the_first_server_says_is_believed_even_if_the_second_knew_better() {
 }
 
 #[test]
-fn behind_a_unresponsive_server_the_next_one_answers_and_is_asked_first_from_then_on() {
+fn behind_an_unresponsive_server_the_next_one_answers_and_is_asked_first_from_then_on() {
     let (mutes, live) = (
         [NameServer::unresponsive(), NameServer::unresponsive()],
         honest(),
