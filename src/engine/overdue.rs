@@ -79,12 +79,12 @@ impl<N: Net> Core<N> {
         None
     }
 
-    /// Whether a link's host is still being looked up.
+    /// Returns whether a link's host is still being looked up.
     fn is_looked_up(&self, key: LinkKey) -> bool {
         matches!(&self.links[key].reach, Reach::Dialing(dial, _) if !dial.has_begun())
     }
 
-    /// Whether more can be read from a link right now.
+    /// Returns whether more can be read from a link right now.
     fn is_unread(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
         let (Reach::Open(..) | Reach::Shaking(..), Some(chain)) = (&link.reach, link.chain())

@@ -75,8 +75,9 @@ impl<N: Net> Core<N> {
             Extent::Partly => !ends,
             Extent::Unwritten => !ends && leftover == 0,
         };
-        // RFC 9112 §9.3.2 asks for care after a connection failed. A close that the server
+        // RFC 9112 §9.3.2 requires caution after a failed connection. A close that the server
         // announced does not count as a failure, unless the server never answered a pipelined
+        // request.
         // request.
         let is_broken = line.has_begun() && !line.is_proven();
         if is_whole && speaks_1_1 && goes_on {

@@ -272,8 +272,8 @@ pub enum Flow {
     /// Passes nothing more to `on_data`, and soon reads nothing more from the socket, until
     /// [`Context::resume`]; then continues as [`Flow::Stream`].
     ///
-    /// The piece that was just passed to `on_data` counts as consumed. The idle deadline stands
-    /// still during the pause; the total deadline does not. A `resume` before this callback has
+    /// The piece that was just passed to `on_data` counts as consumed. The idle deadline is
+    /// suspended during the pause; the total deadline is not. A `resume` before this callback has
     /// returned has no effect, because nothing is paused yet. A `resume` by a
     /// [`Submitter`](crate::Submitter) is processed after the callback and is not lost.
     Pause,
@@ -387,15 +387,15 @@ impl<S> Next<S> {
     /// then does what `f` returns.
     ///
     /// Use a call to build a request only when it is due, to pace a queue, or to wait for a person.
-    /// Without a delay, `f` runs in this turn or the next, after the engine has carried out what
-    /// the current readback asked for through its [`Context`]. A chain that makes calls forever
-    /// without a delay does not block the rest of the loop, but it keeps the loop from sleeping.
+    /// Without a delay, `f` runs in this turn or the next, after the engine has carried out the
+    /// operations that the current readback requested through its [`Context`]. A chain that makes
+    /// calls forever without a delay does not block the rest of the loop, but it keeps the loop
+    /// from sleeping.
     ///
     /// The chain keeps its readback, or gets the one set with [`read_by`](Self::read_by). That
-    /// readback reads the response to the request that `f` returns, unless `f` sets another. It is
-    /// also the one that is called if the chain is [canceled](Context::cancel), in which case `f`
-    /// does not run. If `f` returns [`again`](Self::again), the chain sends the request that it
-    /// sent last.
+    /// readback reads the response to the request that `f` returns, unless `f` sets another. If the
+    /// chain is [canceled](Context::cancel), the same readback is called, and `f` does not run. If
+    /// `f` returns [`again`](Self::again), the chain's last request is sent.
     ///
     /// ```
     /// use std::time::Duration;
@@ -613,7 +613,7 @@ impl<'a, S> Context<'a, S> {
     /// Starts a separate chain that begins with a call; see [`Engine::call`](crate::Engine::call).
     ///
     /// `f` runs in this turn or the next, after this readback has returned and the engine has
-    /// carried out what it asked for.
+    /// carried out the operations that it requested.
     pub fn call(
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,

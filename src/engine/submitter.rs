@@ -495,9 +495,9 @@ impl<S> Submitter<S> {
     /// ```
     ///
     /// A conversation that waits for a person can be parked in this way: its chain returns
-    /// [`Next::done`] and leaves what it knows in the state, and the call begins the next chain. A
-    /// guard from [`keep_alive`](Self::keep_alive) keeps [`Engine::run`](crate::Engine::run)
-    /// waiting in the meantime.
+    /// [`Next::done`] and leaves its data in the state, and the call begins the next chain. A guard
+    /// from [`keep_alive`](Self::keep_alive) keeps [`Engine::run`](crate::Engine::run) waiting in
+    /// the meantime.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.

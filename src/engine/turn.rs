@@ -3,10 +3,10 @@
 //!
 //! The order matters:
 //!
-//! Commands come before the poll because it may block: requests submitted between turns are written
-//! first.
-//! - Links come before timers, so that a response that has arrived beats its deadline even if the
-//!   host turns late.
+//! - Commands come before the poll because it may block: requests submitted between turns are
+//!   written first.
+//! - Links come before timers, so a response that has arrived beats its deadline even if the host
+//!   is late.
 //! - Failures and calls come last. Code that detects a failure only queues it, and no readback runs
 //!   inside that code.
 //!
