@@ -160,8 +160,8 @@ impl<N: Net> Core<N> {
             || self.net.has_handed_events()
     }
 
-    /// Returns the time until the first timer goes off, the resolver's included. `life` is
-    /// the engine's age at `now`.
+    /// Returns the time until the first timer goes off, the resolver's included. `life` is the
+    /// engine's age at `now`.
     #[inline]
     pub(super) fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
         let timer = self.timers.next_tick();

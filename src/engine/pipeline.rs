@@ -78,7 +78,6 @@ impl<N: Net> Core<N> {
         // RFC 9112 §9.3.2 requires caution after a failed connection. A close that the server
         // announced does not count as a failure, unless the server never answered a pipelined
         // request.
-        // request.
         let is_broken = line.has_begun() && !line.is_proven();
         if is_whole && speaks_1_1 && goes_on {
             self.promote(key, leftover);

@@ -91,10 +91,10 @@ use crate::response::Response;
 /// When a chain has waited without a request ([`Next::wait`]), `on_due` is called. If the chain is
 /// canceled during the wait, `on_reply` is called instead.
 ///
+/// # Panics
 /// A readback or a call may panic. Its chain then ends without another call, and the panic
 /// propagates through the turn to the host. If the host catches it, the engine continues where it
 /// was.
-/// through the turn to the host. If the host catches it, the engine carries on where it was.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a readback for an engine whose state is `{S}`",
     label = "expected a `Readback<{S}>`",

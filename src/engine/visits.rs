@@ -5,7 +5,6 @@
 //! link is being processed or a link is only lent to it. The policy can reach only its arguments.
 //! Without a policy, a request costs one test of a pointer when it begins and one test of a mark at
 //! each later step.
-//! test of a mark at each later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

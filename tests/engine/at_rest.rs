@@ -202,7 +202,7 @@ struct Seen {
     bodies: Vec<Result<(u16, String), String>>,
     /// The request that the readback of the other origin submits.
     next: Option<Request>,
-    /// The gate that the readback waits for before that.
+    /// The server action that the readback triggers before that.
     work: Option<Cue>,
 }
 
