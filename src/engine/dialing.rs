@@ -484,9 +484,9 @@ impl<N: Net> Core<N> {
     /// accepts them is connected; `None` means that it is not connected yet.
     ///
     /// # Errors
-    /// If the connect failed, or if the socket is connected to itself. The latter happens on loopback
-    /// when no server listens on a port in the ephemeral range and the kernel chooses that port as
-    /// the local one.
+    /// If the connect failed, or if the socket is connected to itself. The latter happens on
+    /// loopback when no server listens on a port in the ephemeral range and the kernel chooses that
+    /// port as the local one.
     ///
     /// Reading the local address costs one system call per connection. A plain exchange with a
     /// single address avoids it: [`fail_on_violation`](Self::fail_on_violation) checks the address

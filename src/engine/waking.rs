@@ -11,8 +11,8 @@ use crate::resolver::Wake;
 /// Wakes an engine from any thread.
 pub(crate) struct Waking {
     wake: Wake,
-    /// Whether orders were left, here or in the inbox, for which no wakeup was sent, because they
-    /// came from inside a turn or were more than one turn takes.
+    /// Whether work was left, here or in the inbox, for which no wakeup was sent, because it came
+    /// from inside a turn or was more than one turn takes.
     unannounced: AtomicBool,
 }
 
@@ -54,8 +54,8 @@ impl Waking {
         std::ptr::eq(TURNING.get(), self)
     }
 
-    /// Announces the first order left for the engine since its last turn. This wakes the engine,
-    /// unless its own turn runs on this thread and takes the order before it ends.
+    /// Announces the first work left for the engine since its last turn. This wakes the engine,
+    /// unless its own turn runs on this thread and takes the work before it ends.
     pub(super) fn announce(&self) {
         if self.is_turning_here() {
             self.unannounced.store(true, Ordering::Relaxed)
@@ -64,8 +64,8 @@ impl Waking {
         }
     }
 
-    /// Returns whether orders were left for which no wakeup was sent. The current turn takes them
-    /// before it ends, or makes the next turn due.
+    /// Returns whether work was left for which no wakeup was sent. The current turn takes it before
+    /// it ends, or makes the next turn due.
     #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         // Relaxed, because only the engine's thread sets and reads the flag.
