@@ -1,5 +1,5 @@
-//! Work that is left to do: events to be dealt with, links to go on with, requests to be sent
-//! again, readbacks to be told. A turn empties each list as far as its bounds allow.
+//! Work lists of an engine: events to process, links to continue, requests to resend and readbacks
+//! to call. Each turn works through every list within the turn's bounds.
 
 use std::collections::VecDeque;
 
@@ -10,58 +10,58 @@ use crate::error::Error;
 use crate::net::Ready;
 use crate::net::slots::{LinkKey, MaybeKey};
 
-/// Commands carried out in one turn, submissions and everything else. What a host asks for beyond
-/// that is spread over several turns. Starting requests is the costly part: a turn with ten
-/// thousand submissions spends its time there if each of them needs a lookup.
+/// The number of commands, submissions included, that are carried out in one turn. Further commands
+/// are left to the next turns. Starting requests is the costly part: a turn with ten thousand
+/// submissions spends its time there if each of them needs a lookup.
 pub(super) const MAX_CARRIED_OUT: usize = 2048;
 
-/// Lists of work that is left to do. Entries may outlive what they refer to, so tokens are checked
-/// by their generation and chains by their stage.
+/// The work lists of an engine. An entry may outlive what it refers to, so tokens are checked by
+/// their generation and chains by their stage.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     /// Events returned by the poll.
     pub(super) events: Events,
-    /// Links that have more to do than their share of a turn covers.
+    /// Links that have more work than their share of a turn covers.
     pub(super) run_queue: VecDeque<Token>,
-    /// Chains to be placed again, after a stale connection or a refused `Expect`.
+    /// Chains whose request is to be placed again, after a stale connection or a refused `Expect`.
     pub(super) restarts: VecDeque<ChainKey>,
     /// Chains whose readback or call is to run.
     pub(super) completions: VecDeque<(ChainKey, Completion)>,
-    /// The link that the last exchange left, before the chain's next step or the pool takes it.
+    /// The link of the last exchange, until the chain's next step or the pool takes it.
     pub(super) resting: Option<LinkKey>,
-    /// Links with pipelined requests to be written.
+    /// Links with pipelined requests that are not written yet.
     pub(super) unwritten: Vec<Token>,
-    /// Expired deadlines of chains on links. Bytes that the kernel holds for those links come
-    /// first.
+    /// Expired deadlines of chains on links. They take effect only after the bytes that the kernel
+    /// holds for those links have been read.
     pub(super) overdue: VecDeque<Overdue>,
-    /// Queues are to be served, but in a later turn: this one has carried out enough.
+    /// This turn has carried out its share, so the remaining queues are served in the next turn.
     pub(super) has_unsettled: bool,
     /// Commands carried out in this turn.
     pub(super) carried_out: usize,
-    /// Bytes that bodies were decoded to in this turn.
+    /// Bytes of decoded bodies that this turn has produced.
     pub(super) decoded: usize,
-    /// No new chain starts, and no chain goes on to another step.
+    /// The engine is draining: no new chain starts, and no chain continues with another step.
     pub(super) draining: bool,
 }
 
-/// Why user code is to run for a chain that is on no link.
+/// Why user code has to run for a chain that is on no link.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// Its exchange failed or never began. The policy is asked first and may have it sent again;
-    /// otherwise the readback is told.
+    /// The exchange failed or never began. The policy is called first and may have the request sent
+    /// again; otherwise the readback is called.
     Failed(Error),
-    /// It was canceled while it waited to make this call, which is dropped first.
+    /// The chain was canceled while it waited to run this call. The call is dropped first.
     Forgotten { call: MaybeKey, error: Error },
-    /// Its exchange failed, and only the readback is told. The policy has been asked or is not to
-    /// be.
+    /// The exchange failed, and only the readback is called: the policy has been called already, or
+    /// must not be.
     Final(Error),
-    /// Its policy panicked, so it ends without another call of the readback.
+    /// The policy panicked, so the chain ends without another call of its readback.
     Over,
-    /// It has waited, and its call is due.
+    /// The wait has ended, and the chain's call is due.
     Due,
 }
 
-/// The events of one poll, up to `next` dealt with.
+/// The events of one poll. Those before `next` have been processed.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     batch: Vec<Ready>,
@@ -69,8 +69,8 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Takes the next event. It counts as dealt with from now on, so that a panic leaves the rest
-    /// of the batch to the next turn without repeating this event.
+    /// Takes the next event. The event counts as processed from now on: after a panic, the next
+    /// turn continues with the rest of the batch and does not repeat this event.
     #[inline]
     pub(super) fn take_next(&mut self) -> Option<Ready> {
         let event = *self.batch.get(self.next)?;
@@ -78,7 +78,7 @@ impl Events {
         Some(event)
     }
 
-    /// Returns the events that are not dealt with yet.
+    /// Returns the events that are not processed yet.
     #[inline]
     pub(super) fn rest(&self) -> &[Ready] {
         &self.batch[self.next..]
@@ -89,7 +89,7 @@ impl Events {
         self.next < self.batch.len()
     }
 
-    /// Returns the buffer for the events of the next poll.
+    /// Clears the buffer and returns it for the events of the next poll.
     #[inline]
     pub(super) fn renew(&mut self) -> &mut Vec<Ready> {
         self.next = 0;
@@ -102,32 +102,33 @@ impl Events {
     }
 }
 
-/// An expired deadline whose link is looked at before the deadline takes effect.
+/// An expired deadline whose link is checked before the deadline takes effect.
 #[derive(Debug)]
 pub(super) struct Overdue {
     pub(super) link: Token,
     pub(super) chain: ChainKey,
-    /// Which deadline it is. Once the chain has lost this mark, the deadline is void.
+    /// The kind of deadline. If the chain no longer has this mark, the deadline is void.
     pub(super) mark: Marks,
-    /// Bytes that may still be read before the deadline takes effect, and the tick until which they
-    /// may.
+    /// The number of bytes that may still be read before the deadline takes effect, and the tick
+    /// until which they may be read.
     pub(super) left: usize,
     pub(super) until: u64,
-    /// Turns during which the host was still being looked up.
+    /// The number of turns in which the host lookup was still under way.
     pub(super) turns: u8,
 }
 
 impl Agenda {
-    /// Whether this turn has carried out enough, and leaves the rest to the next.
+    /// Returns whether this turn has carried out its share of commands.
     #[inline]
     pub(super) fn has_carried_out_enough(&self) -> bool {
         self.carried_out >= MAX_CARRIED_OUT
     }
 
-    /// Whether there is work for a turn.
+    /// Returns whether there is work for a turn.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
-        // Called several times a turn, and mostly nothing is queued: so one test covers all.
+        // This is called several times per turn, mostly with empty lists, so one test covers them
+        // all.
         let queued = self.run_queue.len()
             | self.restarts.len()
             | self.completions.len()

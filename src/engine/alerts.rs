@@ -1,9 +1,9 @@
-//! Rate-limited warnings: whatever a peer does, the log grows by no more than a few lines of each
-//! kind in ten seconds.
+//! Rate-limited warnings. Whatever peers do, the log grows by no more than a few lines of each kind
+//! in ten seconds.
 
 use std::fmt;
 
-/// What a warning is about. Each kind has its own limit.
+/// The kind of a warning. Each kind is limited separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alert {
     /// Bytes that answer no request.
@@ -20,7 +20,7 @@ pub(super) enum Alert {
     Dropped,
 }
 
-/// Lines of one kind that are logged per period.
+/// The maximum number of lines of one kind per period.
 const MOST: u32 = 5;
 
 /// The length of a period, in ticks of the wheel (milliseconds).
@@ -28,17 +28,17 @@ const PERIOD: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Period {
-    /// The tick at which it ends.
+    /// The tick at which the period ends.
     end: u64,
     told: u32,
     left_out: u64,
 }
 
-/// The present period of each kind.
+/// The current period of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Alerts([Period; 6]);
 
-/// How many lines were left out before this one. Printed at its end.
+/// The number of lines that were left out before this one. It is printed at the end of the line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut(u64);
 
@@ -52,8 +52,8 @@ impl fmt::Display for LeftOut {
 }
 
 impl Alerts {
-    /// Returns what to print behind a line of this kind at tick `now`, or `None` if the line is
-    /// left out.
+    /// Admits a line of this kind at tick `now`, and returns the note to append to it. Returns
+    /// `None` if the line is to be left out.
     pub(super) fn admit(&mut self, alert: Alert, now: u64) -> Option<LeftOut> {
         let period = &mut self.0[alert as usize];
         if now >= period.end {
@@ -69,7 +69,7 @@ impl Alerts {
     }
 }
 
-/// Logs a warning of an engine, unless too many of its kind were logged lately.
+/// Logs a warning of an engine, unless too many of its kind were logged recently.
 macro_rules! alert {
     ($engine:expr, $alert:ident, $($text:tt)+) => {
         if log::log_enabled!(log::Level::Warn)

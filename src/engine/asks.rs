@@ -1,7 +1,7 @@
-//! The callers' code, and what it can ask for while it runs.
+//! The callers' code, and the operations available to it while it runs.
 //!
-//! A running readback is lent [`Asks`]: it can start chains and mark others. Links, pool and timers
-//! are out of its reach until it returns.
+//! A running readback borrows [`Asks`], through which it can start chains and mark others. It
+//! cannot reach links, the pool or timers.
 
 use slab::Slab;
 
@@ -12,10 +12,10 @@ use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::request::Request;
 
-/// The callers' code: the readback of each chain, and calls to be made. The only part of an engine
-/// that depends on the caller's state.
+/// The callers' code: the readback of each chain, and the calls that are not due yet. This is the
+/// only part of an engine that depends on the caller's state.
 pub(super) struct Readbacks<S> {
-    /// By chain key. `None` if there is no such chain, or its readback is running.
+    /// Readbacks by chain key. `None` if there is no such chain, or while its readback is running.
     by_chain: Vec<Option<Box<dyn Readback<S>>>>,
     calls: Slab<Call<S>>,
 }
@@ -28,7 +28,7 @@ impl<S> Readbacks<S> {
         }
     }
 
-    /// Takes a chain's readback out, to run it or because the chain is over.
+    /// Takes a chain's readback out, to run it or because the chain has ended.
     #[inline]
     pub(super) fn take(&mut self, key: ChainKey) -> Option<Box<dyn Readback<S>>> {
         self.by_chain[key as usize].take()
@@ -49,7 +49,8 @@ impl<S> Readbacks<S> {
     pub(super) fn put_back(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
         let none = self.by_chain[key as usize].replace(readback);
         debug_assert!(none.is_none(), "the readback was taken out");
-        // Nothing to drop, which the compiler cannot see: this saves the drop call.
+        // `none` needs no drop, but the compiler cannot see that: forgetting it saves the drop
+        // call.
         std::mem::forget(none);
     }
 
@@ -63,7 +64,7 @@ impl<S> Readbacks<S> {
         put_at(&mut self.by_chain, key, Some(readback), || None);
     }
 
-    /// Keeps a call until it is due.
+    /// Stores a call until it is due.
     pub(super) fn keep_call(&mut self, call: Call<S>) -> MaybeKey {
         grow(&mut self.calls);
         MaybeKey::from(self.calls.insert(call) as u32)
@@ -74,7 +75,8 @@ impl<S> Readbacks<S> {
     }
 }
 
-/// What a running readback is lent: it can start chains and mark others, and nothing else.
+/// The part of an engine that a running readback borrows. It can start chains and mark others, and
+/// nothing else.
 pub(super) struct Asks<'a, S> {
     pub(super) chains: &'a mut Chains,
     pub(super) readbacks: &'a mut Readbacks<S>,
@@ -110,7 +112,8 @@ impl<S> Asks<'_, S> {
         self.insert_waiting(Some(call), Box::new(Unread), when, remote)
     }
 
-    /// Inserts a chain that begins by waiting. Then `call` is made, or its readback told.
+    /// Inserts a chain that begins by waiting. When the wait ends, `call` runs; without one, the
+    /// readback's `on_due` is called.
     fn insert_waiting(
         &mut self,
         call: Option<Call<S>>,
@@ -126,8 +129,8 @@ impl<S> Asks<'_, S> {
         self.chains.id(key)
     }
 
-    /// Inserts a chain that begins with `next`. If `next` starts nothing, the id is that of no
-    /// chain.
+    /// Inserts a chain that begins with `next`. If `next` starts nothing, the returned id refers to
+    /// no chain.
     pub(super) fn start(&mut self, next: Next<S>, remote: Option<ChainId>) -> ChainId {
         let Next {
             action,

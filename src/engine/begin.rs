@@ -1,5 +1,5 @@
-//! Begins the steps of a chain: a request (its policy, then a place on a link or in a queue), a
-//! delay or a wait.
+//! Begins the steps of a chain: a request, a delay or a wait. A request first passes its policy,
+//! and is then placed on a link or in a queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::policy::{Moment, Start, Visiting, Waits};
 use crate::request::Request;
 
 impl<N: Net> Core<N> {
-    /// Stamps a chain's next step with the present time. Its readback may have run for long.
+    /// Stamps a chain's next step with the current time. The readback may have run for a long time.
     #[inline]
     pub(super) fn restart(&mut self, key: ChainKey) {
         self.read_clock();
@@ -36,15 +36,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends a chain whose generation is over, before it sends anything.
+    /// Ends a chain whose generation has ended, before it sends anything.
     #[cold]
     fn end_with_generation(&mut self, key: ChainKey) {
         self.chains[key].marks.set(Marks::CANCELLED);
         self.fail_unlinked(key, ErrorKind::Cancelled);
     }
 
-    /// Enters the origin of a chain's request in the pool, then finds a link or a place in its
-    /// queue.
+    /// Enters the origin of a chain's request in the pool, then places the request on a link or in
+    /// the origin's queue.
     #[inline]
     pub(super) fn enter_and_place(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
@@ -65,14 +65,14 @@ impl<N: Net> Core<N> {
         self.place(key);
     }
 
-    /// Has a chain wait for its delay, counted from its submission.
+    /// Starts the delay of a chain's request. A relative delay counts from the chain's submission.
     pub(super) fn delay(&mut self, key: ChainKey, when: When) {
         self.chains[key].stage = Stage::Delayed;
         self.arm_delay(key, when);
     }
 
-    /// Has a chain wait without a request, for a delay counted from its submission. Then `call` is
-    /// made, or its readback told.
+    /// Starts a wait without a request. A relative delay counts from the chain's submission. When
+    /// the wait ends, `call` runs; without one, the readback's `on_due` is called.
     pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, when: When) {
         self.chains[key].stage = Stage::Waiting { call };
         if when.is_now() {
@@ -83,7 +83,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Lets a woken chain go on, if it waits for a waker.
+    /// Continues a woken chain, if it is waiting for its waker.
     pub(super) fn wake_chain(&mut self, key: ChainKey, waits: Waits) {
         match (self.chains[key].stage, waits) {
             (
@@ -99,18 +99,18 @@ impl<N: Net> Core<N> {
                 self.disarm(key);
                 self.ask_start(key);
             }
-            // The waker is left over from an earlier wait. A delay lasts as long as it was given.
+            // The waker belongs to an earlier wait. It does not cut a delay short.
             _ => {}
         }
     }
 
-    /// Queues a chain that has waited long enough.
+    /// Queues a chain whose wait has ended.
     pub(super) fn fall_due(&mut self, key: ChainKey, call: MaybeKey) {
         self.chains[key].stage = Stage::Due { call };
         self.agenda.completions.push_back((key, Completion::Due));
     }
 
-    /// Begins the visit of a chain's request, if there is a policy for it, and then places the
+    /// Begins the visit of a chain's request, if the request has a policy, and then places the
     /// request.
     #[inline(never)]
     pub(super) fn begin_visit(&mut self, key: ChainKey) {
@@ -142,7 +142,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Asks the policy when the exchange may begin.
+    /// Calls the policy, which decides when the exchange may begin.
     pub(super) fn ask_start(&mut self, key: ChainKey) {
         if self.chains.generations.is_over(key) {
             return self.end_with_generation(key);
@@ -161,13 +161,14 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Has the policy asked again after `delay`, or only when the chain is woken.
+    /// Holds the request back until `delay` is over or, without one, until the chain is woken. The
+    /// policy is then called again.
     fn hold_back(&mut self, key: ChainKey, delay: Option<Duration>) {
         let until_woken = delay.is_none();
         self.chains[key].stage = Stage::HeldBack { until_woken };
         let millis = delay.map(|delay| delay.as_nanos().div_ceil(1_000_000));
         match millis.map(u64::try_from) {
-            // A delay beyond any clock's life never ends.
+            // A delay that no clock will ever complete means never.
             Some(Ok(millis)) if millis >> 50 == 0 => {
                 let due = self.clock.tick_from_now() + millis;
                 self.arm_at(key, due);
@@ -176,8 +177,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends a chain's exchange because its policy refused to begin it. The policy is not asked
-    /// about that.
+    /// Ends a chain's exchange because its policy refused to begin it. The policy is not called for
+    /// this error.
     fn refuse(&mut self, key: ChainKey, error: Error) {
         self.disarm(key);
         let error = error.placed_at(self.circumstances_unlinked(key));
@@ -185,14 +186,14 @@ impl<N: Net> Core<N> {
     }
 
     /// Ends a chain whose total deadline passed before an exchange or between two. The policy is
-    /// not asked: one that always tries again would never let the chain end.
+    /// not called: one that always retries would never let the chain end.
     pub(super) fn end_in_visit(&mut self, key: ChainKey) {
         let error = self.end_unlinked(key, ErrorKind::Timeout);
         self.complete(key, Completion::Final(error));
     }
 
-    /// Sends `request` in place of the one whose exchange is over. The visit and the total deadline
-    /// go on.
+    /// Sends `request` as a replacement for the one whose exchange has ended. The visit and the
+    /// total deadline continue.
     pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
         if self.total_is_over(key) {
             return self.end_in_visit(key);

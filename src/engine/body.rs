@@ -1,9 +1,9 @@
 //! Passes bodies through the decoders that a policy installed. Decoded bytes are collected,
-//! streamed or dropped, as the body would have been.
+//! streamed or dropped, as the body would have been without decoders.
 //!
-//! Decoded bytes are bounded like the bytes that are read: a link may have one share per turn, all
-//! links together a few. The rest stays in the [`Decoding`](crate::policy::Decoding) until the next
-//! turn.
+//! Decoded bytes are limited like the bytes that are read: each link has one share per turn, and
+//! all links together have a few. The rest stays in the [`Decoding`](crate::policy::Decoding) until
+//! the next turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -23,18 +23,18 @@ use crate::policy::{ROOM, Shown, Step};
 use crate::proto::{Limits, Violation};
 use crate::response::{Response, no_fields};
 
-/// A decoded piece counts as this many bytes at least, because a decoder may return single bytes.
+/// The minimum cost of a decoded piece, in bytes. A decoder may return single bytes.
 const LEAST_COST: usize = 256;
 
-/// How the bytes of one read were used up.
+/// The result of feeding the bytes of one read.
 pub(super) enum Fed {
-    /// The response goes on.
+    /// The response is not complete yet.
     More,
     Complete,
     Paused,
-    /// Enough was decoded for now.
+    /// The allowance for decoded bytes is used up for now.
     Yielded,
-    /// The readback canceled its own chain, and a command that ends it is queued.
+    /// The readback canceled its own chain, and the command that ends it is queued.
     Cancelled,
     Failed(Failure),
     /// The server refused `Expect`, so the request is sent again without it.
@@ -43,8 +43,8 @@ pub(super) enum Fed {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Sets what becomes of the body. If it is decoded, its link streams it, and `taking` applies
-    /// to what the decoders return.
+    /// Sets how the body is handled. If it is decoded, its link streams it, and `taking` applies to
+    /// the output of the decoders.
     #[inline(always)]
     pub(super) fn take(
         &mut self,
@@ -64,8 +64,8 @@ impl<S, M: Mode> Engine<S, M> {
             .map(|violation| Fed::Failed(Failure::Violation(violation)))
     }
 
-    /// Sets what becomes of the body behind its decoders, if it has any. Returns what its link does
-    /// with it.
+    /// Sets how the output of the body's decoders is handled, if there are any. Returns how the
+    /// link handles the body.
     #[inline(never)]
     fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
         let visit = self.core.visit(chain);
@@ -84,14 +84,14 @@ impl<S, M: Mode> Engine<S, M> {
         Taking::Stream
     }
 
-    /// Drops the decoders of a body whose rest is not wanted.
+    /// Drops the decoders of a body whose rest is not needed.
     fn stop_decoding(&mut self, chain: ChainKey) {
         let visit = self.core.visit_mut(chain);
         let decoding = visit.and_then(|visit| visit.decoding.take());
         self.core.discard(decoding);
     }
 
-    /// Asks the policy how the response is shown and whether it is decoded.
+    /// Calls the policy, which decides how the response is presented and whether it is decoded.
     pub(super) fn screen(
         &mut self,
         key: LinkKey,
@@ -120,7 +120,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let visit = self.core.visit(chain);
         if visit.decoding.is_some() {
-            // These fields describe the body before it was decoded.
+            // These fields describe the body as it was before decoding.
             reading.forget_fields(&["Content-Encoding", "Content-Length"]);
         }
         Ok(shown)
@@ -142,7 +142,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Decodes a piece of the body, behind what was kept of the pieces before it.
+    /// Decodes a piece of the body, after any input kept from earlier pieces.
     #[inline(never)]
     pub(super) fn decode(
         &mut self,
@@ -154,8 +154,8 @@ impl<S, M: Mode> Engine<S, M> {
         let mut room = std::mem::take(&mut self.core.buffers.room);
         let id = self.core.chains.id(chain);
         if self.core.buffers.room_of.replace(id) != Some(id) {
-            // Cleared of bytes from another chain: a faulty decoder may claim to have written more
-            // than it has.
+            // Bytes of another chain are cleared: a faulty decoder may report more output than it
+            // has written.
             room.clear();
         }
         room.resize(ROOM, 0);
@@ -178,17 +178,18 @@ impl<S, M: Mode> Engine<S, M> {
         let mut left = share;
         loop {
             if left == 0 || self.core.agenda.decoded >= budget {
-                // Other links get their turn.
+                // The other links have their turn first.
                 self.keep_undecoded(chain, input);
                 return Some(Fed::Yielded);
             }
             let visit = self.core.visit(chain);
             let Some(decoding) = &mut visit.decoding else {
-                // The readback has had enough of the body.
+                // The readback does not want the rest of the body.
                 return None;
             };
             visit.is_pending = false;
-            // A panic may leave the decoding half done; it is dropped with its chain.
+            // A panic may leave the decoding in an inconsistent state. It is dropped with its
+            // chain.
             let decoded =
                 catch_unwind(AssertUnwindSafe(|| decoding.decode(&mut input, &mut *room)));
             let fed = match decoded {
@@ -257,7 +258,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Handles the end of the body: decodes what is left of it.
+    /// Handles the end of the body: decodes the remaining input.
     pub(super) fn end_decoding(
         &mut self,
         state: &mut S,

@@ -1,4 +1,4 @@
-//! Buffers that all links share, and buffers that are lent to a link and returned.
+//! Buffers that all links share, and buffers that a link borrows and returns.
 
 use crate::engine::chain::ChainKey;
 use crate::h1::inbound::Inbound;
@@ -6,13 +6,13 @@ use crate::h1::line::Line;
 use crate::id::ChainId;
 use crate::net::tls::Scratch;
 
-/// Shared and recycled buffers. A link that is waiting holds none of them.
+/// Shared and recycled buffers. A waiting link holds none of them.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    /// The buffer that all links read into. Empty while it is taken out.
+    /// The buffer that all links read into. It is empty while it is taken out.
     pub(super) read: Vec<u8>,
-    /// A second one, for a TLS link that has to be read while the first is in use. Allocated to the
-    /// same length when first needed.
+    /// A second read buffer, for a TLS link that has to be read while the first is in use. It is
+    /// allocated with the same length when it is first needed.
     pub(super) second: Vec<u8>,
     /// The buffer that TLS states decrypt into.
     pub(super) plaintext: Vec<u8>,
@@ -23,7 +23,7 @@ pub(super) struct Buffers {
     pub(super) blocks: Blocks,
     /// The buffer that bodies are decoded into, one piece at a time.
     pub(super) room: Vec<u8>,
-    /// The chain whose body was last decoded there.
+    /// The chain whose body was last decoded into `room`.
     pub(super) room_of: Option<ChainId>,
 }
 
@@ -36,7 +36,7 @@ impl Buffers {
     }
 }
 
-/// Inbound buffers for responses that do not arrive in one piece.
+/// Inbound buffers, for responses that arrive in several pieces.
 #[derive(Debug, Default)]
 pub(super) struct Inbounds {
     #[expect(
@@ -48,7 +48,7 @@ pub(super) struct Inbounds {
 }
 
 impl Inbounds {
-    /// Buffers beyond this are returned to the allocator.
+    /// The maximum size of the kept buffers. Buffers beyond it are returned to the allocator.
     const MAX_BYTES: usize = 8 << 20;
     const MAX_BOXES: usize = 1024;
 
@@ -70,7 +70,7 @@ impl Inbounds {
     }
 }
 
-/// Lines for links that are pipelined.
+/// Lines of pipelined links.
 #[derive(Debug, Default)]
 pub(super) struct Lines(
     #[expect(
@@ -81,7 +81,7 @@ pub(super) struct Lines(
 );
 
 impl Lines {
-    /// Empty lines beyond this number are returned to the allocator.
+    /// The maximum number of empty lines. Lines beyond it are returned to the allocator.
     const MAX: usize = 1024;
 
     pub(super) fn take(&mut self) -> Box<Line<ChainKey>> {
@@ -95,12 +95,13 @@ impl Lines {
     }
 }
 
-/// Blocks of field lines, for requests to which a policy adds some.
+/// Blocks of field lines, for requests to which a policy adds fields.
 #[derive(Debug, Default)]
 pub(super) struct Blocks(Vec<Vec<u8>>);
 
 impl Blocks {
-    /// Blocks beyond this number, and longer ones, are returned to the allocator.
+    /// The maximum number of blocks. Blocks beyond it, and longer ones, are returned to the
+    /// allocator.
     const MAX: usize = 256;
     const MAX_BYTES: usize = 16 << 10;
 

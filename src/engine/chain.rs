@@ -11,7 +11,7 @@ use crate::sched::wheel::TimerId;
 /// When a step of a chain begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    /// Counted from when the step was returned or submitted.
+    /// The delay counts from when the step was returned or submitted.
     After(Duration),
     At(Instant),
 }
@@ -37,7 +37,7 @@ impl When {
 /// Slab key of a chain.
 pub(crate) type ChainKey = u32;
 
-/// Where a chain is.
+/// The stage of a chain.
 ///
 /// ```text
 /// New ──► Delayed ──► HeldBack ──► Queued ──► Running ──► Reading ──► the next step, or gone
@@ -49,31 +49,31 @@ pub(crate) type ChainKey = u32;
 /// ```
 ///
 /// Any of the stages before `Running` may be skipped. A request whose connection is lost before a
-/// response goes from `Running` back to `New`. If a policy sends it again, `Failed` and `Reading`
+/// response returns from `Running` to `New`. If a policy sends it again, `Failed` and `Reading`
 /// lead to `HeldBack` or to a later stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// In transit to the next stage: a command, or the agenda's list of restarts, refers to it.
+    /// Between two stages: a command, or the agenda's list of restarts, refers to the chain.
     New,
-    /// Waiting for its delay.
+    /// The delay of its request is running.
     Delayed,
-    /// Held back by its policy, which is asked again when the chain's timer goes off, or only when
-    /// the chain is woken.
+    /// Held back by the policy, which is called again when the chain's timer goes off. With
+    /// `until_woken`, the policy is called again only when the chain is woken.
     HeldBack { until_woken: bool },
-    /// Waiting without a request, for its delay or for the command that starts it. Then `call` is
-    /// made, or else its readback is told.
+    /// Waiting without a request, for its delay or for the command that starts it. When the wait
+    /// ends, `call` runs; without one, the readback's `on_due` is called.
     Waiting { call: MaybeKey },
-    /// Done waiting, with an entry in the completion queue.
+    /// The wait has ended, and the chain has an entry in the completion queue.
     Due { call: MaybeKey },
     /// Waiting for a connection, linked to its neighbors in the origin's queue.
     Queued { before: MaybeKey, behind: MaybeKey },
     /// Exchanging its request for a response on this link.
     Running { link: u32 },
-    /// On no link, with an entry in the completion queue that says which user code is to run.
+    /// On no link, with an entry in the completion queue that determines which user code runs.
     Failed,
     /// Its readback is running.
     Reading,
-    /// No chain: the slot is out of use for good, because its generations are used up.
+    /// The slot holds no chain and is never used again, because its generations are exhausted.
     Retired,
 }
 
@@ -82,47 +82,47 @@ pub(crate) enum Stage {
 pub(crate) struct Marks(u16);
 
 impl Marks {
-    /// Its readback is called once more, with `Cancelled`, and never after that.
+    /// The readback is called once more, with `Cancelled`, and never after that.
     pub(super) const CANCELLED: Self = Self(1);
-    /// Its readback returned `Pause`.
+    /// The readback returned `Pause`.
     pub(super) const PAUSED: Self = Self(2);
     /// The next attempt needs a fresh connection, because the last one was stale.
     pub(super) const FRESH: Self = Self(4);
     /// The server refused `Expect`, so the request is sent without it.
     pub(super) const NO_EXPECT: Self = Self(8);
-    /// Its id was given out by a `Submitter`.
+    /// The chain's id was assigned by a `Submitter`.
     pub(super) const REMOTE: Self = Self(16);
-    /// It is queued because this machine ran out of something.
+    /// The request is queued because this machine ran out of a resource.
     pub(super) const EXHAUSTED: Self = Self(32);
-    /// Its origin is entered for the present request. The mark survives when the same request is
-    /// sent again, and saves looking the origin up.
+    /// The origin of the current request is entered in the pool. The mark remains when the same
+    /// request is sent again, which saves looking the origin up.
     pub(super) const ORIGIN_ENTERED: Self = Self(64);
     /// The deadline of its phase has passed, and nothing has moved the deadline since.
     pub(super) const LATE: Self = Self(128);
-    /// The total deadline of its request has passed and is being dealt with.
+    /// The total deadline of the request has passed and is being processed.
     pub(super) const OVER: Self = Self(256);
 
-    /// With any of these, bytes that have arrived for the chain are not read.
+    /// With either of these marks, bytes that have arrived for the chain are not read.
     pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
-    /// Something sent earlier for the present submission may have been processed: an attempt that
-    /// the engine or the policy replaced by another, or the present one once its exchange is over.
+    /// Part of the current submission may have been processed by a server: an attempt that the
+    /// engine or the policy has replaced, or the current attempt once its exchange has ended.
     const SENT: Self = Self(512);
-    /// Something sent for it was answered.
+    /// An attempt of the current submission was answered.
     const ANSWERED: Self = Self(1024);
-    /// Something sent for it may have been processed and was not idempotent.
+    /// An attempt of the current submission may have been processed and was not idempotent.
     const UNSAFE: Self = Self(2048);
-    /// Its request has a policy, and [`Chains`](super::chains::Chains) the key of the visit.
+    /// The request has a policy, and [`Chains`](super::chains::Chains) holds the key of the visit.
     pub(super) const VISITED: Self = Self(4096);
 
-    /// Marks that do not hold for the next request.
+    /// Marks that are cleared for the next request.
     pub(super) const OF_ONE_REQUEST: Self =
         Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
-    /// Marks that do not hold for the next submission.
+    /// Marks that are cleared for the next submission.
     pub(super) const OF_ONE_SUBMISSION: Self =
         Self(Self::OF_ONE_REQUEST.0 | Self::SENT.0 | Self::ANSWERED.0 | Self::UNSAFE.0);
 
     pub(super) fn has(self, mark: Self) -> bool {
-        debug_assert!(mark.0.is_power_of_two(), "`has_any` asks for several");
+        debug_assert!(mark.0.is_power_of_two(), "`has_any` tests several marks");
         self.has_any(mark)
     }
 
@@ -139,35 +139,35 @@ impl Marks {
     }
 }
 
-/// A conversation: a sequence of submissions. A submission is a request together with whatever the
-/// engine or a policy sends for it.
+/// A conversation, as a sequence of submissions. A submission is a request together with everything
+/// that the engine or a policy sends for it.
 ///
-/// The caller's code is kept apart, in [`Readbacks`](super::asks::Readbacks). A million chains may
-/// be delayed at once, so this struct has to stay small.
+/// The caller's code is stored separately, in [`Readbacks`](super::asks::Readbacks). A million
+/// chains may be delayed at once, so this struct has to be small.
 pub(crate) struct Chain {
-    /// The request under way, or else the last one. Taken out while the readback runs; `None`
-    /// before the first.
+    /// The current request, or else the last one. `None` before the first, and while the readback
+    /// runs.
     pub(super) request: Option<Request>,
-    /// When the present submission was made, or its delay ended, in microseconds of the engine's
-    /// life. A policy's resends do not move it, so the total deadline, `Timings` and the warning
+    /// When the current submission was made, or its delay ended, in microseconds of the engine's
+    /// life. A policy's resends do not change it, so the total deadline, `Timings` and the warning
     /// about a long wait count from it across all hops.
     pub(super) submitted: u64,
     pub(super) stage: Stage,
-    /// Its delay, or the deadline of its phase. Each chain has one timer only.
+    /// The chain's only timer: its delay, or the deadline of its phase.
     pub(super) timer: Option<TimerId>,
-    /// The origin that counts it as a user.
+    /// The origin of which the chain counts as a user.
     pub(super) origin: MaybeKey,
-    /// How often the present request was sent. Starts at 0 again when a policy replaces the
-    /// request.
+    /// The number of times that the current request was sent. It is reset to 0 when a policy
+    /// replaces the request.
     pub(super) attempts: u8,
-    /// Exchanges that failed since the last success.
+    /// The number of exchanges that failed since the last success.
     pub(super) failures: u8,
     pub(super) marks: Marks,
 }
 
 impl Chain {
-    /// Notes that its request is put on a link. Returns whether the `Expect` line is sent, and when
-    /// the request was submitted.
+    /// Records that the request is put on a link. Returns whether the `Expect` line is sent, and
+    /// when the request was submitted.
     #[inline]
     pub(super) fn begin_attempt(&mut self, link: u32) -> (bool, u64) {
         self.stage = Stage::Running { link };
@@ -175,7 +175,7 @@ impl Chain {
         (!self.marks.has(Marks::NO_EXPECT), self.submitted)
     }
 
-    /// Puts the request back that was taken out while the readback ran.
+    /// Puts back the request that was taken out while the readback ran.
     #[inline(always)]
     pub(super) fn put_back(&mut self, stage: Stage, request: Option<Request>) {
         self.stage = stage;
@@ -184,18 +184,18 @@ impl Chain {
             none.is_none(),
             "the request was taken out before the readback ran"
         );
-        // Nothing to drop, which the compiler cannot see: this saves the drop call for every
-        // response.
+        // `none` needs no drop, but the compiler cannot see that: forgetting it saves a drop call
+        // for every response.
         std::mem::forget(none);
     }
 
-    /// Notes that something sent for the present submission was answered.
+    /// Records that an attempt of the current submission was answered.
     #[inline]
     pub(super) fn note_answered(&mut self) {
         self.marks.set(Marks::ANSWERED);
     }
 
-    /// Notes how far an attempt was sent that may be followed by another.
+    /// Records how far an attempt was sent, in case another one follows.
     pub(super) fn note_sent(&mut self, sent: Sent) {
         match sent {
             Sent::No => {}
@@ -204,9 +204,9 @@ impl Chain {
         }
     }
 
-    /// Replaces the present request by another, as part of the same submission.
+    /// Replaces the current request, as part of the same submission.
     pub(super) fn replace_request(&mut self, request: Request) {
-        // Noted here because the request itself is gone afterwards.
+        // Recorded here, because the request itself is dropped.
         if self.earlier().sent != Sent::No && !self.request().is_idempotent() {
             self.marks.set(Marks::UNSAFE);
         }
@@ -216,7 +216,7 @@ impl Chain {
         self.marks.clear(Marks::ORIGIN_ENTERED);
     }
 
-    /// Returns what was sent for the present submission before the present attempt.
+    /// Returns what the current submission sent before the current attempt.
     pub(super) fn earlier(&self) -> Earlier {
         let sent = match (self.marks.has(Marks::ANSWERED), self.marks.has(Marks::SENT)) {
             (true, _) => Sent::Yes,
@@ -231,13 +231,14 @@ impl Chain {
         }
     }
 
-    /// Whether no earlier request of the present submission was both sent and not idempotent.
+    /// Returns whether no earlier request of the current submission was both sent and not
+    /// idempotent.
     #[inline]
     pub(super) fn is_safe(&self) -> bool {
         !self.marks.has(Marks::UNSAFE)
     }
 
-    /// Counts an exchange that is over.
+    /// Counts an exchange that has ended.
     #[inline]
     pub(super) fn note_outcome(&mut self, has_failed: bool) {
         self.failures = if has_failed {
@@ -247,10 +248,10 @@ impl Chain {
         };
     }
 
-    /// Returns the request under way, or else the last one.
+    /// Returns the current request, or else the last one.
     ///
     /// # Panics
-    /// If the chain never had a request, but only waited.
+    /// If the chain has never had a request, because it only waited.
     #[inline]
     pub(super) fn request(&self) -> &Request {
         self.request
@@ -258,7 +259,7 @@ impl Chain {
             .expect("a chain that sends has a request")
     }
 
-    /// Returns the key of the origin that its request goes to.
+    /// Returns the key of the origin of the chain's request.
     #[inline]
     pub(super) fn home(&self) -> OriginKey {
         self.origin

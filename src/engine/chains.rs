@@ -1,7 +1,7 @@
-//! All chains of an engine, and the commands that have been given since it last carried them out.
+//! All chains of an engine, and the commands that are not carried out yet.
 //!
 //! A chain has an entry in two tables, under the same key: [`Chains`] holds the engine's part of
-//! it, and [`Readbacks`](super::asks::Readbacks) the caller's code.
+//! it, and [`Readbacks`](super::asks::Readbacks) holds the caller's code.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -17,40 +17,40 @@ use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Woken;
 use crate::request::Request;
 
-/// Work to be done before the next link is touched.
+/// Work to do before the next link is processed.
 #[derive(Debug)]
 pub(super) enum Command {
     Start(ChainKey, When),
     Cancel(ChainId),
     Resume(ChainId),
-    /// There are bytes to be written on the chain's tunnel.
+    /// The chain's tunnel has bytes to be written.
     Flush(ChainId),
-    /// A waiting chain goes on now, provided that it waits for its waker.
+    /// Continues a waiting chain now, if it is waiting for its waker.
     Wake(Woken),
 }
 
-/// A command queue that has grown beyond this capacity is freed once it is empty.
+/// The capacity above which a command queue is freed once it is empty.
 const KEPT_COMMANDS: usize = 4096;
 
-/// All chains of an engine, and the commands that have been given since it last carried them out.
+/// All chains of an engine, and the commands that are not carried out yet.
 pub(crate) struct Chains {
     slab: Slab<Chain>,
-    /// How often each slot was given out. After 2³¹ times a slot is retired.
+    /// How often each slot was reused. A slot is retired after 2³¹ uses.
     given_out: Vec<u32>,
     retired: usize,
-    /// A tree and not a hash table: growing to a million entries, a hash table would move all of
-    /// them in a single turn.
+    /// A tree instead of a hash table: while growing to a million entries, a hash table would move
+    /// all of them in a single turn.
     by_remote_id: BTreeMap<ChainId, ChainKey>,
-    /// The ids of chains marked `REMOTE`, by key. Entries of other chains are leftovers.
+    /// The ids of chains marked `REMOTE`, by key. Entries of other chains are outdated.
     remote_ids: Vec<ChainId>,
-    /// The visits of chains marked `VISITED`, likewise. Most programs have none.
+    /// The visits of chains marked `VISITED`, by key. In most programs there are none.
     visits: Vec<u32>,
     commands: VecDeque<Command>,
     /// Bytes to be written on connections that switched protocols.
     tunnels: BTreeMap<ChainKey, Outbox>,
     /// The generations that chains, or their requests, belong to.
     pub(super) generations: Generations,
-    /// The time that new chains are stamped with, in microseconds of the engine's life.
+    /// The time stamp of new chains, in microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
     pub(super) submitted: u64,
@@ -126,7 +126,7 @@ impl Chains {
                 self.given_out[key] += 1;
                 return key as ChainKey;
             }
-            // Losing one slot in 2³¹ submissions is the price of ids that are never reused.
+            // Losing one slot in 2³¹ submissions is the cost of ids that are never reused.
             self.retired += 1;
             self.slab.insert(Chain {
                 request: None,
@@ -159,13 +159,13 @@ impl Chains {
         is_visited.then(|| self.visits[key as usize] as usize)
     }
 
-    /// Notes the key of the visit that a chain has from now on.
+    /// Sets the key of a chain's visit.
     pub(super) fn set_visit(&mut self, key: ChainKey, visit: usize) {
         put_at(&mut self.visits, key, visit as u32, || 0);
         self[key].marks.set(Marks::VISITED);
     }
 
-    /// Takes the key of a chain's visit away, and returns it.
+    /// Removes the key of a chain's visit, and returns it.
     pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<usize> {
         let visit = self.visit_of(key);
         self[key].marks.clear(Marks::VISITED);
@@ -187,7 +187,7 @@ impl Chains {
         self.slab.get_mut(key as usize)
     }
 
-    /// Returns the key of the chain that `id` names, unless it is over.
+    /// Returns the key of the chain with this id, unless the chain has ended.
     #[inline]
     pub(super) fn find(&self, id: ChainId) -> Option<ChainKey> {
         if id.is_remote() {
@@ -212,8 +212,8 @@ impl Chains {
     pub(super) fn next_command(&mut self) -> Option<Command> {
         let command = self.commands.pop_front()?;
         if self.commands.is_empty() && self.commands.capacity() > KEPT_COMMANDS {
-            // A queue grown by a million submissions would otherwise keep its memory while they
-            // wait.
+            // A queue that has grown for a million submissions would otherwise keep its memory
+            // while they wait.
             self.commands = VecDeque::new();
         }
         Some(command)
@@ -229,8 +229,8 @@ impl Chains {
         self.commands.len()
     }
 
-    /// Stamps the chains that were submitted by the commands from number `first` on with the
-    /// present time.
+    /// Stamps the chains that are started by the commands from number `first` on with the current
+    /// time.
     pub(super) fn stamp(&mut self, first: usize) {
         for command in self.commands.range(first..) {
             if let Command::Start(key, _) = command {
@@ -262,7 +262,8 @@ impl std::ops::IndexMut<ChainKey> for Chains {
 }
 
 impl Chains {
-    /// Marks a chain to be ended by a command. Returns false if it is over or was canceled before.
+    /// Queues the cancellation of a chain. Returns false if the chain has ended or was canceled
+    /// before.
     pub(super) fn cancel(&mut self, id: ChainId) -> bool {
         let Some(key) = self.find(id) else {
             return false;
@@ -276,7 +277,7 @@ impl Chains {
         true
     }
 
-    /// Asks that all chains but one be ended; returns how many.
+    /// Queues the cancellation of all chains except one, and returns how many it cancels.
     pub(super) fn cancel_others(&mut self, id: ChainId) -> usize {
         let own = self.find(id);
         let others = self.keys().filter(|key| Some(*key) != own);
@@ -284,12 +285,12 @@ impl Chains {
         ids.into_iter().filter(|id| self.cancel(*id)).count()
     }
 
-    /// Asks that all chains be ended; returns how many.
+    /// Queues the cancellation of all chains, and returns how many it cancels.
     pub(super) fn cancel_all(&mut self) -> usize {
         self.cancel_others(ChainId::NONE)
     }
 
-    /// Has a paused exchange go on by a command. Returns false if it is not paused.
+    /// Queues the resumption of a paused exchange. Returns false if it is not paused.
     pub(super) fn resume(&mut self, id: ChainId) -> bool {
         let paused = self
             .find(id)
@@ -300,7 +301,7 @@ impl Chains {
         paused
     }
 
-    /// Makes a chain's connection a tunnel.
+    /// Turns a chain's connection into a tunnel.
     pub(super) fn open_tunnel(&mut self, key: ChainKey) {
         self.tunnels.insert(key, Outbox::default());
     }
@@ -317,8 +318,8 @@ impl Chains {
         self.tunnels.remove(&key);
     }
 
-    /// Queues bytes to be written on a chain's tunnel. Returns how many wait now, or `None` if the
-    /// chain has no tunnel.
+    /// Queues bytes to be written on a chain's tunnel. Returns how many bytes are waiting now, or
+    /// `None` if the chain has no tunnel.
     pub(super) fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         let key = self.find(id)?;
         let outbox = self.tunnels.get_mut(&key)?;
@@ -328,15 +329,15 @@ impl Chains {
         Some(outbox.waiting().len())
     }
 
-    /// Ends a chain together with the generation of its request, if that has one.
+    /// Makes a chain end with the generation of its request, if the request belongs to one.
     #[cold]
     pub(super) fn watch_request(&mut self, key: ChainKey) {
         let mark = self[key].request().generation().cloned();
         self.watch(self.id(key), mark);
     }
 
-    /// Ends a chain together with the generation of the session that it now belongs to, if there is
-    /// one.
+    /// Makes a chain end with the generation that `mark` belongs to. Without a mark, the chain no
+    /// longer belongs to any generation.
     pub(super) fn watch(&mut self, id: ChainId, mark: Option<Mark>) {
         let Some(key) = self.find(id) else {
             return;
@@ -351,7 +352,7 @@ impl Chains {
         }
     }
 
-    /// Cancels chains whose generation is over, as many as one turn looks through.
+    /// Cancels chains whose generation has ended, among those that one turn checks.
     pub(super) fn sweep(&mut self) {
         for key in self.generations.sweep() {
             self.cancel(self.id(key));

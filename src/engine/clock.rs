@@ -1,35 +1,36 @@
-//! The time of a turn: read around the poll and after user code, and passed down from there.
+//! The time of a turn. It is read around the poll and after user code, and passed down from there.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::policy::Present;
 
-/// One tick of the timer wheel is a millisecond.
+/// Nanoseconds per tick of the timer wheel: one tick is a millisecond.
 const NANOS_A_TICK: u64 = 1_000_000;
 
-/// How far the engine's time may lag behind the clock.
+/// How far the engine's time may lag behind the clock, by what has happened since the clock was
+/// read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
-    /// Nothing has happened since the clock was read.
+    /// Nothing has happened.
     Nothing,
-    /// Links were dealt with. A turn is bounded, so the lag is a few milliseconds at most.
+    /// Links were processed. Turns are bounded, so the lag is a few milliseconds at most.
     Links,
     /// User code has run, which may take any amount of time.
     UserCode,
 }
 
-/// The engine's time: the last reading of the clock, in each of the units it is needed in.
+/// The engine's time: the last reading of the clock, in each unit that is needed.
 #[derive(Debug)]
 pub(super) struct TurnClock {
     epoch: Instant,
-    /// The same reading, for policies and tasks.
+    /// The last reading, for policies and tasks.
     present: Rc<Present>,
-    /// How long the engine has lived,
+    /// The time since the engine was created.
     life: Duration,
-    /// the same in microseconds, rounded up,
+    /// `life` in microseconds, rounded up.
     micros: u64,
-    /// and in ticks of the wheel, rounded down.
+    /// `life` in ticks of the wheel, rounded down.
     tick: u64,
     pub(super) since: Since,
 }
@@ -50,7 +51,7 @@ impl TurnClock {
         }
     }
 
-    /// Notes that the clock has been read. A time before the last one is ignored.
+    /// Sets the time to a new reading of the clock. A time before the last one is ignored.
     #[inline]
     pub(super) fn set(&mut self, now: Instant) {
         self.since = Since::Nothing;
@@ -59,8 +60,8 @@ impl TurnClock {
             self.present.advance(now);
             self.life = life;
             let (secs, nanos) = (life.as_secs(), u64::from(life.subsec_nanos()));
-            // Rounded up: a deadline counted from a rounded-down time would be early by the
-            // fraction that was cut off.
+            // Rounded up: a deadline computed from a time that was rounded down would expire early,
+            // by up to a microsecond.
             self.micros = secs * 1_000_000 + nanos.div_ceil(1000);
             self.tick = secs * 1000 + nanos / NANOS_A_TICK;
         }
@@ -75,26 +76,26 @@ impl TurnClock {
         &self.present
     }
 
-    /// Returns how long the engine has lived.
+    /// Returns the time since the engine was created.
     #[inline]
     pub(super) fn life(&self) -> Duration {
         self.life
     }
 
-    /// Returns how long the engine has lived at `now`.
+    /// Returns the time from the engine's creation to `now`.
     #[inline]
     pub(super) fn life_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.epoch)
     }
 
-    /// Returns how long the engine has lived, in microseconds, rounded up.
+    /// Returns the time since the engine was created, in microseconds, rounded up.
     #[inline]
     pub(super) fn micros(&self) -> u64 {
         self.micros
     }
 
-    /// Returns the present tick, rounded down. Whatever is due at it has waited at least as long as
-    /// it was asked to.
+    /// Returns the current tick, rounded down. A timer that is due at this tick has waited for its
+    /// full time or longer.
     #[inline]
     pub(super) fn tick(&self) -> u64 {
         self.tick
@@ -102,8 +103,8 @@ impl TurnClock {
 
     /// Returns the time of a tick.
     pub(super) fn instant_of(&self, tick: u64) -> Instant {
-        // A tick is at most `u32::MAX` past a time that fits an `Instant`, or comes from a delay
-        // that was added to one.
+        // A tick is at most `u32::MAX` past a time that fits an `Instant`, or was computed from a
+        // delay that was added to one.
         self.epoch
             .checked_add(Duration::from_millis(tick))
             .unwrap_or(self.now() + Duration::from_secs(1 << 31))

@@ -1,4 +1,4 @@
-//! Ends links: closes the socket, and sends the requests behind the front elsewhere.
+//! Ends links: closes the socket, and places the requests behind the front again.
 
 use std::fmt;
 use std::io;
@@ -20,16 +20,16 @@ impl<N: Net> Core<N> {
     /// Ends a link that is not in the pool. Its slot and its socket are freed here and nowhere
     /// else.
     ///
-    /// Requests in line on it are placed again, and those waiting for a connection are served, but
-    /// not before the next [`settle`](Core::settle). So no other link is touched in here, and no
-    /// user code runs.
+    /// The requests behind the front are placed again, and requests waiting for a connection are
+    /// served, but only in the next [`settle`](Core::settle). So this function touches no other
+    /// link and runs no user code.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         self.give_up_line(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
         if let Some((socket, Some(tls))) = link.reach.wire() {
-            // RFC 8446 §6.1: each side sends close_notify. Nobody waits for the peer's.
+            // RFC 8446 §6.1: each side sends close_notify, and need not wait for the peer's.
             let last = tls.close();
             if !last.is_empty() {
                 let _ = self.net.send(socket, &[io::IoSlice::new(&last)]);
@@ -51,13 +51,14 @@ impl<N: Net> Core<N> {
             self.buffers.inbounds.give(inbound);
         }
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
-        // `on_closed` comes last: the pool forgets an origin with its last user.
+        // `on_closed` comes last, because the pool drops an origin with its last user.
         self.pool.serve_soon(link.origin);
         self.forget_turned_away(link.origin);
         self.pool.on_closed(link.origin);
     }
 
-    /// Closes a socket. If this machine had run out of something, there may be room again.
+    /// Closes a socket. Its descriptor may end a shortage on this machine, so new connections are
+    /// tried again.
     pub(super) fn let_go(&mut self, socket: N::Socket) {
         close_socket(&mut self.net, socket);
         if let Some(exhausted) = self.exhausted.take() {
@@ -65,8 +66,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends everything a link has under way towards a connection. Addresses of the attempts before
-    /// `place` are marked as doubtful: a later one was faster.
+    /// Ends all attempts to connect a link. The addresses of attempts before `place` are marked as
+    /// doubtful, because a later attempt was faster.
     pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
@@ -99,7 +100,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes the line off a link that has no requests behind the front. It is a plain link again.
+    /// Removes the line of a link that has no requests behind the front. The link is a plain one
+    /// again.
     pub(super) fn end_line(&mut self, key: LinkKey) {
         let link = &mut self.links[key];
         if let Some(line) = link.h1.line_mut() {
@@ -114,7 +116,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Sends the requests behind the front elsewhere, because the link is about to be closed.
+    /// Places the requests behind the front again, because the link is about to be closed.
     fn give_up_line(&mut self, key: LinkKey) {
         if self.links[key].h1.has_line() {
             self.send_elsewhere(key, 0);
@@ -122,10 +124,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Puts the requests in line from `place` on back at the head of their origin's queue.
+    /// Moves the requests in line from `place` on back to the head of their origin's queue.
     pub(super) fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
         let origin = self.links[key].origin;
-        // From the last to the first, so that they keep their order at the head of the queue.
+        // From the last to the first, which preserves their order at the head of the queue.
         while let Some(line) = self.links[key].h1.line_mut()
             && line.len() > place
             && let Some((last, progress)) = line.take_last()
@@ -149,8 +151,8 @@ impl<N: Net> Core<N> {
 
     /// Returns how long a link may be idle, in milliseconds.
     pub(super) fn idle_millis(&self, key: LinkKey) -> u64 {
-        // RFC 9112 §9.3: the server's own timeout, if it announced one. A second less, because the
-        // server counts from when it sent the response.
+        // RFC 9112 §9.3: the server's own timeout, if it announced one, less one second, because
+        // the server counts from when it sent the response.
         let told = self.links[key]
             .keep_alive
             .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
@@ -159,14 +161,14 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Closes the idle links of an origin that were parked before tick `since` and have been silent
-    /// from then on.
+    /// Closes the idle links of an origin that were parked before tick `since` and have received
+    /// nothing since then.
     ///
-    /// A request that was given to such a link at that tick has timed out without a byte, as
-    /// happens when the path to the server is gone. Links that brought a response later are alive.
+    /// A request that was sent on such a link at that tick has timed out without receiving a byte,
+    /// as happens when the path to the server is gone. Links that received a response later still
+    /// work.
     pub(super) fn close_silent_since(&mut self, origin: OriginKey, since: u64) {
-        // In the order in which they were parked: all links behind the first one that is kept are
-        // younger.
+        // The oldest links come first, so all links after the first one that is kept are younger.
         while let Some(oldest) = self.pool.oldest_idle(origin)
             && let timer = self.pool.timer_of(oldest)
             && let parked = self.timers.tick_of(timer) - self.idle_millis(oldest)
@@ -202,14 +204,14 @@ impl<N: Net> Core<N> {
         &self.pool[self.links[key].origin].origin
     }
 
-    /// Formats `what` with the path of the unix socket that a link's route leads through.
+    /// Formats `what`, with the path of the unix socket if the link's route leads through one.
     pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
         let route = &self.pool[self.links[key].origin].route;
         let path = route.unix_path().unwrap_or(Path::new("")).display();
         format!("{path}: {what}")
     }
 
-    /// Returns the address of a link's only attempt. `None` stands for its route's unix socket.
+    /// Returns the address of a link's only attempt. `None` means the unix socket of its route.
     pub(super) fn dialed_address(&self, key: LinkKey) -> Option<SocketAddr> {
         let link = &self.links[key];
         let is_unix = self.pool[link.origin].route.unix_path().is_some();

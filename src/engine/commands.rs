@@ -1,9 +1,9 @@
-//! Carries out the commands of readbacks, tasks and the host, and gives free links to the requests
-//! that wait for one.
+//! Carries out the commands of readbacks, tasks and the host, and assigns free links to waiting
+//! requests.
 //!
-//! Nothing is started while something else is being ended. A link that comes free is noted in the
-//! pool, a request to be placed again on the agenda, and `settle` deals with both later. So there
-//! is no recursion to bound, and the order does not depend on where something ended.
+//! Nothing is started while something else is being ended. A link that becomes free is recorded in
+//! the pool, and a request to be placed again on the agenda; `settle` processes both later. So
+//! there is no recursion to limit, and the order does not depend on where something ended.
 
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks, Stage};
@@ -16,11 +16,11 @@ use crate::policy::Woken;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Carries out commands, and gives free links to the requests that wait.
+    /// Carries out commands, and assigns free links to waiting requests.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
-        // Called several times per request, and mostly there is nothing to do: one test for all,
-        // where a call would cost more.
+        // This is called several times per request, mostly with nothing to do. One inlined test
+        // covers everything; a call would cost more.
         let asked = self.chains.commands_len() | self.agenda.restarts.len();
         if asked | self.pool.unsettled() != 0 {
             self.settle_all();
@@ -31,8 +31,8 @@ impl<N: Net> Core<N> {
     fn settle_all(&mut self) {
         self.catch_up();
         loop {
-            // Requests that are sent again come first and are not bounded, because they keep their
-            // turn; then commands; queues come last.
+            // Requests that are sent again come first and without a bound, because they keep their
+            // place in line. Commands come next, and queues last.
             if let Some(key) = self.agenda.restarts.pop_front() {
                 self.place_again(key);
             } else if !self.agenda.has_carried_out_enough()
@@ -43,12 +43,12 @@ impl<N: Net> Core<N> {
             } else if self.pool.unsettled() != 0
                 && (self.agenda.has_carried_out_enough() || self.panic.is_some())
             {
-                // Queues have to be bounded, too: a policy may refuse all of one, request after
-                // request. The rest is left to the next turn.
+                // Queues have to be bounded as well: a policy may refuse every request of a queue
+                // in turn. The rest is left to the next turn.
                 self.agenda.has_unsettled = true;
                 break;
             } else if self.pool.has_waiting_for_room() && self.has_room() {
-                // One request at a time, so that each origin has its turn.
+                // One request at a time, so that the origins alternate.
                 if let Some(origin) = self.pool.next_for_room()
                     && self.serve_first(origin)
                     && self.pool[origin].waiting.is_some()
@@ -63,14 +63,14 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// [`settle`](Self::settle), then parks the link that still rests and writes what pipelines
-    /// have collected.
+    /// Calls [`settle`](Self::settle), then parks the link that is still at rest and writes the
+    /// requests that pipelines have collected.
     #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
         if let Some(key) = self.agenda.resting.take() {
             self.park(key);
-            // If the link was closed, there is room for another one.
+            // If the link was closed, another one may be opened.
             self.settle();
         }
         if !self.agenda.unwritten.is_empty() {
@@ -86,7 +86,8 @@ impl<N: Net> Core<N> {
                     self.cancel_chain(key);
                 }
             }
-            // Canceled before it began. The cancellation follows as a command of its own.
+            // The chain was canceled before it began. The cancellation follows as a separate
+            // command.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
             Command::Start(key, when) => match self.chains[key].stage {
                 Stage::Waiting { call } => self.wait(key, call, when),
@@ -131,8 +132,8 @@ impl<N: Net> Core<N> {
                 self.fail_behind(link, key, ErrorKind::Cancelled);
             }
             Stage::Running { link } => self.fail(link, Failure::Cancelled),
-            // The mark is enough here: a failure is told as a cancellation, a call that is due is
-            // not made, and a running readback is called once more.
+            // The mark is sufficient here: a failure is reported as a cancellation, a due call is
+            // dropped, and a running readback is called once more.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }

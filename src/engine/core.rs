@@ -1,9 +1,10 @@
-//! The engine without its user: connections, exchanges and chains, wired together.
+//! The engine without the caller's code: connections, exchanges and chains, and how they work
+//! together.
 //!
-//! Nothing here sees the caller's state, so nothing here can run a readback. What a readback is to
-//! be told goes on the agenda, and [`Engine`](crate::Engine) tells it between two links. The only
-//! user code called from here is that of policies, the address filter and the resolver, which do
-//! not see the state.
+//! This part never sees the caller's state, so it cannot run a readback. Outcomes for readbacks go
+//! on the agenda, and [`Engine`](crate::Engine) delivers them between two links. The only user code
+//! called from here is that of policies, the address filter and the resolver, which do not see the
+//! state.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,20 +52,20 @@ pub(super) struct Core<N: Net> {
     pub(super) buffers: Buffers,
     /// Set while this machine is out of file descriptors or memory.
     pub(super) exhausted: Option<Exhaustion>,
-    /// Visits of policies. Chains hold their keys.
+    /// Visits of policies, by the keys that chains hold.
     pub(super) visits: Slab<VisitState>,
-    /// Wakes chains that wait.
+    /// Wakes waiting chains.
     pub(super) wakeups: Arc<Wakeups>,
-    /// Whether a generation that chains belong to has ended.
+    /// Set when a generation that chains belong to has ended.
     pub(super) ended: Arc<Ended>,
-    /// The panic of a readback or a policy, on its way to the host.
+    /// A panic of a readback or a policy, until it reaches the host.
     pub(super) panic: Option<Box<dyn Any + Send>>,
-    /// Counts of past events. The figures of the present are counted when they are asked for.
+    /// Counts of past events. Counts of what exists now are computed when `stats` is called.
     pub(super) counts: Stats,
     pub(super) alerts: Alerts,
 }
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
     /// The chain's delay, or the deadline of its phase.
@@ -75,13 +76,13 @@ pub(super) enum Timer {
     Dial(LinkKey),
     /// A retry after exhaustion.
     Exhausted,
-    /// A warning, if a request has waited for too long in the origin's queue.
+    /// A warning, if a request has waited too long in the origin's queue.
     LongWait(OriginKey),
     /// A retry for an origin to which no new connection could be opened.
     TurnedAway(OriginKey),
 }
 
-/// What this machine ran out of, and the timer of the next retry.
+/// The resource that this machine ran out of, and the timer of the next retry.
 #[derive(Debug)]
 pub(super) struct Exhaustion {
     pub(super) why: String,
@@ -135,8 +136,8 @@ impl<N: Net> Core<N> {
         self.chains.now = self.clock.micros();
     }
 
-    /// Reads the clock if user code has run since it was last read. It may have taken any amount of
-    /// time, and a delay or deadline counted from the old time would end too early.
+    /// Reads the clock if user code has run since it was last read. That code may have taken any
+    /// amount of time, and a delay or deadline computed from the old time would end too early.
     #[inline(always)]
     pub(super) fn catch_up(&mut self) {
         if self.clock.since == Since::UserCode {
@@ -144,14 +145,14 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Drops a value that belongs to the user. Its destructor may panic as a readback may.
+    /// Drops a value that belongs to the caller. Like a readback, its destructor may panic.
     pub(super) fn discard<T>(&mut self, users: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
             self.panic.get_or_insert(panic);
         }
     }
 
-    /// Whether a turn would do something even if nothing became readable and no time passed.
+    /// Returns whether a turn would have work even if nothing became readable and no time passed.
     pub(super) fn is_due(&self) -> bool {
         self.chains.has_commands()
             || self.agenda.is_due()
@@ -159,8 +160,8 @@ impl<N: Net> Core<N> {
             || self.net.has_handed_events()
     }
 
-    /// Returns how long it takes until the first timer goes off, the resolver's included. At `now`
-    /// the engine has lived for `life`.
+    /// Returns the time until the first timer goes off, the resolver's included. `life` is the
+    /// engine's age at `now`.
     #[inline]
     pub(super) fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
         let timer = self.timers.next_tick();
@@ -217,8 +218,8 @@ impl<N: Net> Core<N> {
 impl<N: Net> Drop for Core<N> {
     fn drop(&mut self) {
         let is_forked = self.net.is_forked();
-        // A forked child shares the parent's poll. To deregister there would take registrations
-        // from the parent, so the child only closes its copies of the sockets.
+        // A forked child shares the parent's poll. Deregistering sockets there would remove the
+        // parent's registrations, so the child only closes its copies of the sockets.
         for mut link in self.links.drain() {
             for socket in link.take_sockets() {
                 if is_forked {
@@ -234,8 +235,8 @@ impl<N: Net> Drop for Core<N> {
     }
 }
 
-/// Deregisters a socket, then closes it. Closed alone, it would keep causing events if a forked
-/// child held a duplicate of the descriptor.
+/// Deregisters a socket, then closes it. If it were only closed, it would keep causing events as
+/// long as a forked child held a duplicate of the descriptor.
 pub(super) fn close_socket<N: Net>(net: &mut N, mut socket: N::Socket) {
     if let Err(error) = net.deregister(&mut socket) {
         log::warn!("deregistering {socket:?} failed ({error})");

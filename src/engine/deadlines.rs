@@ -1,5 +1,5 @@
-//! Delays and deadlines. A chain has one timer: for its delay, or for the earlier of its phase's
-//! deadline and its total deadline.
+//! Delays and deadlines. A chain has one timer: for its delay, or for its total deadline or the
+//! deadline of its phase, whichever is earlier.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Sets the chain's timer to `when`; a delay counts from the chain's submission.
+    /// Sets the chain's timer to `when`. A relative delay counts from the chain's submission.
     pub(super) fn arm_delay(&mut self, key: ChainKey, when: When) {
         let (from, delay) = match when {
             When::After(delay) => (self.chains[key].submitted, delay),
             When::At(at) => (0, self.clock.life_at(at)),
         };
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-        // A delay that does not fit, or lies beyond any clock's life, never ends.
+        // A delay that overflows, or that no clock will ever complete, means never.
         match from.checked_add(micros).filter(|due| due >> 60 == 0) {
             Some(due) => self.set_timer(key, tick_after(due)),
             None => self.disarm(key),
@@ -74,7 +74,7 @@ impl<N: Net> Core<N> {
             .is_some_and(|total| total <= self.clock.tick())
     }
 
-    /// Formats which timeout has passed, and how long it was.
+    /// Formats the timeout that has passed, and its length.
     pub(super) fn timeout_text(&self, key: ChainKey, timeout: Timeout) -> String {
         let request = self.chains[key].request.as_ref();
         let ms =
@@ -91,7 +91,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Returns the chain that a link is dialed for.
+    /// Returns the chain for which a link is dialed.
     pub(super) fn chain_of(&self, key: LinkKey) -> ChainKey {
         let chain = self.links[key].chain();
         chain.expect("a connecting link has an exchange")

@@ -1,8 +1,8 @@
-//! Connects a link: looks up the host, then tries its addresses until one socket takes the first
+//! Connects a link: looks up the host, then tries its addresses until one socket accepts the first
 //! bytes of the request (RFC 8305).
 //!
-//! `net::dial` decides which step comes next; this module carries it out. All sockets of a link are
-//! registered under the link's token, so an event only says that one of them is ready. The first
+//! `net::dial` chooses the next step, and this module carries it out. All sockets of a link are
+//! registered under the link's token, so an event only reports that one of them is ready. The first
 //! write shows which.
 
 use std::io;
@@ -30,28 +30,29 @@ use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
 use crate::timeouts::Timeout;
 
-/// How often a connect to a unix socket is retried while the listener's queue is full. No event
-/// reports that the queue has room again.
+/// The interval between connects to a unix socket whose listener's queue is full. No event reports
+/// that the queue has room again.
 const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
-/// Opening a connection takes about as long as this many commands, and counts as that many towards
-/// `MAX_CARRIED_OUT`. With TLS it counts twice.
+/// The cost of opening a connection, in commands: it takes about as long as this many, and counts
+/// as that many towards `MAX_CARRIED_OUT`. With TLS, it counts twice.
 const OPENING: usize = 7;
 
-/// Whether a link still has attempts under way.
+/// Whether a link is still being connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Race {
     On,
-    /// The link was closed, and its request waits in the queue.
+    /// The link was closed, and its request is in the queue.
     Off,
 }
 
 impl<N: Net> Core<N> {
-    /// Opens a link for a request that is not on one yet.
+    /// Opens a link for a request that has none yet.
     pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
         let key = self.links.insert(Link::new(origin));
         self.pool.on_opened(origin);
-        // Loaded before anything is dialed: its first bytes show which socket is connected.
+        // Loaded before the first attempt, because the first bytes of the request show which socket
+        // is connected.
         if !self.load(key, chain_key) {
             return self.close(key);
         }
@@ -91,10 +92,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Advances a link towards its connection, or writes the rest of its requests, as far as the
-    /// socket takes them.
+    /// Continues connecting a link, or writes as much of its requests as the socket accepts.
     ///
-    /// The link may be closed on return. Callers that go on with it look its token up again.
+    /// The link may be closed on return. Callers that continue with it have to look up its token
+    /// again.
     pub(super) fn flush(&mut self, key: LinkKey) {
         loop {
             let goes_on = match self.links[key].reach {
@@ -110,7 +111,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes the result of a lookup, for one address family of a link's host.
+    /// Processes the result of a lookup for one address family of a link's host.
     pub(super) fn on_answered(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
         self.take_answer(key, family, answer);
         self.dial(key);
@@ -123,15 +124,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Handles the end of a link's resolution delay, connection attempt delay or retry delay. Its
-    /// timer is already gone.
+    /// Handles the end of a link's resolution delay, connection attempt delay or retry delay. The
+    /// timer has already been removed.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
         match &mut self.links[key].reach {
             Reach::Dialing(dial, _) => {
                 dial.timer = None;
                 dial.on_delay();
-                // The delay may have ended while the host was not turning the engine. An attempt
-                // that is connected by now wins over a new one.
+                // The delay may have ended while the host was not running turns. An attempt that
+                // has connected in the meantime takes precedence over a new one.
                 self.on_dial_event(key);
             }
             Reach::Waiting { retry, .. } => {
@@ -146,11 +147,11 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes every step towards a connection that can be taken now.
+    /// Takes all steps towards a connection that are possible now.
     fn dial(&mut self, key: LinkKey) {
         let token = self.links.token(key);
-        // Each step may close the link: an attempt can succeed at once, and its exchange fail at
-        // once. So the token is looked up again before each.
+        // Each step may close the link: an attempt can succeed at once, and then its exchange can
+        // fail at once. So the token is looked up again before each step.
         while self.links.find(token).is_some()
             && let Reach::Dialing(dial, _) = &mut self.links[key].reach
         {
@@ -172,7 +173,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Fails a link that has no address left to try and no attempt under way.
+    /// Fails a link that has neither an untried address nor an attempt under way.
     fn give_up(&mut self, key: LinkKey) {
         let dial = self.links[key].dial_mut();
         if dial.has_begun() {
@@ -190,7 +191,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Starts an attempt at one of several addresses, and offers it the request right away: on
+    /// Starts an attempt at one of several addresses, and writes the request to it right away: on
     /// loopback the socket is already connected.
     fn attempt(&mut self, key: LinkKey, addr: SocketAddr) {
         match self.open_socket(key, Some(addr)) {
@@ -205,7 +206,7 @@ impl<N: Net> Core<N> {
                 }
                 self.race(key);
             }
-            // A missing port affects this address only, a missing descriptor all of them.
+            // A port shortage affects this address only; a descriptor shortage affects all of them.
             Err(error) if is_port_exhaustion(&error) => {
                 self.note_attempt(key);
                 self.on_no_port(key, addr, error);
@@ -222,7 +223,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Connects to the only address there is. `None` stands for the route's unix socket.
+    /// Connects to the only address. `None` means the unix socket of the route.
     fn connect_only(&mut self, key: LinkKey, addr: Option<SocketAddr>) {
         if let Some(addr) = addr {
             self.links[key].peer = addr.into();
@@ -236,7 +237,7 @@ impl<N: Net> Core<N> {
                 let is_first = self.note_begun(key);
                 let token = self.links.token(key);
                 self.flush(key);
-                // A loopback socket is connected by now, and `flush` has armed the deadline of the
+                // A loopback socket has connected by now, and `flush` has armed the deadline of the
                 // next phase.
                 if is_first
                     && self.links.find(token).is_some()
@@ -249,7 +250,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Handles a failed connect to the only address, or to the route's unix socket (`None`).
+    /// Handles a failed connect to the only address or, with `None`, to the unix socket of the
+    /// route.
     pub(super) fn on_no_connection(
         &mut self,
         key: LinkKey,
@@ -264,7 +266,7 @@ impl<N: Net> Core<N> {
             self.fail_only(key, addr, error);
         } else if addr.is_some() {
             // The route's source address has no free port. Ports are counted per source, so this
-            // concerns the origin and not the whole machine.
+            // affects the origin and not the whole machine.
             self.wait_for_port(key, &error);
         } else {
             self.wait_for_listener(key);
@@ -273,8 +275,8 @@ impl<N: Net> Core<N> {
 
     /// Waits until the listener of a link's unix socket has room in its queue.
     ///
-    /// The full queue affects this link only, not the whole machine: if it counted as exhaustion,
-    /// no link to any origin would be opened meanwhile. The link retries within its connect
+    /// The full queue affects this link only, not the whole machine. If it counted as exhaustion,
+    /// no link to any origin could be opened in the meantime. The link retries within its connect
     /// deadline.
     fn wait_for_listener(&mut self, key: LinkKey) {
         self.note_attempt(key);
@@ -285,15 +287,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Notes an attempt. The link's first attempt arms the connect deadline, which covers all of
-    /// them.
+    /// Records the start of an attempt. The first attempt arms the connect deadline, which covers
+    /// all attempts of the link.
     fn note_attempt(&mut self, key: LinkKey) {
         if self.note_begun(key) {
             self.arm(self.chain_of(key), Some(Timeout::Connect));
         }
     }
 
-    /// Notes when the first attempt began, and returns whether this is the first.
+    /// Records when the first attempt began, and returns whether this is the first.
     fn note_begun(&mut self, key: LinkKey) -> bool {
         let now = self.clock.micros();
         let exchange = self.dialled_for(key);
@@ -305,14 +307,14 @@ impl<N: Net> Core<N> {
         is_first
     }
 
-    /// Opens and registers a socket, closing idle links if this machine has run out of ports or
-    /// descriptors.
+    /// Opens and registers a socket. If this machine has run out of ports or descriptors, idle
+    /// links are closed to free some.
     fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<N::Socket> {
         loop {
             match self.open_socket_once(key, addr) {
                 // Ports are counted per peer address, so only an idle link to the same address
-                // holds one that could be used here. One is closed and not more, because the port
-                // may stay in TIME_WAIT for a minute and the close gain nothing.
+                // holds a port that is usable here. No more than one such link is closed: its port
+                // may stay in TIME_WAIT for a minute, and closing it would then gain nothing.
                 Err(error) if is_port_exhaustion(&error) => {
                     let Some(idle) = addr.and_then(|to| self.pool.oldest_idle_to(&self.links, to))
                     else {
@@ -321,7 +323,7 @@ impl<N: Net> Core<N> {
                     self.close_idle_link(idle);
                     return self.open_socket_once(key, addr);
                 }
-                // An idle link's descriptor is of more use here.
+                // The descriptor of an idle link is better used here.
                 Err(error) if is_exhaustion(&error) => match self.pool.oldest_idle_of_all() {
                     Some(idle) => self.close_idle_link(idle),
                     None => return Err(error),
@@ -361,8 +363,8 @@ impl<N: Net> Core<N> {
         Ok(socket)
     }
 
-    /// Handles a missing descriptor (or memory) for an attempt at one of several addresses. The
-    /// race goes on with the attempts under way, if there are any.
+    /// Handles a shortage of descriptors or memory for an attempt at one of several addresses. The
+    /// race continues with the attempts under way, if there are any.
     fn on_no_room(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) -> Race {
         if let Reach::Dialing(dial, _) = &mut self.links[key].reach
             && !dial.attempts().is_empty()
@@ -375,7 +377,7 @@ impl<N: Net> Core<N> {
         Race::Off
     }
 
-    /// Handles a missing port for an attempt at one of several addresses. The address keeps its
+    /// Handles a port shortage for an attempt at one of several addresses. The address keeps its
     /// place while other attempts are under way; otherwise it has failed, and the next one is
     /// tried.
     fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
@@ -387,8 +389,9 @@ impl<N: Net> Core<N> {
         self.arm_dial(key, delay);
     }
 
-    /// Closes a link's oldest attempt to free a descriptor for the next address. The oldest has had
-    /// its time; left alone, one dead address would keep all others out until the connect deadline.
+    /// Closes a link's oldest attempt to free a descriptor for the next address. That attempt has
+    /// had the most time; otherwise one dead address would block all others until the connect
+    /// deadline.
     fn give_way(&mut self, key: LinkKey) {
         let dial = self.links[key].dial_mut();
         let Attempt { addr, socket } = dial.take_attempt(0);
@@ -402,15 +405,15 @@ impl<N: Net> Core<N> {
         let token = self.links.token(key);
         self.race(key);
         if self.links.find(token).is_some() {
-            // An attempt that failed makes room for the next address at once, or was the last. Left
-            // to the timer, the next address would wait for its delay, and after the last one the
-            // link for its connect deadline.
+            // If an attempt has failed, the next address is tried at once, or the link fails if
+            // that was the last one. Left to the timer, the next address would wait for its delay,
+            // and after the last one the link would wait for its connect deadline.
             self.dial(key);
         }
     }
 
-    /// Checks which of a link's attempts is connected. The first that takes a byte of the request
-    /// wins.
+    /// Checks which of a link's attempts is connected. The first attempt that accepts a byte of the
+    /// request wins.
     fn race(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         let mut i = 0;
@@ -427,7 +430,7 @@ impl<N: Net> Core<N> {
                 Err(trouble) => {
                     self.let_go(attempt.socket);
                     match trouble {
-                        // The first write may be what reports that no port is free.
+                        // The first write may report that no port is free.
                         Trouble::Io(error) if is_port_exhaustion(&error) => {
                             self.on_no_port(key, attempt.addr, error);
                         }
@@ -443,8 +446,9 @@ impl<N: Net> Core<N> {
                 }
             }
         }
-        // The readiness came from attempts that are not connected or have failed. Kept, an end of
-        // file of theirs would be taken for the winner's, whose own events are still to come.
+        // The readiness came from attempts that are not connected or have failed. It is cleared
+        // because an end of file on one of them would be taken for one on the winner, which will
+        // report its own events.
         self.links[key].readiness = Readiness::NONE;
     }
 
@@ -463,7 +467,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Makes an attempt the link's connection and closes all others. Addresses that were tried
-    /// before it and did not connect are marked as doubtful.
+    /// before it without success are marked as doubtful.
     fn on_won(&mut self, key: LinkKey, won: Attempt<N::Socket>, place: usize, first: Written) {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
@@ -476,17 +480,18 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Offers a socket the first bytes of the request, or of the handshake. A socket that takes
-    /// them is connected; `None` means that it is not connected yet.
+    /// Writes the first bytes of the request, or of the handshake, to a socket. A socket that
+    /// accepts them is connected; `None` means that it is not connected yet.
     ///
     /// # Errors
-    /// The connect failed, or the socket is connected to itself: that happens on loopback if nobody
-    /// listens on a port from the ephemeral range and the kernel picks it as the local port.
+    /// If the connect failed, or if the socket is connected to itself. The latter happens on
+    /// loopback when no server listens on a port in the ephemeral range and the kernel chooses that
+    /// port as the local one.
     ///
-    /// To ask for the local address costs a system call per connection. A lone plain exchange saves
-    /// it: [`fail_on_violation`](Self::fail_on_violation) asks once the response turns out not to
-    /// be one. A race must not be won by such a socket, though, nor a handshake begin on it, so
-    /// these ask here.
+    /// Reading the local address costs one system call per connection. A plain exchange with a
+    /// single address avoids it: [`fail_on_violation`](Self::fail_on_violation) checks the address
+    /// when the received bytes turn out not to be a response. A race, however, must not be won by
+    /// such a socket, and no handshake may begin on it, so both check here.
     fn write_first(
         &mut self,
         key: LinkKey,
@@ -512,8 +517,8 @@ impl<N: Net> Core<N> {
             return Ok(Some(written));
         }
         self.counts.bytes_out += written.sent as u64;
-        // The TLS state has spoken to this socket and cannot start over on another, so the next one
-        // gets a new state.
+        // The TLS state has written to this socket and cannot start over on another one, so the
+        // next one gets a new state.
         *handshakes = self.handshakes_of(key)?;
         Err(Trouble::Io(connected_to_itself()))
     }
@@ -524,9 +529,10 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let peer = link.peer.get();
         if link.readiness.has(Readiness::READABLE) {
-            // The server spoke before it was asked, as some overloaded ones do (a 503 at accept).
-            // These bytes are taken for the response, and the response to the request itself
-            // follows them. The next request on this connection would read that one.
+            // The server sent bytes before it received a request, as some overloaded servers do (a
+            // 503 right after accept). These bytes are taken for the response, and the response to
+            // the request itself follows them. The next request on this connection would get that
+            // one.
             link.h1.end_behind_front();
         }
         let Reach::Connecting(socket, mut handshakes) = link.reach.take() else {
@@ -546,7 +552,7 @@ impl<N: Net> Core<N> {
                 link.reach.set(Reach::Waiting { retry, handshakes });
                 self.let_go(socket);
                 match trouble {
-                    // The first write may be what reports that no port is free.
+                    // The first write may report that no port is free.
                     Trouble::Io(error) => {
                         let addr = self.dialed_address(key);
                         self.on_no_connection(key, addr, error);
@@ -558,7 +564,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Offers the socket of one of several attempts its first bytes.
+    /// Writes the first bytes to the socket of one of several attempts.
     fn try_attempt(
         &mut self,
         key: LinkKey,
@@ -573,8 +579,8 @@ impl<N: Net> Core<N> {
         first
     }
 
-    /// Makes a socket that took its first bytes the link's connection. Returns whether there may be
-    /// more to write.
+    /// Makes a socket that accepted its first bytes the link's connection. Returns whether there
+    /// may be more to write.
     fn on_connected(
         &mut self,
         key: LinkKey,
@@ -594,8 +600,8 @@ impl<N: Net> Core<N> {
             return self.on_written(key, first);
         }
         self.counts.bytes_out += first.sent as u64;
-        // The handshake ends with a short message that the request follows. Nagle's algorithm would
-        // hold the request back until that message is acknowledged.
+        // The handshake ends with a short message, and the request follows it. Nagle's algorithm
+        // would hold the request back until that message is acknowledged.
         link.is_undelayed = true;
         if let Err(error) = self.net.set_nodelay(&socket) {
             trace!("setting TCP_NODELAY failed ({error})");
@@ -605,16 +611,16 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// Returns the exchange that a link is dialed for.
+    /// Returns the exchange for which a link is dialed.
     fn dialled_for(&mut self, key: LinkKey) -> &mut Exchange<ChainKey> {
         let exchange = self.links[key].h1.front_mut();
         exchange.expect("a connecting link has an exchange")
     }
 }
 
-/// Whether a connect error says something about the address. Errors of the address filter, the
-/// route and the source do not: they cost nothing to find again, and another request's route may
-/// lead there.
+/// Returns whether a connect error concerns the address. Errors of the address filter, the route
+/// and the source do not: they are cheap to detect again, and the route of another request may
+/// reach the address.
 fn is_of_address(error: &io::Error) -> bool {
     !matches!(
         error.kind(),

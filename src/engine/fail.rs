@@ -1,4 +1,5 @@
-//! Ends exchanges that got no response: the chain is told, or its request is sent once more.
+//! Ends exchanges that got no response: the readback is called with the error, or the request is
+//! sent once more.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,14 +30,14 @@ use crate::timeouts::Timeout;
 /// Why an exchange ends without a response.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The connection ended, before the response or inside it.
+    /// The connection ended before the response or within it.
     Closed {
         missing: Option<u64>,
         error: Option<io::Error>,
     },
     Io(io::Error),
     Violation(Violation),
-    /// None of these addresses could be connected to.
+    /// Connecting to each of these addresses failed.
     Connect(Vec<(SocketAddr, io::Error)>),
     ConnectUnix(io::Error),
     Resolve(LookupError),
@@ -51,7 +52,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Classifies a socket error of an exchange under way.
+    /// Classifies a socket error during an exchange.
     pub(super) fn from_socket(error: io::Error, missing: Option<u64>) -> Self {
         if is_reset(&error) {
             Failure::Closed {
@@ -65,15 +66,15 @@ impl Failure {
 }
 
 impl<N: Net> Core<N> {
-    /// Ends a link's exchange without a response. If the connection was stale, its request is sent
-    /// once more; otherwise the readback is told.
+    /// Ends a link's exchange without a response. If the connection was stale, the request is sent
+    /// once more; otherwise the readback is called with the error.
     pub(super) fn fail(&mut self, key: LinkKey, failure: Failure) {
         let Some(chain_key) = self.links[key].chain() else {
             return self.close(key);
         };
         self.disarm(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
-        // Before `close`, which takes the line away that this looks at.
+        // Called before `close`, which removes the line that this looks at.
         self.on_failed_in_front(key, chain_key, &failure);
         if self.is_stale(key, chain_key, &failure) {
             debug!(
@@ -105,8 +106,8 @@ impl<N: Net> Core<N> {
             && !self.is_answered(key);
         self.close(key);
         if was_silent {
-            // The path to the server is gone. Other connections that have been silent since then
-            // would each cost one more deadline.
+            // The path to the server is gone. Each of the other connections that have been silent
+            // since then would cost another deadline.
             let since = tick_after(self.chains[chain_key].submitted + sent);
             self.close_silent_since(origin, since);
         }
@@ -118,18 +119,18 @@ impl<N: Net> Core<N> {
         let mut at = self.circumstances(key, chain_key);
         if let Failure::Connect(_) | Failure::ConnectUnix(_) = failure {
             // A socket that fails at once was never connecting, and one that is connected to itself
-            // has already sent. Either way no server has seen the request in this attempt.
+            // has already sent. Neither way has a server seen the request in this attempt.
             let earlier = self.chains[chain_key].earlier();
             at.phase = Phase::Connect;
             at.sent = earlier.sent;
             at.resend_is_safe = earlier.resend_is_safe;
         }
         if let Failure::Tls(_) = failure {
-            // A TLS state that cannot be set up fails before there is a connection.
+            // A failure to set up the TLS state occurs before there is a connection.
             at.phase = at.phase.max(Phase::Tls);
         }
         match failure {
-            // Whatever ended the connection also ended the handshake.
+            // The error that ended the connection also ended the handshake.
             Failure::Closed { error, .. } if at.phase == Phase::Tls => {
                 let error = error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 Error::from_io(ErrorKind::Tls, error, at)
@@ -153,7 +154,7 @@ impl<N: Net> Core<N> {
             }
             Failure::Io(error) => Error::from_io(ErrorKind::Io, error, at),
             Failure::Violation(violation) => {
-                // A response that ends early is reported to the readback only.
+                // A truncated response is reported to the readback only.
                 if !matches!(violation, Violation::Truncated { .. }) {
                     let id = self.chains.id(chain_key);
                     alert!(
@@ -187,17 +188,17 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether a byte of the present response has arrived.
+    /// Returns whether any byte of the current response has arrived.
     fn is_answered(&self, key: LinkKey) -> bool {
         let front = self.links[key].h1.front();
         front.is_some_and(Exchange::is_answered)
     }
 
-    /// Ends an exchange whose link received something that is not a response.
+    /// Ends an exchange whose link received something other than a response.
     ///
-    /// If nobody listens on a loopback port, a socket can be connected to itself and receive its
-    /// own request. That counts as a failed connect. It is checked here and not at every connect,
-    /// which would cost a system call each.
+    /// If no server listens on a loopback port, a socket can be connected to itself and receive its
+    /// own request. That counts as a failed connect. It is checked here, because checking every
+    /// connect would cost a system call each.
     pub(super) fn fail_on_violation(&mut self, key: LinkKey, violation: Violation) {
         let link = &self.links[key];
         if !link.h1.is_reused()
@@ -211,7 +212,7 @@ impl<N: Net> Core<N> {
         self.fail(key, Failure::Violation(violation));
     }
 
-    /// Fails a connect to the only address there is, or to the route's unix socket (`None`).
+    /// Fails a connect to the only address or, with `None`, to the unix socket of the route.
     pub(super) fn fail_only(&mut self, key: LinkKey, addr: Option<SocketAddr>, error: io::Error) {
         let failure = match addr {
             Some(addr) => {
@@ -227,7 +228,8 @@ impl<N: Net> Core<N> {
         self.fail(key, failure);
     }
 
-    /// Builds the error of a deadline, with the addresses or name servers that did not answer.
+    /// Builds the error of an expired deadline, with the addresses or name servers that did not
+    /// answer.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
         let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
             return match (at.phase, self.dialed_address(key)) {
@@ -245,8 +247,9 @@ impl<N: Net> Core<N> {
         if dial.has_begun() {
             let mut tried = dial.take_failed();
             for attempt in dial.attempts() {
-                // If the deadline is shorter than the delay between two attempts, the next request
-                // would get no further than this address either, unless it is marked as doubtful.
+                // The deadline may be shorter than the delay between two attempts. Then the next
+                // request would get no further than this address either, unless the address is
+                // marked as doubtful.
                 self.lookups.doubt(attempt.addr, self.clock.now());
                 tried.push(no_answer_from(attempt.addr));
             }
@@ -255,9 +258,9 @@ impl<N: Net> Core<N> {
         Error::from_unresponsive(text, self.lookups.names.servers(), at)
     }
 
-    /// Whether the request is sent again because it met a stale connection: one that the server
-    /// closed while it was idle, whose TLS state has failed, or on which the server met a trial of
-    /// pipelining with silence.
+    /// Returns whether the request is sent again because its connection was stale: the server
+    /// closed it while it was idle, its TLS state has failed, or the server did not answer a trial
+    /// of pipelining on it.
     ///
     /// All of these have to hold (RFC 9112 §9.3.1, RFC 9110 §9.2.2):
     ///
@@ -282,7 +285,7 @@ impl<N: Net> Core<N> {
             && (is_unsent || chain.request().is_idempotent())
     }
 
-    /// Collects what an error says about an exchange that fails on this link.
+    /// Collects the circumstances of an exchange that fails on this link, for its error.
     fn circumstances(&mut self, key: LinkKey, chain_key: ChainKey) -> Circumstances {
         let phase = self.phase(key);
         let h1 = &mut self.links[key].h1;
@@ -310,7 +313,7 @@ impl<N: Net> Core<N> {
         .behind(chain.earlier())
     }
 
-    /// How far the request in front of a link was sent.
+    /// Returns how far the request in front of a link was sent.
     fn sent(&self, key: LinkKey) -> Sent {
         match self.links[key].h1.front() {
             Some(front) if front.is_answered() => Sent::Yes,
@@ -326,7 +329,7 @@ impl<N: Net> Core<N> {
             Reach::Waiting { .. } | Reach::Dialing(..) | Reach::Connecting(..) => Phase::Connect,
             Reach::Shaking(..) => Phase::Tls,
             _ if link.h1.response().has_head() => Phase::Body,
-            // Part of the head is kept. Interim responses alone leave nothing behind.
+            // Part of the head is kept. Interim responses alone are not.
             _ if link.h1.inbound().is_some() => Phase::Head,
             Reach::Open(..) | Reach::Idle(..) | Reach::Closed => match link.h1.front() {
                 Some(front) if front.is_sent() => Phase::FirstByte,
@@ -335,21 +338,21 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Fails a chain that has no link. Its policy is asked first, and may have the request sent
+    /// Fails a chain that has no link. The policy is called first, and may have the request sent
     /// again.
     pub(super) fn fail_unlinked(&mut self, key: ChainKey, kind: ErrorKind) {
         let error = self.end_unlinked(key, kind);
         self.complete(key, Completion::Failed(error));
     }
 
-    /// Takes a chain that has no link out of wherever it waits, and builds its error.
+    /// Removes a chain that has no link from its queue or timer, and builds its error.
     pub(super) fn end_unlinked(&mut self, key: ChainKey, kind: ErrorKind) -> Error {
         self.disarm(key);
         if let Stage::Queued { .. } = self.chains[key].stage {
             self.dequeue(key);
         }
         if let Some(origin) = self.chains[key].origin.get() {
-            // The next in the queue may be content with an idle link where this one was not.
+            // An idle link that was of no use to this request may do for the next one in the queue.
             self.pool.serve_soon(origin);
         }
         let at = self.circumstances_unlinked(key);
@@ -363,8 +366,8 @@ impl<N: Net> Core<N> {
             }
             (ErrorKind::Timeout, ..) => {
                 let text = self.timeout_text(key, Timeout::Total);
-                // Before the request has entered its origin, the key is still that of the last
-                // request.
+                // Until the request has entered its origin, the chain still has the origin key of
+                // its last request.
                 let has_entered = chain.marks.has(Marks::ORIGIN_ENTERED);
                 let origin = chain.origin.get().filter(|_| has_entered);
                 let limit = origin.and_then(|key| self.limit_reached(key));
@@ -380,7 +383,7 @@ impl<N: Net> Core<N> {
         error
     }
 
-    /// Collects what an error says about a chain that has no link.
+    /// Collects the circumstances of a chain that has no link, for its error.
     pub(super) fn circumstances_unlinked(&self, key: ChainKey) -> Circumstances {
         let chain = &self.chains[key];
         let request = chain.request.clone();
@@ -403,8 +406,8 @@ impl<N: Net> Core<N> {
         self.agenda.completions.push_back((key, completion));
     }
 
-    /// Whether the request in front was sent behind another one, and its origin has not yet shown
-    /// that it answers such requests.
+    /// Returns whether the request in front was sent behind another one, while its origin had not
+    /// yet proven that it answers such requests.
     pub(super) fn is_on_trial(&self, key: LinkKey) -> bool {
         let h1 = &self.links[key].h1;
         let is_silent = |front: &Exchange<_>| front.is_sent() && !front.is_answered();
@@ -413,7 +416,7 @@ impl<N: Net> Core<N> {
             && line.is_some_and(|line| line.is_on_trial() && !line.is_untried())
     }
 
-    /// Handles the failure of the exchange in front of a link, for those behind it.
+    /// Handles the consequences of a failure in front of a link for the requests behind it.
     pub(super) fn on_failed_in_front(&mut self, key: LinkKey, chain: ChainKey, failure: &Failure) {
         let is_the_peers = match failure {
             Failure::Closed { .. } | Failure::Io(_) | Failure::Violation(_) | Failure::Tls(_) => {
@@ -434,9 +437,9 @@ impl<N: Net> Core<N> {
         let is_established =
             link.is_open() && !matches!(failure, Failure::Connect(_) | Failure::ConnectUnix(_));
         if !is_established && !matches!(failure, Failure::Cancelled) {
-            // The requests behind were waiting for this connection. Sharing the next one, they
-            // would fail one after the other in the same way, so each gets a connection of its own.
-            // A cancellation says nothing about the connection, so it does not scatter them.
+            // The requests behind were waiting for this connection. If they shared the next one,
+            // they would fail one after the other in the same way, so each gets a connection of its
+            // own. A cancellation does not concern the connection, so it does not separate them.
             for next in line.unwritten() {
                 self.chains[next.tag].marks.set(Marks::FRESH);
             }
@@ -455,13 +458,13 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Notes that a connection ended without answering requests that were pipelined on it.
+    /// Records that a connection ended without answering requests that were pipelined on it.
     pub(super) fn on_broken(&mut self, key: LinkKey) {
         let link = &self.links[key];
         let Some(line) = link.h1.line() else {
             return;
         };
-        // A connection that was idle and turns out to be closed says nothing about pipelining.
+        // A connection that was closed while it was idle says nothing about pipelining.
         let is_stale = line.is_untried() && link.h1.is_reused();
         let is_excused = line.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
@@ -477,8 +480,8 @@ impl<N: Net> Core<N> {
 
     /// Ends the exchange of a chain that is on a link, but not in front.
     ///
-    /// Bytes of it that were written cannot be taken back. The link then ends behind the exchange
-    /// before it, and the requests behind it are sent elsewhere.
+    /// If bytes of the request were written, they cannot be taken back. The link then ends after
+    /// the exchange before it, and the requests behind it are placed again.
     pub(super) fn fail_behind(&mut self, key: LinkKey, chain: ChainKey, kind: ErrorKind) {
         let link = &mut self.links[key];
         let origin = link.origin;
@@ -532,14 +535,15 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// The error of an address that was still being connected to.
+/// Returns the error of an address that was still being connected to.
 fn no_answer_from(addr: SocketAddr) -> (SocketAddr, io::Error) {
     let silent = io::Error::new(io::ErrorKind::TimedOut, "no answer");
     (addr, silent)
 }
 
-/// The error of an address that nobody listens on, so that the socket was connected to itself.
+/// Returns the error of an address where no server listens, so that the socket was connected to
+/// itself.
 pub(super) fn connected_to_itself() -> io::Error {
-    let why = "connected to itself, because nobody listens there";
+    let why = "connected to itself, because no server listens there";
     io::Error::new(io::ErrorKind::ConnectionRefused, why)
 }

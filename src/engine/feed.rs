@@ -1,5 +1,5 @@
-//! From bytes to responses: feeds what was read to the link's [`H1`](crate::h1::H1), and the
-//! resulting heads, body pieces and responses to readbacks.
+//! Turns bytes into responses: feeds received bytes to the link's [`H1`](crate::h1::H1), and passes
+//! the resulting heads, body pieces and responses to readbacks.
 
 use std::num::NonZeroU16;
 use std::sync::OnceLock;
@@ -26,11 +26,11 @@ use crate::proto::Limits;
 use crate::response::{Response, no_fields};
 use crate::timeouts::Timeout;
 
-/// A readback panicked, and the turn has to end.
+/// A readback panicked, so the turn has to end.
 struct Panicked;
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Deals with a link that has an event or is on the run queue.
+    /// Processes a link that has an event or is on the run queue.
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         self.core.catch_up();
         self.core.clock.since = Since::Links;
@@ -56,8 +56,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Feeds what a pause held back, then reads on as long as there is something and the budget
-    /// lasts.
+    /// Feeds the bytes that a pause held back, then continues reading while there is input and the
+    /// budget lasts.
     fn go_on(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         if self.feed_held(state, key) == Go::Stop {
             return;
@@ -105,16 +105,16 @@ impl<S, M: Mode> Engine<S, M> {
                 .is_some_and(|visit| visit.is_pending)
         {
             // Bytes left undecoded, by a pause or because the allowance was used up, come before
-            // new ones.
+            // new bytes.
             if let Some(fed) = self.decode(state, key, chain, &[]) {
                 self.on_held_stopped(key, chain, fed);
                 return Go::Stop;
             }
-            // From here on the exchange waits for the peer again.
+            // From here on, the exchange waits for the peer again.
             self.core.catch_up();
             self.core.arm(chain, Some(Timeout::Idle));
         }
-        // The response may have ended with the piece after which it was paused.
+        // The response may have been complete with the piece after which it was paused.
         if !has_held && !is_complete {
             return Go::On;
         }
@@ -123,7 +123,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, &mut held, false)
     }
 
-    /// Stops a response again whose held-back bytes could not be fed to their end.
+    /// Stops a response again before all of its held-back bytes were fed.
     fn on_held_stopped(&mut self, key: LinkKey, chain: ChainKey, fed: Fed) {
         let Core { links, buffers, .. } = &mut self.core;
         let held = links[key].h1.inbound_mut();
@@ -163,11 +163,11 @@ impl<S, M: Mode> Engine<S, M> {
         go
     }
 
-    /// Handles `grown` bytes of a collected body of known length, which are already in place.
+    /// Handles `grown` bytes of a collected body of known length. The bytes are already in place.
     fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
         let core = &mut self.core;
         let h1 = &mut core.links[key].h1;
-        // The bytes behind the response.
+        // The bytes after the response.
         let mut rest = match h1.on_body(grown, &core.settings.limits) {
             Ok(rest) => rest,
             Err(violation) => {
@@ -193,9 +193,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Feeds bytes to the link's parser, and the results to the readback. Bytes behind a response
-    /// go to the next exchange in line. With `is_kept_head`, the bytes begin with an incomplete
-    /// head that was kept.
+    /// Feeds bytes to the link's parser, and the results to the readback. Bytes after a response go
+    /// to the next exchange in line. With `is_kept_head`, the bytes begin with an incomplete head
+    /// that was kept.
     fn feed(
         &mut self,
         state: &mut S,
@@ -232,20 +232,20 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Handles the end of the bytes: the response goes on with the next read.
+    /// Handles the end of the bytes: the response continues with the next read.
     fn on_more(&mut self, key: LinkKey, chain: ChainKey, reading: Reading<'_>) -> Go {
         let core = &mut self.core;
         let between = reading.rest().is_empty();
         core.keep(key, reading);
         let h1 = &core.links[key].h1;
         let upload = h1.front().map(|front| front.upload);
-        // After an interim response the wait for the final one goes on.
+        // After an interim response, the wait for the final one continues.
         let clock = match h1.response().has_head() || !between {
             true => Timeout::Idle,
             false if upload == Some(Upload::Sent) => Timeout::FirstByte,
             false => Timeout::Write,
         };
-        // Interim responses other than 100 (Continue) do not extend the wait for one.
+        // Interim responses other than 100 (Continue) do not extend the wait for a 100.
         if upload != Some(Upload::AwaitingContinue) {
             core.catch_up();
             core.arm(chain, Some(clock));
@@ -253,7 +253,7 @@ impl<S, M: Mode> Engine<S, M> {
         Go::On
     }
 
-    /// Handles everything that stops a response from being read any further for now.
+    /// Handles all reasons for not reading a response any further for now.
     fn on_stopped(&mut self, key: LinkKey, chain: ChainKey, mut reading: Reading<'_>, fed: Fed) {
         let core = &mut self.core;
         match fed {
@@ -266,7 +266,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::Yielded => {
                 reading.hold_rest();
                 core.keep(key, reading);
-                // The exchange is not waiting for the peer, so no deadline of a phase runs.
+                // The exchange is not waiting for the peer, so no phase deadline runs.
                 core.arm(chain, None);
                 core.run_later(key);
             }
@@ -358,7 +358,7 @@ impl<S, M: Mode> Engine<S, M> {
         shown.err().map(|Panicked| Fed::Panicked)
     }
 
-    /// Handles the final head: decides what becomes of the body.
+    /// Handles the final head: chooses how the body is handled.
     #[inline]
     fn on_head(
         &mut self,
@@ -404,7 +404,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Calls a readback with a head, or returns `None` if it does not want to see any.
+    /// Calls a readback with a head. Returns `None` if the readback reads no heads.
     #[inline]
     fn show<R>(
         &mut self,

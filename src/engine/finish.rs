@@ -1,8 +1,9 @@
-//! Ends exchanges that got a response, and decides what becomes of their links: the next exchange
-//! in line moves to the front, the link rests until its chain's next step, or it is closed.
+//! Ends exchanges that got a response, and determines what happens to their links: the next
+//! exchange in line moves to the front, the link rests until its chain's next step, or the link is
+//! closed.
 //!
-//! Whether a link is used again is decided in [`release`](Core::release) and nowhere else. A
-//! resting link that no step of the same chain takes goes to the pool, by [`park`](Core::park).
+//! Only [`release`](Core::release) decides whether a link is reused. A resting link that no step of
+//! its chain takes is put into the pool by [`park`](Core::park).
 
 use std::sync::OnceLock;
 
@@ -24,17 +25,17 @@ use crate::proto::head::Head;
 use crate::response::{About, Response};
 use crate::timeouts::Timeout;
 
-/// Whether to go on reading a link.
+/// Whether to continue reading a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Go {
     On,
-    /// The exchange is over, paused or failed, or user code panicked.
+    /// The exchange has ended, is paused or has failed, or user code panicked.
     Stop,
 }
 
 impl<S, M: Mode> Engine<S, M> {
     /// Finishes a complete response: frees its link, then calls its readback. Returns the link's
-    /// token if the next exchange in line moved up, and the bytes behind the response.
+    /// token if the next exchange in line moved up, and the bytes after the response.
     pub(super) fn finish<'d>(
         &mut self,
         state: &mut S,
@@ -45,8 +46,8 @@ impl<S, M: Mode> Engine<S, M> {
         let (chain, is_whole) = (h1.tag(), h1.is_whole());
         let chain = chain.expect("a link that is read has an exchange");
         let (leftover, head) = (reading.rest().len(), reading.head().0);
-        // The link is settled before the readback runs: its next request finds the link at rest,
-        // and nothing the readback does can get between.
+        // The link is released before the readback runs, so the chain's next request finds the link
+        // at rest, and nothing that the readback does can come in between.
         let about = self.core.take_exchange(key, chain);
         let line = self.core.release(key, head, is_whole, leftover);
         let info = OnceLock::new();
@@ -74,14 +75,14 @@ impl<S, M: Mode> Engine<S, M> {
         (line, rest)
     }
 
-    /// Returns the link that `rest`, the bytes behind a finished response, is to be fed to, after
+    /// Returns the link to which `rest`, the bytes after a finished response, is to be fed, once
     /// the next exchange in line has moved up.
     ///
     /// # Errors
-    /// If nothing is to be fed now: how to go on with the link instead.
+    /// If nothing is to be fed now: how to continue with the link instead.
     pub(super) fn next_in_line(&mut self, line: Token, rest: &[u8]) -> Result<LinkKey, Go> {
         let core = &mut self.core;
-        // Anything the readback asked for may have ended the link.
+        // An operation of the readback may have ended the link.
         let key = core.links.find(line).ok_or(Go::Stop)?;
         let front = core.links[key].h1.front().ok_or(Go::Stop)?;
         let chain = front.tag;
@@ -98,7 +99,7 @@ impl<S, M: Mode> Engine<S, M> {
         match (rest.is_empty(), core.panic.is_some()) {
             (true, false) => Err(Go::On),
             (false, false) => Ok(key),
-            // The host learns of the panic first, and the bytes are left to the next turn.
+            // The panic reaches the host first, and the bytes are left to the next turn.
             (_, true) => {
                 core.hold(key, rest);
                 Err(Go::Stop)
@@ -154,7 +155,7 @@ impl<N: Net> Core<N> {
         let tls = link.tls_state().and_then(TlsState::info);
         let peer = link.peer.get();
         let chain = &mut self.chains[chain_key];
-        // The timer stays: the chain's next step moves it, and no time passes before that.
+        // The timer stays armed: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
         chain.note_answered();
         chain.stage = Stage::Reading;
@@ -164,7 +165,7 @@ impl<N: Net> Core<N> {
             reused,
             attempts: chain.attempts,
             times,
-            // At least 1, like the steps before it.
+            // At least 1, like the earlier timestamps.
             done: (self.clock.micros() - chain.submitted).max(1),
             tls,
             request,
@@ -173,8 +174,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Releases a link from its finished exchange: the next in line moves up, or the link rests if
-    /// it can be reused, or it is closed. Returns the link's token if there is a next exchange.
+    /// Releases a link from its finished exchange: the next in line moves up, the link rests if it
+    /// can be reused, or it is closed. Returns the link's token if there is a next exchange.
     #[inline(always)]
     pub(super) fn release(
         &mut self,
@@ -190,12 +191,12 @@ impl<N: Net> Core<N> {
             head.status.as_u16()
         );
         let link = &self.links[key];
-        // Ciphertext behind the response is as unasked as plaintext is.
+        // Ciphertext after the response is as unsolicited as plaintext is.
         let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
         let mut reusable = is_whole && leftover == 0 && !has_pending;
         reusable &= !link.h1.ends_behind_front();
-        // Behind the response, an end of file or unasked bytes may stand unread, as the last event
-        // reported.
+        // According to the last event, the socket may hold an end of file or unsolicited bytes
+        // after the response.
         let has_more = link.readiness.has_any(Readiness::READ_SIDE);
         if link.h1.has_line() {
             match self.move_up(key, head, is_whole, leftover) {
@@ -213,7 +214,7 @@ impl<N: Net> Core<N> {
         }
         let link = &mut self.links[key];
         let origin = link.origin;
-        // A chain that goes on forever must not keep another origin out forever.
+        // A chain that never pauses must not block another origin forever.
         if !reusable || self.pool.another_has_none(origin) {
             self.close(key);
             return None;

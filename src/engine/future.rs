@@ -1,10 +1,10 @@
-//! Conversations as futures: the work of a chain of readbacks, written from top to bottom.
+//! Conversations as futures, which do the work of a chain of readbacks in straight-line code.
 //!
 //! A task is a chain that sends nothing itself. It waits, and its future is polled when a waker has
-//! made the chain due; the waker does that by an order to the engine, which within a turn is no
-//! system call. The requests that a task awaits are chains of their own. They store their results
-//! in a slot and wake the task that waits there. These futures depend on no runtime: any executor
-//! may poll them while some loop turns the engine.
+//! made the chain due. The waker sends an order to the engine, which costs no system call within a
+//! turn. The requests that a task awaits are chains of their own. Each stores its result in a slot
+//! and wakes the task that waits there. These futures depend on no runtime: any executor may poll
+//! them while some loop runs the engine's turns.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -23,8 +23,8 @@ use crate::id::ChainId;
 use crate::request::Request;
 use crate::response::Info;
 
-/// The result of a fetch. The response is owned, since a future cannot be lent one; its [`Info`] is
-/// in the extensions.
+/// The result of a fetch. The response is owned, because a future cannot borrow one. Its extensions
+/// contain the [`Info`].
 pub(super) type Fetched = Result<http::Response<Vec<u8>>, Error>;
 
 impl<S: 'static, M: Mode> Engine<S, M> {
@@ -180,7 +180,7 @@ impl Engine<(), Owned> {
             {
                 return Ok(output);
             }
-            // A future that wakes itself is polled once a turn, and the engine does not wait.
+            // A future that wakes itself is polled once per turn, and the engine does not wait.
             let is_woken = alert.is_woken.load(Ordering::Relaxed);
             self.turn(&mut (), is_woken.then_some(Duration::ZERO))?;
         }
@@ -199,7 +199,7 @@ impl Wake for Alert {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Inside a turn this makes the next one due at once, and the future is polled before it.
+        // Inside a turn, this makes the next one due at once, and the future is polled before it.
         if !self.is_woken.swap(true, Ordering::Release) {
             self.waking.announce();
         }
@@ -313,10 +313,10 @@ pub(super) fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
     }
 }
 
-/// Where a chain leaves a value for the future that awaits it.
+/// The place where a chain leaves a value for the future that awaits it.
 pub(super) enum Slot<T> {
     Awaited(Option<Waker>),
-    /// `None`: the value was taken, or the promise was dropped.
+    /// `None` if the value was taken, or the promise was dropped.
     Over(Option<T>),
 }
 
@@ -325,7 +325,7 @@ fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Delivers a value to a slot. Dropping it tells the future that there will be none.
+/// Delivers a value to a slot. If it is dropped, the future completes without a value.
 pub(super) struct Promise<T>(Arc<Mutex<Slot<T>>>);
 
 pub(super) fn promise<T>() -> (Promise<T>, Arc<Mutex<Slot<T>>>) {
@@ -345,7 +345,7 @@ impl<T> Promise<T> {
         if let Slot::Awaited(waker) = &mut *slot {
             let waker = waker.take();
             *slot = Slot::Over(value);
-            // After the lock is released: the waker may poll the future at once.
+            // The lock is released first, because the waker may poll the future at once.
             drop(slot);
             waker.into_iter().for_each(Waker::wake);
         }
@@ -358,7 +358,7 @@ impl<T> Drop for Promise<T> {
     }
 }
 
-/// A future of what a chain delivers.
+/// A future of the value that a chain delivers.
 pub(super) struct Awaited<S, T> {
     remote: Arc<Remote<S>>,
     step: Step<S>,
@@ -367,13 +367,13 @@ pub(super) struct Awaited<S, T> {
 
 /// The progress of the order that begins an awaited chain.
 enum Step<S> {
-    /// The inbox has no room for it.
+    /// The inbox has no room for the order.
     Waiting {
         id: ChainId,
         order: Order<S>,
         ticket: Option<Ticket>,
     },
-    /// The engine has it, or will take it.
+    /// The engine has the order, or will take it.
     Taken(ChainId),
     /// The engine has been dropped.
     Gone,
@@ -384,7 +384,7 @@ pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -
     let fetched = (&mut awaited).await;
     fetched.unwrap_or_else(|Gone| {
         let (sent, resend_is_safe) = match awaited.step {
-            // A policy may have sent something else in its place, of which nothing is known here.
+            // A policy may have sent another request in its place, of which nothing is known here.
             Step::Taken(_) => (
                 Sent::Maybe,
                 request.is_idempotent() && !awaited.remote.is_visited(&request),
@@ -410,7 +410,7 @@ impl<S, T> Awaited<S, T> {
         Self { remote, step, slot }
     }
 
-    /// Puts the order into the inbox if there is room for it.
+    /// Puts the order into the inbox if there is room.
     fn begin(
         remote: Arc<Remote<S>>,
         id: ChainId,
@@ -469,7 +469,8 @@ impl<S, T> Future for Awaited<S, T> {
             Slot::Over(value) => return Poll::Ready(value.take().ok_or(Gone)),
             Slot::Awaited(former) => former.replace(waker),
         };
-        // After the lock is released: the old waker may be an executor's last reference to a task.
+        // The lock is released first, because the old waker may hold an executor's last reference
+        // to a task.
         drop(former);
         Poll::Pending
     }

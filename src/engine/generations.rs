@@ -1,7 +1,7 @@
 //! Chains that belong to a generation of a session and end with it.
 //!
 //! A generation can be ended on any thread, and holds no list of its chains. Ending it therefore
-//! wakes the engine, which then looks through the chains recorded here.
+//! wakes the engine, which checks the chains recorded here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::engine::chain::ChainKey;
 use crate::engine::waking::Waking;
 use crate::generation::Mark;
 
-/// How many chains a turn looks at after a generation has ended.
+/// The number of chains that a turn checks after a generation has ended.
 const MAX_SWEPT: usize = 2048;
 
 /// The chains of one engine that belong to a generation.
@@ -20,7 +20,7 @@ pub(super) struct Generations {
     marks: BTreeMap<ChainKey, Mark>,
     /// Wakes the engine and records that a generation has ended.
     waker: Waker,
-    /// The chains from this key on are still to be looked at.
+    /// The chains from this key on are still to be checked.
     next: Option<ChainKey>,
 }
 
@@ -65,7 +65,7 @@ impl Generations {
         }
     }
 
-    /// Records a chain. Returns false if its generation is over.
+    /// Records a chain. Returns false if its generation has ended.
     pub(super) fn watch(&mut self, key: ChainKey, mark: Mark) -> bool {
         let is_there = mark.watch(&self.waker);
         self.marks.insert(key, mark);
@@ -77,7 +77,7 @@ impl Generations {
         !self.marks.is_empty()
     }
 
-    /// Returns whether the chain's generation is over but no sweep has reached the chain yet.
+    /// Returns whether the chain's generation has ended but no sweep has reached the chain yet.
     #[inline]
     pub(super) fn is_over(&self, key: ChainKey) -> bool {
         self.has_some() && self.marks.get(&key).is_some_and(Mark::is_over)
@@ -96,18 +96,18 @@ impl Generations {
         }
     }
 
-    /// A generation has ended: all chains are to be looked at.
+    /// Handles the end of a generation: all chains are to be checked.
     pub(super) fn on_ended(&mut self) {
         self.next = Some(0);
     }
 
-    /// Returns whether chains are still to be looked at.
+    /// Returns whether there are chains still to be checked.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Looks at one turn's share of the chains, and returns those whose generation is over.
+    /// Checks one turn's share of the chains, and returns those whose generation has ended.
     pub(super) fn sweep(&mut self) -> Vec<ChainKey> {
         let Some(next) = self.next else {
             return Vec::new();
@@ -116,7 +116,7 @@ impl Generations {
         let (mut last, mut seen, mut over) = (None, 0, Vec::new());
         for (key, mark) in share {
             (last, seen) = (Some(*key), seen + 1);
-            // For a chain that continues, this watches for the next end.
+            // For a chain that continues, this registers for the next end.
             if !mark.watch(&self.waker) {
                 over.push(*key);
             }
@@ -207,7 +207,7 @@ mod tests {
         drop(submitter);
         engine.run(&mut told).unwrap();
         assert_eq!(told[4..], ["other"]);
-        // A request built before the end is stale for good; one built now is not.
+        // A request built before the end is invalid for good; one built now is not.
         let old = request(&ended);
         ended.end();
         engine.submit(old, note);
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(told, ["Cancelled", "ok", "ok"]);
     }
 
-    /// Returns how many requests reached the server.
+    /// Returns the number of requests that reached the server.
     fn came(network: &Network) -> usize {
         network.ledger().requests().len()
     }
@@ -243,7 +243,7 @@ mod tests {
         engine.run(&mut told).unwrap();
         assert_eq!(told, ["ok", "Cancelled"]);
         assert_eq!((came(&network), engine.pending()), (1, 0));
-        assert_eq!(engine.stats().reused, 0, "an exchange was begun");
+        assert_eq!(engine.stats().reused, 0, "an exchange began");
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
             .advance(&mut told, Duration::from_millis(500))
             .unwrap();
         network.sleep(Duration::from_secs(1));
-        // More chains than a turn looks at.
+        // More chains than a turn checks.
         generation.end();
         engine.run(&mut told).unwrap();
         assert!(told.iter().all(|told| told == "Cancelled"));

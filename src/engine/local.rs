@@ -1,4 +1,5 @@
-//! Local: reaches an engine from its own thread, for what does not leave that thread.
+//! Local: reaches an engine from the engine's own thread, for futures and readbacks that are not
+//! `Send`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -55,7 +56,7 @@ pub struct Local<S> {
     wakeups: Arc<Wakeups>,
 }
 
-/// Chains started on the engine's thread, until a turn takes them.
+/// Chains started on the engine's thread that no turn has taken yet.
 pub(super) struct Queue<S> {
     starts: RefCell<Vec<(ChainId, Next<S>)>>,
     remote: Arc<Remote<S>>,
@@ -82,10 +83,11 @@ impl<S> Queue<S> {
         !self.starts.borrow().is_empty()
     }
 
-    /// Closes the queue when the engine is dropped. Chains that it has not taken are dropped.
+    /// Closes the queue when the engine is dropped. Chains that are still queued are dropped.
     pub(super) fn close(&self) {
         self.is_open.set(false);
-        // The queue must not be borrowed here: a readback's destructor may call back into it.
+        // The queue must not be borrowed here, because a readback's destructor may call back into
+        // it.
         drop(self.starts.take());
     }
 
@@ -120,9 +122,9 @@ impl<S> Local<S> {
 
     /// Cancels a chain; see [`Engine::cancel`](crate::Engine::cancel).
     pub fn cancel(&self, id: ChainId) {
-        // The order goes through the inbox, where the submissions of a `Submitter` are, so it
-        // overtakes none of them. Nor does it overtake what was started here, which the engine
-        // takes first. An error means that the engine has been dropped, and its chains with it.
+        // The order goes through the inbox, behind the submissions of a `Submitter`, so it
+        // overtakes none of them. Nor does it overtake chains started here, which the engine takes
+        // first. An error means that the engine has been dropped, and its chains with it.
         let _ = self.queue.remote.order(Order::Cancel(id));
     }
 

@@ -1,4 +1,4 @@
-//! Host lookups: names, and what is known about their addresses.
+//! Host lookups: names, and the addresses that failed recently.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use crate::net::names::Names;
 /// If the resolver's timers are overdue by more than this, the host did not run the engine in time.
 const LATE: Duration = Duration::from_millis(5);
 
-/// Turns for which the resolver's timers and the deadlines of lookups are put off while the poll
-/// may have more to report. These turns follow each other at once, so everything that was there
-/// when the host came back has been reported by their end.
+/// The number of turns for which the resolver's timers and the deadlines of lookups are postponed
+/// while the poll may have more to report. These turns follow each other at once, so by their end
+/// all events that were there when the host resumed have been reported.
 pub(super) const MOST_PUT_OFF: u8 = 64;
 
-/// Names, and addresses that failed lately.
+/// Names, and addresses that failed recently.
 pub(super) struct Lookups {
     pub(super) names: Names,
     doubts: Doubts,
-    /// Turns for which the resolver's timers have been put off so far, because the resolver may not
-    /// have been told of all its events.
+    /// The number of turns for which the resolver's timers have been postponed so far, because the
+    /// resolver may not have received all its events.
     put_off: u8,
 }
 
@@ -32,7 +32,7 @@ impl Lookups {
         }
     }
 
-    /// Marks an address as doubtful: it could not be connected to, or a later one was faster.
+    /// Marks an address as doubtful: connecting to it failed, or a later address was faster.
     pub(super) fn doubt(&mut self, addr: SocketAddr, now: Instant) {
         self.doubts.add(addr, now);
     }
@@ -42,7 +42,7 @@ impl Lookups {
         self.doubts.clear(addr);
     }
 
-    /// Whether an address failed lately and is to be tried last.
+    /// Returns whether an address failed recently and is to be tried last.
     pub(super) fn is_doubtful(&self, addr: SocketAddr, now: Instant) -> bool {
         self.doubts.has(addr, now)
     }
@@ -53,9 +53,9 @@ impl Lookups {
         self.names.on_network_changed();
     }
 
-    /// Decides whether to put off the resolver's timers. They are if they are so late that the host
-    /// must have been away, and the poll may have more to report (`may_hear_more`): what the
-    /// resolver waits for may have arrived.
+    /// Determines whether to postpone the resolver's timers. They are postponed if they are so late
+    /// that the host must have been away, and if the poll may have more to report
+    /// (`may_hear_more`), because the awaited answers may have arrived.
     #[inline]
     pub(super) fn puts_off(&mut self, may_hear_more: bool, now: Instant) -> bool {
         let is_late = |at: Instant| now.saturating_duration_since(at) > LATE;
@@ -68,7 +68,7 @@ impl Lookups {
         self.is_put_off()
     }
 
-    /// Whether the resolver's timers are put off at present.
+    /// Returns whether the resolver's timers are currently postponed.
     #[inline]
     pub(super) fn is_put_off(&self) -> bool {
         self.put_off > 0

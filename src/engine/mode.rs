@@ -7,8 +7,8 @@ use crate::net::socket::MioNet;
 /// The way an engine is driven: [`Owned`], [`Shared`], or `Sim` with feature `sim`. Sealed.
 pub trait Mode: sealed::Sealed {}
 
-/// The engine has a poll of its own. It drives itself with [`run`](crate::Engine::run), or is part
-/// of another loop by its file descriptor and deadline. Created by
+/// The engine has a poll of its own. It runs itself with [`run`](crate::Engine::run), or joins
+/// another loop through its file descriptor and deadline. Created by
 /// [`Engine::new`](crate::Engine::new).
 #[derive(Debug)]
 pub enum Owned {}
@@ -19,8 +19,8 @@ impl sealed::Sealed for Owned {
     type Net = MioNet<OwnPoll>;
 }
 
-/// The engine is on the host's own [`mio::Poll`], under tokens that the host lends. Created by
-/// [`Engine::on_registry`](crate::Engine::on_registry).
+/// The engine uses the host's own [`mio::Poll`], with a range of tokens that the host provides.
+/// Created by [`Engine::on_registry`](crate::Engine::on_registry).
 #[derive(Debug)]
 pub enum Shared {}
 

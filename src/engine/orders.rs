@@ -1,4 +1,4 @@
-//! The engine's side of its inbox: orders from other threads, and from tasks.
+//! The engine's side of its inbox: orders from other threads and from tasks.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::engine::waking::{Inside, Waking};
 use crate::id::ChainId;
 use crate::policy::{Wakeups, Woken};
 
-/// Orders taken in one turn. The rest stay in the inbox, and the next turn is due at once. No more
-/// are taken than commands are carried out, so that the inbox fills up when the engine does not
-/// keep up, and not the engine itself.
+/// The number of orders taken in one turn. The rest stay in the inbox, and the next turn is due at
+/// once. The number is no higher than that of the commands carried out, so if the engine cannot
+/// keep up, the inbox fills up and not the engine itself.
 const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
 /// The parts that an engine shares with its submitters.
@@ -24,7 +24,7 @@ pub(super) struct Orders<S> {
     /// Empty between turns, and kept for its capacity.
     scratch: Vec<Order<S>>,
     woken: Vec<Woken>,
-    /// Orders taken in this turn.
+    /// The number of orders taken in this turn.
     taken: usize,
 }
 
@@ -58,31 +58,31 @@ impl<S> Orders<S> {
         &self.waking
     }
 
-    /// Notes that a turn begins on this thread. It lasts as long as the returned guard.
+    /// Enters a turn on this thread. The turn lasts as long as the returned guard.
     pub(super) fn on_turn(&mut self) -> Inside {
         self.taken = 0;
         self.waking.enter()
     }
 
-    /// Whether something is left for which no wake was sent, because it came from inside a turn or
-    /// was more than one turn takes: orders, woken chains, or generations that have ended.
+    /// Returns whether orders, woken chains or ended generations remain for which no wakeup was
+    /// sent, because they came from inside a turn or were more than one turn takes.
     #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         self.waking.has_unannounced()
     }
 
-    /// Notes that the present turn leaves something for the next.
+    /// Records that the current turn leaves work for the next.
     pub(super) fn note_unannounced(&self) {
         self.waking.set_unannounced(true);
     }
 
-    /// Whether orders have arrived and are not taken yet, or may still arrive.
+    /// Returns whether orders are waiting or may still arrive.
     pub(super) fn has_some_to_come(&self) -> bool {
         self.remote.has_orders_to_come() || self.local.has_some()
     }
 
-    /// Takes what tasks and readbacks of this thread have started. Called before the inbox is
-    /// taken, which holds the cancellations.
+    /// Takes the chains that tasks and readbacks of this thread have started. This precedes taking
+    /// the inbox, which holds the cancellations.
     pub(super) fn take_local(&mut self) -> Vec<(ChainId, Next<S>)> {
         self.local.take()
     }
@@ -99,7 +99,7 @@ impl<S> Orders<S> {
         self.woken = empty;
     }
 
-    /// Takes the orders that may be taken now, in a vector that the caller gives back.
+    /// Takes the orders that may be taken now, in a vector that the caller returns.
     pub(super) fn take(&mut self) -> Vec<Order<S>> {
         let mut orders = std::mem::take(&mut self.scratch);
         self.remote.take(&mut orders, MAX_ORDERS - self.taken);

@@ -1,12 +1,12 @@
 //! The bytes waiting to be written on a tunnel.
 
-/// Bytes that wait to be written on a tunnel.
+/// The bytes waiting to be written on a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
-    /// How many of them are written.
+    /// The number of bytes at the front that have been written.
     written: usize,
-    /// A command that writes them is already queued.
+    /// Whether a command that writes the bytes is already queued.
     is_noted: bool,
 }
 
@@ -17,7 +17,8 @@ impl Outbox {
         !self.waiting().is_empty() && !std::mem::replace(&mut self.is_noted, true)
     }
 
-    /// Notes that the waiting bytes are being written now. Bytes added later need another command.
+    /// Records that the waiting bytes are being written now. Bytes added later need another
+    /// command.
     pub(super) fn on_looked_at(&mut self) {
         self.is_noted = false;
     }
@@ -26,11 +27,11 @@ impl Outbox {
         &self.bytes[self.written..]
     }
 
-    /// Notes that the connection has taken `n` more bytes.
+    /// Records that the connection has accepted `n` more bytes.
     pub(super) fn on_written(&mut self, n: usize) {
         self.written += n;
-        // Written bytes are removed once they are the larger part, so that each byte is moved at
-        // most twice.
+        // Written bytes are removed once they are more than half, so each byte is moved at most
+        // twice.
         if self.written * 2 > self.bytes.len() {
             self.bytes.drain(..self.written);
             self.written = 0;
@@ -41,5 +42,5 @@ impl Outbox {
     }
 }
 
-/// A buffer larger than this is freed when all of it is written.
+/// The capacity above which a buffer is freed when all of it is written.
 const KEPT_OUTBOX: usize = 64 << 10;

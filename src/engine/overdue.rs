@@ -1,6 +1,6 @@
-//! Expired deadlines of chains on links. Before such a deadline takes effect, the link is
-//! connected, written to and read from: the host may have been away, and what the chain waits for
-//! may be there.
+//! Expired deadlines of chains on links. Before such a deadline takes effect, the engine connects,
+//! writes to and reads from the link: the host may have been away, and the awaited bytes may have
+//! arrived.
 
 use crate::engine::Engine;
 use crate::engine::agenda::Overdue;
@@ -14,8 +14,8 @@ use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Looks at the links on which a deadline has expired, and ends the exchanges that make no
-    /// progress by that.
+    /// Checks the links on which a deadline has expired, and ends the exchanges that then make no
+    /// progress.
     pub(super) fn on_overdue(&mut self, state: &mut S, budget: &mut usize) {
         for _ in 0..self.core.agenda.overdue.len() {
             if *budget == 0 || self.core.panic.is_some() {
@@ -38,8 +38,8 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 continue;
             }
-            // Both are assumed, since the poll may not have reported everything: the calls find
-            // out.
+            // Both are assumed, because the poll may not have reported everything. The calls show
+            // which apply.
             let both = Readiness::READABLE.with(Readiness::WRITABLE);
             self.core.links[link].readiness = self.core.links[link].readiness.with(both);
             let before = self.core.counts.bytes_in;
@@ -61,7 +61,7 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<N: Net> Core<N> {
-    /// Returns the link on which a deadline is overdue, or `None` if the chain has gone on.
+    /// Returns the link on which a deadline is overdue, or `None` if the chain has progressed.
     fn overdue_link(&mut self, overdue: &Overdue) -> Option<LinkKey> {
         let chain = self.chains.get_mut(overdue.chain)?;
         let link = self.links.find(overdue.link);
@@ -73,18 +73,18 @@ impl<N: Net> Core<N> {
         chain.marks.clear(overdue.mark);
         let waits = matches!(chain.stage, Stage::Queued { .. } | Stage::Running { .. });
         if is_due && waits && chain.timer.is_none() {
-            // The link ended and the request is sent elsewhere, where its deadlines are armed anew.
+            // The link ended and the request was placed again: its deadlines start anew.
             self.arm(overdue.chain, None);
         }
         None
     }
 
-    /// Whether a link's host is still being looked up.
+    /// Returns whether a link's host is still being looked up.
     fn is_looked_up(&self, key: LinkKey) -> bool {
         matches!(&self.links[key].reach, Reach::Dialing(dial, _) if !dial.has_begun())
     }
 
-    /// Whether more can be read from a link right now.
+    /// Returns whether more can be read from a link right now.
     fn is_unread(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
         let (Reach::Open(..) | Reach::Shaking(..), Some(chain)) = (&link.reach, link.chain())

@@ -9,26 +9,26 @@ use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::proto::head::Head;
 
-/// How long an origin on trial may be silent inside of a batch, in milliseconds. After that it has
-/// dropped the rest.
+/// How long an origin on trial may be silent within a batch, in milliseconds. After that, the
+/// server counts as having dropped the rest.
 const TRIAL_MILLIS: u64 = 5000;
 
-/// What is in front of a link whose response is complete.
+/// The new front of a link whose response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MovedUp {
     /// The next request in line.
     Next,
-    /// Nothing, because no request was behind. The link is like any other whose exchange is over.
+    /// Nothing, because no request was behind. The link is like any other whose exchange has ended.
     Nobody,
-    /// Nothing, because the link is closed. The requests behind go elsewhere.
+    /// Nothing, because the link is closed. The requests behind are placed again.
     Closed,
 }
 
 impl<N: Net> Core<N> {
     /// Moves the next request in line to the front, if the connection can be used further.
     ///
-    /// The exchange in front is over and taken out, and `leftover` bytes have arrived behind its
-    /// response. `is_whole` is false if no other response can follow on this connection.
+    /// The exchange in front has ended and was taken out, and `leftover` bytes have arrived after
+    /// its response. `is_whole` is false if no other response can follow on this connection.
     #[inline(never)]
     pub(super) fn move_up(
         &mut self,
@@ -67,7 +67,7 @@ impl<N: Net> Core<N> {
             }
             return MovedUp::Nobody;
         }
-        // A request that is written may still be answered, whatever becomes of the connection after
+        // A request that is written may still be answered, even if the connection is closed after
         // that.
         let progress = line.extent(0);
         let goes_on = match progress {
@@ -75,8 +75,9 @@ impl<N: Net> Core<N> {
             Extent::Partly => !ends,
             Extent::Unwritten => !ends && leftover == 0,
         };
-        // RFC 9112 §9.3.2 asks for care after a connection failed. One that the server announced to
-        // close has not failed, unless it never answered a pipelined request.
+        // RFC 9112 §9.3.2 requires caution after a failed connection. A close that the server
+        // announced does not count as a failure, unless the server never answered a pipelined
+        // request.
         let is_broken = line.has_begun() && !line.is_proven();
         if is_whole && speaks_1_1 && goes_on {
             self.promote(key, leftover);
@@ -106,11 +107,11 @@ impl<N: Net> Core<N> {
         }
         let is_unwritten = front.written() == 0;
         let origin = link.origin;
-        // A pipeline that never runs empty must not keep another origin out forever.
+        // A pipeline that never runs empty must not block another origin forever.
         let is_wanted_elsewhere = self.pool.another_has_none(origin);
         if let Some(line) = link.h1.line_mut() {
             if is_unwritten {
-                // The request may have been held back, and nothing else would get it written.
+                // The request may have been held back. Without this entry, nothing would write it.
                 line.is_unsure = true;
                 self.agenda.unwritten.push(token);
             }
@@ -122,8 +123,8 @@ impl<N: Net> Core<N> {
         self.pool.serve_soon(origin);
     }
 
-    /// Shortens the deadline of a request that came to the front as part of a trial: a server that
-    /// has dropped it would otherwise keep it waiting.
+    /// Shortens the deadline of a request that came to the front as part of a trial. Otherwise a
+    /// server that has dropped the request would keep it waiting.
     pub(super) fn arm_trial(&mut self, key: LinkKey, chain: ChainKey) {
         if self.is_on_trial(key) {
             let due = self.clock.tick_from_now() + TRIAL_MILLIS;

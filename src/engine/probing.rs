@@ -1,8 +1,8 @@
-//! Checks that nothing stands unread on a kept connection before it is given a request: by what is
-//! known about it ([`Quiet`](crate::engine::quiet::Quiet)), or by reading from it.
+//! Checks that a kept connection has no unread data before a request is sent on it: by what is
+//! already known ([`Quiet`](crate::engine::quiet::Quiet)), or by reading from it.
 //!
-//! A client that skips this takes bytes that the server sent while no request was outstanding for
-//! the response to its next request. The simulation found just that: answers to other requests.
+//! Without this check, bytes that the server sent while no request was outstanding would be taken
+//! for the response to the next request. The simulation found just that: answers to other requests.
 
 use std::io;
 
@@ -18,9 +18,10 @@ use crate::net::{Net, Readiness};
 use crate::proto::Violation;
 
 impl<N: Net> Core<N> {
-    /// Whether an idle link, just taken out of the pool, may be given a request. Closes it if not.
+    /// Returns whether an idle link, just taken out of the pool, may carry a request. Closes it if
+    /// not.
     pub(super) fn is_idle_fit(&mut self, link: LinkKey) -> bool {
-        // Any amount of work may lie between the last reading of the clock and this check.
+        // The clock may have been read long before this check.
         self.read_clock();
         let rest = self.agenda.events.rest();
         let quiet_at = self.quiet.idle_at(link, self.links.token(link), rest);
@@ -31,8 +32,8 @@ impl<N: Net> Core<N> {
         is_quiet
     }
 
-    /// Whether a resting link, whose response was just read, may be given a request. Closes it if
-    /// not.
+    /// Returns whether a resting link, whose response was just read, may carry a request. Closes it
+    /// if not.
     #[inline(always)]
     pub(super) fn is_fit(&mut self, link: LinkKey) -> bool {
         let is_quiet = self.is_still_quiet(link);
@@ -42,10 +43,11 @@ impl<N: Net> Core<N> {
         is_quiet
     }
 
-    /// Whether nothing stands unread on a link that was read in this turn and not written to since.
+    /// Returns whether a link that was read in this turn, and not written to since, has no unread
+    /// data.
     #[inline(always)]
     pub(super) fn is_still_quiet(&mut self, link: LinkKey) -> bool {
-        // A chain that goes on at once gets here with each request, so this path has to be cheap.
+        // A chain that continues at once takes this path for each request, so it has to be cheap.
         // The clock has been read after the chain's readback.
         let is_fresh = self.clock.since != Since::UserCode
             && matches!(self.quiet.drained, Some((drained, at))
@@ -59,8 +61,8 @@ impl<N: Net> Core<N> {
         self.is_quiet(link, self.quiet.drained_at(link))
     }
 
-    /// Whether nothing stands unread on a link that was quiet at `quiet_at`. Reads from it if that
-    /// is too long ago to rely on.
+    /// Returns whether a link that was quiet at `quiet_at` has no unread data. Reads from it if
+    /// that was too long ago to rely on.
     #[cold]
     #[inline(never)]
     fn is_quiet(&mut self, link: LinkKey, quiet_at: Option<u64>) -> bool {
@@ -101,7 +103,7 @@ impl<N: Net> Core<N> {
         alert!(self, Unsolicited, "{}: {unsolicited}", self.origin_of(link));
     }
 
-    /// Handles readiness of an idle link: the peer closed it, or sent something unasked. Either way
+    /// Handles readiness of an idle link: the peer closed it, or sent unsolicited bytes. Either way
     /// it is unusable, except for messages between the TLS states.
     pub(super) fn check_idle(&mut self, key: LinkKey) {
         if !self.links[key].readiness.has_any(Readiness::READ_SIDE) {
@@ -115,11 +117,11 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Reads where nothing should be, to find out whether the connection is still good.
+    /// Reads where no data should be, to check whether the connection is still usable.
     pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
         if self.links[key].tls_state().is_some() {
-            // The shared buffer may hold the response that the running readback reads. Then the
-            // second one is used.
+            // The shared buffer may hold the response that the running readback reads. In that case
+            // the second buffer is used.
             let first_is_taken = self.buffers.read.is_empty();
             let mut buffer = std::mem::take(if first_is_taken {
                 &mut self.buffers.second
@@ -128,8 +130,8 @@ impl<N: Net> Core<N> {
             });
             buffer.resize(self.settings.read_buffer, 0);
             let probe = self.probe_tls(key, &mut buffer);
-            // By the flag, not by which buffer is empty: both may be while this one is out, and the
-            // shared one would never come back.
+            // Tested by the flag and not by which buffer is empty: while this one is out, both may
+            // be, and the shared one would never come back.
             if first_is_taken {
                 self.buffers.second = buffer
             } else {
@@ -155,8 +157,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// [`probe`](Self::probe) for a TLS link, on which the server may send messages for the TLS
-    /// state: session tickets and key updates.
+    /// Does what [`probe`](Self::probe) does, for a TLS link. The server may send messages for the
+    /// TLS state: session tickets and key updates.
     pub(super) fn probe_tls(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
         let link = &mut self.links[key];
         let Some((socket, Some(tls))) = link.reach.wire() else {
@@ -170,8 +172,8 @@ impl<N: Net> Core<N> {
             let kept = tls.restore(buffer);
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
-                // No well-meaning server sends this much at rest. One that does could keep the
-                // engine reading for as long as it likes.
+                // No well-behaved server sends this much on an idle connection. A server that does
+                // could keep the engine reading indefinitely.
                 Ok(n) if kept + n > MAX_UNASKED_BYTES => return Probe::Ended,
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;
@@ -181,7 +183,7 @@ impl<N: Net> Core<N> {
                         tls.receive(buffer, kept + n, &mut self.buffers.plaintext, &mut left);
                     self.quiet.cost += n + (usize::MAX - left);
                     let bytes = self.buffers.plaintext.len();
-                    // Left in the buffer, these bytes would come before the next response of
+                    // If these bytes stayed in the buffer, they would precede the next response of
                     // another connection.
                     self.buffers.plaintext.clear();
                     match received {
@@ -204,18 +206,18 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Reads from an idle link before it is given up. A well-meaning server sends a few tickets and
-/// then stops.
+/// The number of reads from an idle link before it is closed. A well-behaved server sends a few
+/// tickets and then stops.
 const MAX_PROBE_READS: usize = 16;
 
-/// TLS messages that an idle connection may receive: some tickets and key updates. Each costs
-/// microseconds, and a server that sends more would go on.
+/// The maximum number of TLS messages on an idle connection, enough for some tickets and key
+/// updates. Each costs microseconds, and a server that exceeds this is unlikely to stop.
 pub(super) const MAX_UNASKED: usize = 32;
 
-/// Bytes in one such read, so that one read cannot hold a flood of messages.
+/// The maximum number of bytes in one such read, so that one read cannot hold a flood of messages.
 pub(super) const MAX_UNASKED_BYTES: usize = 16 << 10;
 
-/// The result of reading a link without an exchange.
+/// The result of reading a link that has no exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
     Open,

@@ -1,8 +1,8 @@
-//! Finds a link for a request: an idle one of its origin, one that other pipelined requests are on,
-//! a new one if the limits allow it, or else a place in its origin's queue.
+//! Finds a link for a request: an idle one of its origin, one that carries other pipelined
+//! requests, a new one if the limits allow it, or else a place in its origin's queue.
 //!
-//! A link that comes free *rests* on the agenda until its chain's next step. If that does not take
-//! it, it is *parked* in the pool, and *idle* from then on.
+//! A link that becomes free *rests* on the agenda until its chain's next step. If that step does
+//! not take it, the link is *parked* in the pool, and is *idle* from then on.
 
 use log::debug;
 
@@ -14,22 +14,22 @@ use crate::net::slots::LinkKey;
 use crate::request::Request;
 use crate::timeouts::Timeout;
 
-/// Whether a request comes from the head of its queue, or is new.
+/// Whether a request comes from the head of its queue or is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InLine {
     First,
     Last,
 }
 
-/// What `obtain` found for a request.
+/// The result of `obtain`.
 enum Grant {
     /// An open link of the origin without an exchange.
     Reuse(LinkKey),
-    /// A link of the origin with pipelined requests, to be joined behind them.
+    /// A link of the origin with pipelined requests. The request goes behind them.
     Join(LinkKey),
     /// No link, but a new one may be opened.
     Open,
-    /// None of these: the request waits.
+    /// None of these, so the request waits.
     Wait,
 }
 
@@ -37,10 +37,10 @@ impl<N: Net> Core<N> {
     /// Finds a link for the chain's request, or a place in the queue.
     pub(super) fn place(&mut self, key: ChainKey) {
         let origin = self.chains[key].home();
-        // First in, first out: a new request does not overtake those that wait.
+        // First in, first out: a new request does not overtake those already waiting.
         let grant = match self.pool[origin].waiting {
             Some(_) => Grant::Wait,
-            // Nor does it overtake requests of other origins that wait for room: see `obtain`.
+            // Nor does it overtake requests of other origins that wait for room; see `obtain`.
             None => self.obtain(origin, key, InLine::Last),
         };
         match grant {
@@ -54,8 +54,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// [`place`](Self::place) for a request that is sent again. It has had its turn, and keeps it:
-    /// put at the end, it would wait behind everything submitted after it.
+    /// Does what [`place`](Self::place) does, for a request that is sent again. The request keeps
+    /// its place in line: at the end, it would wait behind everything that was submitted after it.
     pub(super) fn place_again(&mut self, key: ChainKey) {
         let origin = self.chains[key].home();
         match self.obtain(origin, key, InLine::First) {
@@ -77,8 +77,8 @@ impl<N: Net> Core<N> {
         }
         self.counts.reused += 1;
         if let Some(line) = self.links[key].h1.line_mut() {
-            // The request is written later. Until then more may join it, and bytes may arrive that
-            // answer none of them.
+            // The request is written later. Until then, more requests may join it, and bytes may
+            // arrive that answer none of them.
             line.is_unsure = true;
             self.note_unwritten(key);
             return self.arm(chain_key, Some(Timeout::Write));
@@ -90,7 +90,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes what has been put on links since the last call.
+    /// Writes the requests that have been put on links since the last call.
     pub(super) fn flush_noted(&mut self) {
         let mut noted = std::mem::take(&mut self.agenda.unwritten);
         for token in noted.drain(..) {
@@ -101,10 +101,10 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten = noted;
     }
 
-    /// Finds what there is for a request, the cheapest first: the link that rests (it has just been
-    /// read), the newest idle one (the least likely to have been closed), one to be joined (so that
-    /// pipelines fill before connections are opened), and then a new one.
-    // Inlined into its few callers, so that the common path is short in each.
+    /// Finds the cheapest way to send a request, in this order: the resting link, which has just
+    /// been read; the newest idle one, which is the least likely to have been closed; one to be
+    /// joined, so that pipelines fill before connections are opened; a new one.
+    // Inlined into its few callers, which keeps the common path short in each.
     #[inline(always)]
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {
         let chain = &self.chains[key];
@@ -131,7 +131,7 @@ impl<N: Net> Core<N> {
             }
         }
         if self.pool[origin].links >= self.settings.max_links_per_origin {
-            // The request wants a fresh connection: an idle one makes room for it.
+            // The request needs a fresh connection, so an idle one makes room for it.
             match self.pool.oldest_idle(origin) {
                 Some(idle) => self.close_idle_link(idle),
                 None => return Grant::Wait,
@@ -148,13 +148,13 @@ impl<N: Net> Core<N> {
         Grant::Open
     }
 
-    /// Whether a link may be opened, perhaps after closing an idle one.
+    /// Returns whether a link may be opened, perhaps after closing an idle one.
     pub(super) fn has_room(&self) -> bool {
         let free = self.exhausted.is_none() && self.links.len() < self.settings.max_links;
         free || self.pool.oldest_idle_of_all().is_some()
     }
 
-    /// Makes room for one more link, by closing the oldest idle one if necessary. Returns whether
+    /// Makes room for one more link, if necessary by closing the oldest idle one. Returns whether
     /// there is room.
     fn make_room(&mut self) -> bool {
         if self.exhausted.is_none() && self.links.len() < self.settings.max_links {
@@ -167,8 +167,7 @@ impl<N: Net> Core<N> {
         idle.is_some()
     }
 
-    /// Takes the newest idle link of an origin that has not expired and on which nothing stands
-    /// unread.
+    /// Takes the newest idle link of an origin that has not expired and has no unread data.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.clock.tick();
         loop {
@@ -183,8 +182,8 @@ impl<N: Net> Core<N> {
                     continue;
                 }
             }
-            // Its timer is due in this very turn. Older ones are no better, unless a server granted
-            // them more time.
+            // Its timer is due in this turn. Older links have expired as well, unless a server
+            // granted them more time.
             self.close(key);
         }
     }
@@ -223,11 +222,12 @@ impl<N: Net> Core<N> {
     }
 
     /// Puts a resting link that no step of its chain has taken into the pool, if there is a place
-    /// for it. Whether it is fit for reuse was decided in [`release`](Core::release).
+    /// for it. [`release`](Core::release) has already decided that the link may be reused.
     pub(super) fn park(&mut self, key: LinkKey) {
         let origin = self.links[key].origin;
         let millis = self.idle_millis(key);
-        // While descriptors have run out, none is kept idle that other requests wait for.
+        // While descriptors are exhausted and requests wait for room, a link is closed instead of
+        // kept idle.
         let wanted_elsewhere = self.pool.has_waiting_for_room() && self.exhausted.is_some();
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
             return self.close(key);

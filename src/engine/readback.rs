@@ -92,8 +92,9 @@ use crate::response::Response;
 /// canceled during the wait, `on_reply` is called instead.
 ///
 /// # Panics
-/// A readback or a call may panic. Its chain ends without another call, and the panic propagates
-/// through the turn to the host. If the host catches it, the engine carries on where it was.
+/// A readback or a call may panic. Its chain then ends without another call, and the panic
+/// propagates through the turn to the host. If the host catches it, the engine continues where it
+/// was.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a readback for an engine whose state is `{S}`",
     label = "expected a `Readback<{S}>`",
@@ -116,8 +117,8 @@ pub trait Readback<S> {
     }
 
     /// Returns whether [`on_interim`](Self::on_interim) and [`on_head`](Self::on_head) are to be
-    /// called. The engine asks at each head. Closures and methods return false, which saves the
-    /// calls.
+    /// called. The engine checks this at each head. Closures and methods return false, which saves
+    /// the calls.
     fn reads_heads(&self) -> bool {
         true
     }
@@ -273,8 +274,8 @@ pub enum Flow {
     /// Passes nothing more to `on_data`, and soon reads nothing more from the socket, until
     /// [`Context::resume`]; then continues as [`Flow::Stream`].
     ///
-    /// The piece that was just passed to `on_data` counts as consumed. The idle deadline stands
-    /// still during the pause; the total deadline does not. A `resume` before this callback has
+    /// The piece that was just passed to `on_data` counts as consumed. The idle deadline is
+    /// suspended during the pause; the total deadline is not. A `resume` before this callback has
     /// returned has no effect, because nothing is paused yet. A `resume` by a
     /// [`Submitter`](crate::Submitter) is processed after the callback and is not lost.
     Pause,
@@ -345,13 +346,12 @@ pub(crate) enum Action<S> {
     Done,
     Send(Request),
     Again,
-    /// Nothing is sent; the readback's `on_due` is called when the wait is over.
+    /// Sends nothing. The readback's `on_due` is called when the wait is over.
     Wait(Option<Box<Mark>>),
-    /// An unfinished task waits to be woken. The chain keeps the generation that it belonged to
-    /// before.
+    /// An unfinished task waits to be woken. The chain stays in the generation that it belonged to.
     Pend,
-    /// Nothing is sent; the call is made when it is due. The second `Box` keeps `Next` short: a
-    /// `Next` is moved with every request, and a fat pointer here would make all of them longer.
+    /// Sends nothing. The call runs when it is due. The second `Box` keeps `Next` short: every
+    /// request moves a `Next`, and a fat pointer here would lengthen all of them.
     Call(Box<(Call<S>, Option<Mark>)>),
 }
 
@@ -369,14 +369,14 @@ impl<S> Next<S> {
         Self::of(Action::Done)
     }
 
-    /// Sends `request`. The response is read by this same readback unless
+    /// Sends `request`. The current readback also reads its response, unless
     /// [`read_by`](Self::read_by) installs another.
     pub fn send(request: Request) -> Self {
         Self::of(Action::Send(request))
     }
 
-    /// Sends the request again that this chain sent last, without allocating. In a chain that has
-    /// sent none, such as one that has only made [calls](Self::call), this is [`done`](Self::done).
+    /// Sends the chain's last request again, without allocating. In a chain that has sent none,
+    /// such as one that has only made [calls](Self::call), this is [`done`](Self::done).
     ///
     /// The request is sent at once. Add a delay with [`after`](Self::after) after an error, after
     /// an unsuccessful status (for which [`Reply`] is `Ok`, too), and wherever the server answers
@@ -389,15 +389,15 @@ impl<S> Next<S> {
     /// then does what `f` returns.
     ///
     /// Use a call to build a request only when it is due, to pace a queue, or to wait for a person.
-    /// Without a delay, `f` runs in this turn or the next, after the engine has carried out what
-    /// the current readback asked for through its [`Context`]. A chain that makes calls forever
-    /// without a delay does not block the rest of the loop, but it keeps the loop from sleeping.
+    /// Without a delay, `f` runs in this turn or the next, after the engine has carried out the
+    /// operations that the current readback requested through its [`Context`]. A chain that makes
+    /// calls forever without a delay does not block the rest of the loop, but it keeps the loop
+    /// from sleeping.
     ///
     /// The chain keeps its readback, or gets the one set with [`read_by`](Self::read_by). That
-    /// readback reads the response to the request that `f` returns, unless `f` sets another. It is
-    /// also the one that is called if the chain is [canceled](Context::cancel), in which case `f`
-    /// does not run. If `f` returns [`again`](Self::again), the chain sends the request that it
-    /// sent last.
+    /// readback reads the response to the request that `f` returns, unless `f` sets another. If the
+    /// chain is [canceled](Context::cancel), the same readback is called, and `f` does not run. If
+    /// `f` returns [`again`](Self::again), the chain's last request is sent.
     ///
     /// ```
     /// use std::time::Duration;
@@ -423,7 +423,7 @@ impl<S> Next<S> {
         Self::of(Action::Call(Box::new((Box::new(f), None))))
     }
 
-    /// Sends nothing; the readback's [`on_due`](Readback::on_due) is called when the delay set with
+    /// Sends nothing. The readback's [`on_due`](Readback::on_due) is called when the delay set with
     /// [`after`](Self::after) is over, or when a [`waker`](Moment::waker) of the chain is woken.
     ///
     /// This is [`call`](Self::call) for readbacks that are types of their own, and it does not
@@ -526,10 +526,10 @@ impl<S> fmt::Debug for Next<S> {
 
 /// Lets a readback or a call act on the engine while it runs.
 ///
-/// Its operations are queued, and carried out before the engine goes on to the next connection.
+/// Operations are queued, and carried out before the engine continues with the next connection.
 /// [`submit`](Self::submit), [`call`](Self::call) and [`start`](Self::start) begin separate chains.
-/// [`send`](Self::send), [`again`](Self::again) and [`done`](Self::done) do nothing but construct a
-/// value for the readback to return.
+/// [`send`](Self::send), [`again`](Self::again) and [`done`](Self::done) only construct a value for
+/// the readback to return.
 ///
 /// ```
 /// use std::time::Duration;
@@ -590,7 +590,7 @@ pub(super) struct Seen<'a> {
 /// A closure that a chain runs as its next step.
 pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>>;
 
-/// Receives what is asked for through a [`Context`].
+/// Receives the operations that are requested through a [`Context`].
 pub(crate) trait Sink<S> {
     fn start(&mut self, next: Next<S>) -> ChainId;
     fn cancel(&mut self, id: ChainId) -> bool;
@@ -618,7 +618,7 @@ impl<'a, S> Context<'a, S> {
     /// Starts a separate chain that begins with a call; see [`Engine::call`](crate::Engine::call).
     ///
     /// `f` runs in this turn or the next, after this readback has returned and the engine has
-    /// carried out what it asked for.
+    /// carried out the operations that it requested.
     pub fn call(
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
@@ -682,15 +682,15 @@ impl<'a, S> Context<'a, S> {
     /// chain has no tunnel. Writing is possible from the call of [`on_head`](Readback::on_head)
     /// with the 101.
     ///
-    /// [`on_data`](Readback::on_data) gets what the server sends, beginning with what followed the
-    /// 101 directly. [`on_reply`](Readback::on_reply) reports the end of the tunnel, with the 101.
-    /// To end the tunnel from this side, [`cancel`](Self::cancel) the chain or return
+    /// [`on_data`](Readback::on_data) receives the data from the server, beginning with the bytes
+    /// directly after the 101. [`on_reply`](Readback::on_reply) reports the end of the tunnel, with
+    /// the 101. To end the tunnel from this side, [`cancel`](Self::cancel) the chain or return
     /// [`Flow::Abort`].
     ///
-    /// All bytes are accepted, however many are waiting. If the program sends faster than its
-    /// server reads, the returned count grows, and the program should send less; if it reads slower
-    /// than its server sends, it returns [`Flow::Pause`]. Both timeouts of a streamed body apply:
-    /// lift `idle` and `total` for a tunnel that may be silent.
+    /// All bytes are accepted, however many are waiting. If the program sends faster than the
+    /// server reads, the returned count grows, and the program should send less. If the server
+    /// sends faster than the program reads, the program returns [`Flow::Pause`]. Both timeouts of a
+    /// streamed body apply: lift `idle` and `total` for a tunnel that may be silent.
     ///
     /// ```
     /// use httpstream::{Context, Flow, Next, Readback, Reply, Response};
@@ -732,7 +732,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Returns the request whose response this readback reads. In a call, or when a wait is over,
-    /// it is the request that the chain sent last; `None` if it has sent none yet.
+    /// this is the chain's last request, or `None` if it has sent none yet.
     pub fn request(&self) -> Option<&'a Request> {
         self.seen.request
     }
@@ -740,7 +740,7 @@ impl<'a, S> Context<'a, S> {
     /// Returns how many exchanges of this chain have failed in a row, the current one included.
     ///
     /// Failures are errors, and the statuses that invite a retry (408, 425, 429, 500, 502, 503 and
-    /// 504). Any other response sets the count to 0, also one such as 401 or 404. Attempts that a
+    /// 504). Any other response resets the count, including a 401 or 404. Attempts that a
     /// [policy](crate::policy) sends again are not counted.
     ///
     /// ```
@@ -754,7 +754,7 @@ impl<'a, S> Context<'a, S> {
     ///             Next::again().after(Duration::from_millis(100))
     ///         }
     ///         // Other statuses, such as 404, may not count as failures, but need a delay, too.
-    ///         _ => Next::again().after(Duration::from_secs(1 << cx.failures().min(6))),
+    ///         _ => Next::again().after(Duration::from_secs(1 << cx.failures().clamp(1, 6))),
     ///     }
     /// }
     /// ```
@@ -762,8 +762,8 @@ impl<'a, S> Context<'a, S> {
         self.seen.failures
     }
 
-    /// Returns the time as it was last read: after the poll, or after the last readback of this
-    /// turn that had the engine do something, such as send a request.
+    /// Returns the last reading of the clock: after the poll, or after the last readback of this
+    /// turn that used the engine, for example to send a request.
     ///
     /// In a simulation this is the simulated time, which `Instant::now()` is not.
     pub fn now(&self) -> Instant {

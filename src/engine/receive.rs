@@ -1,7 +1,7 @@
-//! Reads a link: the bytes in its socket, or those that its TLS state has kept.
+//! Reads a link: the bytes in its socket, or the bytes that its TLS state has kept.
 //!
 //! All links read into one shared buffer, and all TLS states decrypt into another. The exception is
-//! a body of known length, which is read or decrypted directly to where it stays.
+//! a body of known length, which is read or decrypted directly into its final place.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use crate::proto::connection::Eof;
 /// The outcome of one read.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// This many bytes, at the front of the buffer.
+    /// This many bytes, at the start of the buffer.
     Bytes(usize),
     /// Decrypted bytes, in [`Buffers::plaintext`](crate::engine::buffers::Buffers).
     Plaintext,
@@ -31,7 +31,7 @@ pub(super) enum Received {
     Stop,
 }
 
-/// How many bytes may be read before other links get their turn.
+/// The number of bytes that may be read before other links get their turn.
 #[derive(Debug)]
 pub(super) struct Allowance<'a> {
     /// The limit for this link.
@@ -51,12 +51,12 @@ impl Allowance<'_> {
     }
 }
 
-/// Where bytes of a socket are read into.
+/// The place that a socket's bytes are read into.
 #[derive(Clone, Copy)]
 enum Place {
     /// The buffer that all links share.
     Shared,
-    /// The shared buffer, behind ciphertext that the TLS state kept from the previous read.
+    /// The shared buffer, after ciphertext that the TLS state kept from the previous read.
     Ciphertext { kept: usize },
     /// The link's own body, which is being collected.
     Body,
@@ -77,8 +77,8 @@ impl<N: Net> Core<N> {
             return Received::Stop;
         };
         let may_read = matches!(link.reach, Reach::Open(..) | Reach::Shaking(..));
-        // A canceled exchange is ended by a command that is already queued. Until then nothing more
-        // is read for it.
+        // A canceled exchange is ended by a command that is already queued. Nothing is read for it
+        // in the meantime.
         if !may_read || self.chains[chain].marks.has_any(Marks::STANDS_STILL) {
             return Received::Stop;
         }
@@ -135,9 +135,9 @@ impl<N: Net> Core<N> {
         match self.net.recv(socket, room) {
             Ok(0) => Received::End,
             Ok(n) => {
-                // A short read means that the socket is drained, unless an end of file stands
-                // behind the data. Data and FIN together may have caused one edge only, so the link
-                // is then read to its end.
+                // A short read means that the socket is drained, unless an end of file follows the
+                // data. Data and FIN together may have caused only one edge, so the link is then
+                // read to its end.
                 if n < room_len && !readiness.has_any(Readiness::ENDING) {
                     *readiness = readiness.without(Readiness::READABLE);
                     self.quiet.on_drained(key, self.clock.micros());
@@ -167,7 +167,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Goes on with ciphertext that was read earlier.
+    /// Continues with ciphertext that was read earlier.
     #[inline(never)]
     fn on_pending(
         &mut self,
@@ -194,16 +194,16 @@ impl<N: Net> Core<N> {
         let is_dead = !link.h1.is_writable() && link.readiness.has(Readiness::ERROR);
         link.readiness = link.readiness.without(Readiness::READ_SIDE);
         if is_dead {
-            // Writing failed earlier, and there is no response that would explain why.
+            // Writing failed earlier, and no response explains why.
             let missing = None;
             let error = Some(io::ErrorKind::BrokenPipe.into());
             self.fail(key, Failure::Closed { missing, error });
         }
     }
 
-    /// Decrypts the bytes at the front of `buffer`, up to `filled`. They have just arrived, or were
+    /// Decrypts the bytes at the start of `buffer`, up to `filled`. They have just arrived, or were
     /// kept because decrypting them exceeded the allowance. Records cost more than their bytes; the
-    /// surcharge is taken from `allowed` as well.
+    /// surcharge is also taken from `allowed`.
     #[inline(always)]
     fn on_ciphertext(
         &mut self,
@@ -216,7 +216,7 @@ impl<N: Net> Core<N> {
         let was_open = link.is_open();
         let (_, tls) = link.reach.wire().expect("a link that is read has a socket");
         let tls = tls.expect("only TLS links receive ciphertext");
-        // A body of known length is decrypted directly to where it stays.
+        // A body of known length is decrypted directly into its final place.
         let body = link.h1.body_mut();
         let is_body = body.is_some();
         let mut plaintext = match body {
@@ -224,7 +224,7 @@ impl<N: Net> Core<N> {
             None => {
                 debug_assert!(
                     self.buffers.plaintext.is_empty(),
-                    "whoever used the buffer last must have cleared it"
+                    "the plaintext buffer is cleared after each use"
                 );
                 std::mem::take(&mut self.buffers.plaintext)
             }
@@ -243,25 +243,25 @@ impl<N: Net> Core<N> {
         if is_over {
             link.h1.end_behind_front();
         }
-        // Sends the next handshake message, the request behind the last one, or whatever else the
-        // TLS state has to send. The alert of a failed state goes out when the link is closed.
+        // Sends the next handshake message, the request after the last one, or anything else that
+        // the TLS state has to send. The alert of a failed state is sent when the link is closed.
         if received.is_ok() && (!was_open || link.has_outbound()) {
             self.flush(key);
         }
-        // An end or a failure is left to the next call, so that it takes effect after the bytes
-        // before it, and after a pause.
+        // An end or a failure is left to the next call, so it takes effect after the bytes before
+        // it, and after a pause.
         if is_body {
             return Received::Body(grown);
         }
-        // Before the end of its handshake a link has asked for nothing. If the TLS state fails in
-        // the same read, bytes before the failure answer nothing.
+        // No request is sent before the end of the handshake. If the TLS state fails in the same
+        // read, the bytes before the failure answer nothing.
         let link = &mut self.links[key];
         if grown == 0 || !link.is_busy() {
             self.buffers.plaintext.clear();
             return Received::Nothing;
         }
         if !was_open {
-            // The server sent it before the request arrived: see `connect_on`.
+            // The server sent these bytes before the request arrived: see `connect_on`.
             link.h1.end_behind_front();
         }
         Received::Plaintext
@@ -283,9 +283,9 @@ impl<N: Net> Core<N> {
             return false;
         }
         if link.h1.outlet() == WriteSide::Reset {
-            // A socket reports a reset once, and the send got that report. Reads return an end of
-            // file from then on; taking it for the end of a body that lasts until the close would
-            // pass off a truncated response as complete.
+            // A socket reports a reset only once, and the send received that report. Reads return
+            // an end of file from then on. If that counted as the end of a body that lasts until
+            // the close, a truncated response would appear complete.
             let missing = link.h1.response().missing();
             let error = Some(io::ErrorKind::ConnectionReset.into());
             self.fail(key, Failure::Closed { missing, error });
@@ -302,9 +302,9 @@ impl<N: Net> Core<N> {
         false
     }
 
-    /// Whether bytes that have arrived may be the response to the request in front. On a pipelined
-    /// link not one byte of it may be written yet: then they answer nothing, and the request is
-    /// sent elsewhere.
+    /// Returns whether bytes that have arrived may be the response to the request in front. On a
+    /// pipelined link, that request may not be written at all yet; then the bytes answer nothing,
+    /// and the request is placed again.
     #[inline]
     pub(super) fn admits(&mut self, key: LinkKey, bytes: usize) -> bool {
         let now = self.clock.micros();

@@ -1,7 +1,7 @@
-//! Calls readbacks, and carries out what they return.
+//! Calls readbacks, and carries out the steps that they return.
 //!
-//! User code runs between two links. Its readback is taken out of the slab and its link is free
-//! already. It is lent the buffers and the chains; links, pool and timers are out of its reach.
+//! User code runs between two links. Its readback is taken out of the slab, and its link is already
+//! free. It borrows the buffers and the chains, but cannot reach links, the pool or timers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,10 +25,10 @@ use crate::policy::{Shown, Verdict};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// Whether a status counts as a failure for `Context::failures`: the server was not ready for the
-/// request, or not there.
+/// Returns whether a status counts as a failure for `Context::failures`: the server was not ready
+/// for the request, or not reachable.
 pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
-    // Successful responses take one comparison.
+    // One comparison suffices for successful responses.
     status.as_u16() >= 400 && matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
 }
 
@@ -104,7 +104,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.follow(chain, next);
     }
 
-    /// Shows a response that was held back for the policy, as if it arrived now in one piece.
+    /// Passes on a response that was held back for the policy, as if it arrived now in one piece.
     fn replay(
         &mut self,
         state: &mut S,
@@ -120,7 +120,7 @@ impl<S, M: Mode> Engine<S, M> {
             Flow::Buffer
         };
         let mut is_aborted = flow == Flow::Abort;
-        // The whole body is here, so there is nothing for a pause to hold back.
+        // The whole body is here, so a pause has nothing to hold back.
         let is_streamed = matches!(flow, Flow::Stream | Flow::Pause);
         let is_cancelled = |core: &Core<_>| core.chains[chain].marks.has(Marks::CANCELLED);
         if is_streamed && !response.body().is_empty() && !is_cancelled(&self.core) {
@@ -130,7 +130,7 @@ impl<S, M: Mode> Engine<S, M> {
             is_aborted = flow == Flow::Abort;
         }
         if is_cancelled(&self.core) {
-            // It is told of the cancellation and of nothing else.
+            // The readback is called with the cancellation only.
             return Some(Next::done());
         }
         if is_aborted {
@@ -151,7 +151,7 @@ impl<S, M: Mode> Engine<S, M> {
         })
     }
 
-    /// Tells a chain's readback of a failure.
+    /// Calls a chain's readback with a failure.
     pub(super) fn tell_failure(&mut self, state: &mut S, chain: ChainKey, error: Error) {
         // A chain that has only waited has no request that could have failed.
         let sent = self.core.chains[chain].request.is_some();
@@ -181,12 +181,12 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Carries out what a readback asked for through its context, and then what it returned.
+    /// Carries out the operations of a readback's context, and then the step that it returned.
     pub(super) fn follow(&mut self, chain: ChainKey, next: Option<Next<S>>) {
         let Some(next) = next else {
             return self.end_chain(chain);
         };
-        // Before what it returned: the readback may have canceled its own chain.
+        // Before the returned step, because the readback may have canceled its own chain.
         self.core.settle();
         if self.core.chains[chain].marks.has(Marks::CANCELLED) {
             return self.follow_cancelled(chain, next);
@@ -202,7 +202,8 @@ impl<S, M: Mode> Engine<S, M> {
                 chain.request = Some(request);
                 chain.marks.clear(Marks::ORIGIN_ENTERED);
             }
-            // Nothing to drop, which the compiler cannot see: this saves the drop call.
+            // `again` needs no drop, but the compiler cannot see that: forgetting it saves the drop
+            // call.
             again @ Action::Again if !self.core.agenda.draining => std::mem::forget(again),
             action => return self.follow_otherwise(chain, action, when, readback),
         }
@@ -223,7 +224,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// [`follow`](Self::follow) for everything but a request.
+    /// Does what [`follow`](Self::follow) does, for every step except a request.
     #[inline(never)]
     fn follow_otherwise(
         &mut self,
@@ -264,12 +265,12 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Tells a chain that was canceled while its readback ran, perhaps by the readback itself. The
-    /// readback is called once more, and what it returned is dropped.
+    /// Handles the cancellation of a chain while its readback ran, perhaps by the readback itself.
+    /// The readback is called once more, and the step that it returned is dropped.
     #[cold]
     fn follow_cancelled(&mut self, key: ChainKey, next: Next<S>) {
         let chain = &mut self.core.chains[key];
-        // The count belonged to the request that is over.
+        // The count belonged to the request that has ended.
         chain.attempts = 0;
         chain.stage = Stage::New;
         if !next.is_done() {
@@ -300,8 +301,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.discard((chain.request, readback));
     }
 
-    /// Runs user code, with the readback taken out of the slab and the chains lent to it. `None`
-    /// means that it panicked, and the turn has to end.
+    /// Runs user code, with the readback taken out of the slab and the chains lent to it. Returns
+    /// `None` if the code panicked, in which case the turn has to end.
     pub(super) fn run_readback<R>(
         &mut self,
         key: ChainKey,
@@ -326,14 +327,14 @@ impl<S, M: Mode> Engine<S, M> {
             readbacks: &mut self.readbacks,
         };
         let cx = Context::new(&mut asks, seen);
-        // A panic may leave two things half changed: the readback, which is dropped, and the
-        // caller's state, which is for the host to judge. The host gets the panic at the end of the
-        // turn.
+        // A panic may leave two things in an inconsistent state: the readback, which is dropped,
+        // and the caller's state, which is the host's responsibility. The host receives the panic
+        // at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
         self.core.clock.since = Since::UserCode;
         if self.core.chains.commands_len() > asked {
-            // The readback may have run for long, and delays of what it submitted count from its
-            // end.
+            // The readback may have run for a long time, and the delays of its submissions count
+            // from its end.
             self.core.read_clock();
             self.core.chains.stamp(asked);
         }
@@ -347,8 +348,8 @@ impl<S, M: Mode> Engine<S, M> {
         result.ok()
     }
 
-    /// Asks a chain's readback whether it wants to see heads, without the cost of running it.
-    /// `None` has the meaning that it has for [`run_readback`](Self::run_readback).
+    /// Returns whether a chain's readback reads heads, without the cost of running it. `None` means
+    /// the same as for [`run_readback`](Self::run_readback).
     pub(super) fn reads_heads(&mut self, key: ChainKey) -> Option<bool> {
         let readback = self.readbacks.get(key);
         let readback = readback.expect("a readback does not run inside itself");
@@ -363,7 +364,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Makes a call that is due.
+    /// Runs a call that is due.
     pub(super) fn make_call(&mut self, state: &mut S, key: ChainKey) {
         let Stage::Due { call } = self.core.chains[key].stage else {
             unreachable!("a chain with a due completion is in stage `Due`")
@@ -385,13 +386,13 @@ impl<S, M: Mode> Engine<S, M> {
             && let Action::Again = next.action
             && self.core.chains[key].request.is_none()
         {
-            // It has sent nothing yet that could be sent again.
+            // The chain has sent no request yet that could be sent again.
             next.action = Action::Done;
         }
         self.follow(key, next);
     }
 
-    /// Drops a call that is not to be made.
+    /// Drops a call that is not to run.
     pub(super) fn forget_call(&mut self, call: MaybeKey) {
         let call = self.readbacks.take_call(call);
         self.core.discard(call);

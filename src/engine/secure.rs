@@ -1,6 +1,8 @@
-//! The handshakes of a link, between the connect and the first request. At present that is TLS.
+//! The handshakes of a link, between the connect and the first request. Currently these are TLS
+//! handshakes.
 //!
-//! After them, `receive` decrypts what is read, and `net::transport` encrypts what is written.
+//! After the handshakes, `receive` decrypts what is read, and `net::transport` encrypts what is
+//! written.
 
 use log::debug;
 
@@ -16,14 +18,14 @@ use crate::proto::Scheme;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Whether an origin requires handshakes before a connected link is open. In the simulation
-    /// https is http under another name.
+    /// Returns whether an origin requires handshakes before a connected link is open. In the
+    /// simulation, https is plain http under another name.
     #[inline]
     pub(super) fn needs_handshakes(&self, origin: OriginKey) -> bool {
         N::HAS_TLS && self.pool[origin].origin.scheme() == Scheme::Https
     }
 
-    /// Prepares the handshakes of a link that is to be connected. Nothing has been sent yet.
+    /// Prepares the handshakes of a link that is about to be connected. Nothing has been sent yet.
     pub(super) fn handshakes_of(&self, key: LinkKey) -> Result<Handshakes, Problem> {
         let origin = self.links[key].origin;
         if !self.needs_handshakes(origin) {
@@ -34,8 +36,8 @@ impl<N: Net> Core<N> {
         Ok(Handshakes::tls(tls))
     }
 
-    /// Sends what the handshakes have to send. Returns whether all of them are over, so that the
-    /// request may follow.
+    /// Sends the pending bytes of the handshakes. Returns whether all handshakes are complete, so
+    /// the request may follow.
     pub(super) fn shake_hands(&mut self, key: LinkKey) -> bool {
         loop {
             let link = &mut self.links[key];
@@ -68,7 +70,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Opens a link whose handshakes are over.
+    /// Opens a link whose handshakes are complete.
     fn on_agreed(&mut self, key: LinkKey) {
         let now = self.clock.micros();
         let link = &mut self.links[key];
@@ -82,7 +84,7 @@ impl<N: Net> Core<N> {
         }
         let token = self.links.token(key);
         debug!("{token:?} {}: TLS handshake complete", self.origin_of(key));
-        // The last bytes of the TLS state's handshake go out together with the request.
+        // The last handshake bytes of the TLS state are sent together with the request.
         self.arm(self.chain_of(key), Some(Timeout::Write));
     }
 }
@@ -107,7 +109,8 @@ mod tests {
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-    /// What a server does with a connection. It is given the tickets that it may send.
+    /// The behavior of a server on a connection. The argument contains the tickets that it may
+    /// send.
     type Script = fn(&mut Peer, &[u8]);
 
     struct Peer {
@@ -119,7 +122,7 @@ mod tests {
         fn request(&mut self) -> bool {
             let mut heard = Vec::new();
             loop {
-                // Part of the request may have come with the end of the handshake.
+                // Part of the request may have arrived with the end of the handshake.
                 let _ = self.tls.reader().read_to_end(&mut heard);
                 if heard.ends_with(b"\r\n\r\n") {
                     return true;
@@ -166,7 +169,7 @@ mod tests {
     }
 
     /// Starts a server whose connections have this many tickets to send, each in one or two
-    /// records, and leave the sending to the script.
+    /// records. The script sends them.
     fn serve(tickets: usize, script: Script) -> (SocketAddr, Tls, Receiver<usize>) {
         let (tls, mut config) = certified();
         config.send_tls13_tickets = tickets;
@@ -216,7 +219,7 @@ mod tests {
         });
     }
 
-    /// Returns how many tickets all links have received.
+    /// Returns the number of tickets that all links have received.
     fn tickets(engine: &Engine<usize>) -> usize {
         let links = engine.core.links.iter();
         links
@@ -248,8 +251,7 @@ mod tests {
             most = most.max(now.saturating_sub(before));
             before = now;
         }
-        // Two budgets, one for events and one for the run queue, plus what each link exceeds them
-        // by.
+        // Two budgets, one for events and one for the run queue, plus the excess of each link.
         let budgets = 2 * 4 * (512 << 10);
         let expected = budgets / (8 << 10) + 2 * LINKS * 16;
         assert!(most <= expected, "{most} tickets in one turn");
@@ -264,7 +266,7 @@ mod tests {
     fn answer_and_send_tickets<const COUNT: u64>(peer: &mut Peer, _: &[u8]) {
         peer.request();
         peer.answer();
-        // From here on the records are made by hand.
+        // The records from here on are made by hand.
         let server = std::mem::replace(&mut peer.tls, unconnected());
         let suite = server.negotiated_cipher_suite().unwrap().tls13().unwrap();
         let (first, secrets) = server.dangerous_extract_secrets().unwrap().tx;

@@ -1,9 +1,9 @@
 //! Puts requests on links, and writes them.
 //!
-//! There are two ways onto a link: [`load`](Core::load) puts a request on a link that has none, and
-//! [`join`](Core::join) puts one behind those that are on it. A pipelined request is not written at
-//! once: its link is noted, and written to when everything that was asked for at this point has
-//! been carried out. So all requests that were put on it go out in one send.
+//! There are two ways onto a link: [`load`](Core::load) puts a request on an empty link, and
+//! [`join`](Core::join) puts one behind those already on the link. A pipelined request is not
+//! written at once. Its link is recorded, and written to once all pending operations have been
+//! carried out, so all requests that were put on it go out in one send.
 
 use std::io;
 
@@ -26,19 +26,19 @@ use crate::net::{Net, Readiness};
 use crate::request::Request;
 use crate::timeouts::Timeout;
 
-/// A full-sized segment on the smallest path in common use, in bytes. A longer request may end in a
-/// short segment, which Nagle's algorithm would hold back until the segments before it are
+/// The size of a full segment on the smallest path in common use, in bytes. A longer request may
+/// end in a short segment, which Nagle's algorithm would hold back until the segments before it are
 /// acknowledged (RFC 9293 §3.7.4).
 const NAGLE_SAFE: usize = 1200;
 
 /// How long a body waits for a 100 (Continue) before it is sent anyway (RFC 9110 §10.1.1).
 const CONTINUE_MILLIS: u64 = 1000;
 
-/// Slices in one send of a pipeline. A request takes two or three.
+/// The maximum number of slices in one send of a pipeline. A request takes two or three.
 const PIPELINE_PARTS: usize = 64;
 
-/// Returns how many requests may be unanswered on the link that carries this one. `None` means that
-/// the request is not pipelined.
+/// Returns how many requests may be unanswered on the link of this one, or `None` if the request is
+/// not pipelined.
 #[inline]
 pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
     let depth = request.pipeline().unwrap_or(entry.depth);
@@ -46,15 +46,14 @@ pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
 }
 
 impl<N: Net> Core<N> {
-    /// Puts the chain's request on a link that has none. Returns false if the policy refused: the
-    /// chain is then on the agenda.
+    /// Puts the chain's request on an empty link. Returns false if the policy refused: the chain is
+    /// then on the agenda.
     #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         if self.is_visited(chain_key) {
             return self.load_visited(key, chain_key);
         }
-        // Written out in one piece, so that the exchange is built where it stays and not moved
-        // there.
+        // Written out in one piece, so the exchange is built in place and not moved.
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
         let chain = &mut self.chains[chain_key];
@@ -71,7 +70,7 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// [`load`](Self::load) for a request with a policy.
+    /// Does what [`load`](Self::load) does, for a request with a policy.
     #[inline(never)]
     fn load_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         let Some(exchange) = self.begin_visited(key, chain_key) else {
@@ -98,7 +97,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Builds the exchange of a request with a policy, including the fields that the policy adds.
-    /// `None` means that it refused.
+    /// Returns `None` if the policy refused.
     fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
         if !self.ask_fields(chain_key) {
             return None;
@@ -121,14 +120,15 @@ impl<N: Net> Core<N> {
             .roomiest(&self.links, origin, depth, was_sent, is_paused)
     }
 
-    /// Makes a link that just got its first request ready for more behind it, up to `depth`.
+    /// Prepares a link that just got its first request for more behind it, up to `depth`.
     #[inline(never)]
     fn begin_line(&mut self, key: LinkKey, chain: ChainKey, depth: u16) {
         let was_sent = self.chains[chain].attempts > 1;
         let link = &mut self.links[key];
         let is_trusted = !self.pool[link.origin].trust.is_broken() && !was_sent;
         // RFC 9112 §9.3.2: a request whose connection broke is not pipelined again on a connection
-        // that has answered nothing yet, nor is any other request after a break.
+        // that has answered nothing yet. After a break, the same applies to all requests to that
+        // origin.
         let intake = if link.h1.is_reused() || is_trusted {
             Intake::Open
         } else {
@@ -153,7 +153,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let depth = exchange.request.pipeline();
         let depth = depth.unwrap_or(self.pool[link.origin].depth);
-        // A link with unwritten bytes is written to anyway, and this request goes out behind them.
+        // A link with unwritten bytes is written to anyway, and this request follows them.
         let is_first_unwritten = !link.h1.has_unwritten();
         let line = link.h1.line_mut().expect("a link with room has a line");
         line.push(exchange, depth);
@@ -161,17 +161,17 @@ impl<N: Net> Core<N> {
             self.note_unwritten(key);
         }
         self.pool.note_room(&mut self.links, key);
-        // Until it reaches the front it has its total deadline only, as in the queue.
+        // Until it reaches the front, a request has only its total deadline, as in the queue.
         self.arm(chain_key, None);
     }
 
-    /// Notes a link to be written to when everything asked for at this point has been carried out.
+    /// Records a link that is to be written to once all pending operations have been carried out.
     pub(super) fn note_unwritten(&mut self, key: LinkKey) {
         self.agenda.unwritten.push(self.links.token(key));
     }
 
-    /// Writes the rest of the requests on an open link, as far as the socket takes it and up to one
-    /// link's share of a turn.
+    /// Writes the rest of the requests on an open link, as far as the socket accepts it, and up to
+    /// one link's share of a turn.
     pub(super) fn write(&mut self, key: LinkKey) {
         let h1 = &self.links[key].h1;
         if h1.is_tunnel() {
@@ -181,7 +181,7 @@ impl<N: Net> Core<N> {
         if has_line && !self.is_fit_for_more(key) {
             return;
         }
-        // However fast the peer reads, the other links get their turn.
+        // Limited, so the other links get their turn however fast the peer reads.
         let mut left = self.settings.turn_bytes;
         loop {
             let written = if has_line {
@@ -210,10 +210,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes the bytes that wait for a tunnel, as far as the socket takes them.
+    /// Writes the bytes waiting for a tunnel, as far as the socket accepts them.
     #[inline(never)]
     fn write_tunnel(&mut self, key: LinkKey) {
-        // A message is not to wait until the ones before it are acknowledged.
+        // A message must not wait until the ones before it are acknowledged.
         send_at_once(&mut self.links[key], &mut self.net);
         let mut left = self.settings.turn_bytes;
         loop {
@@ -250,15 +250,16 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Prepares a pipelined link for a write: decides how many of the requests behind the front may
-    /// go out, and checks that nothing stands unread. Returns false if the check failed the link.
+    /// Prepares a pipelined link for a write: determines how many of the requests behind the front
+    /// may be written, and checks that the connection has no unread data. Returns false if the
+    /// check failed the link.
     #[inline(never)]
     fn is_fit_for_more(&mut self, key: LinkKey) -> bool {
         self.pace(key);
         let line = self.links[key].h1.line_mut();
         if line.is_some_and(|line| std::mem::take(&mut line.is_unsure)) {
-            // Everything written is answered, so bytes that stand unread answer nothing. Behind a
-            // new request they would be taken for its response.
+            // Everything written has been answered, so unread bytes answer nothing. After a new
+            // request they would be taken for its response.
             self.read_clock();
             if !self.is_still_quiet(key) {
                 let (missing, error) = (None, None);
@@ -269,7 +270,7 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// Decides how many of the requests behind the front may be written now.
+    /// Determines how many of the requests behind the front may be written now.
     fn pace(&mut self, key: LinkKey) {
         let link = &mut self.links[key];
         let is_unwritten = link.h1.front().is_some_and(|front| front.written() == 0);
@@ -279,15 +280,14 @@ impl<N: Net> Core<N> {
         let trust = &mut self.pool[link.origin].trust;
         match *trust {
             Trust::Full | Trust::Wary { .. } => line.hold_nothing_back(),
-            // Nothing goes behind a trial until all of it is answered, on this connection or
-            // another.
+            // Nothing follows a trial until all of it is answered, on this connection or another.
             Trust::Untried { on_trial: true, .. } | Trust::Lost => {}
             Trust::Untried {
                 on_trial: false,
                 most,
                 ..
             } => {
-                // A trial is a batch in one send, so it can only begin before the front is written.
+                // A trial is a batch in one send, so it can begin only before the front is written.
                 if is_unwritten && line.begin_trial(most) {
                     trust.set_on_trial(true);
                 }
@@ -295,7 +295,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes the rest of a link's only request, in one send. `None` means that there is nothing to
+    /// Writes the rest of a link's only request, in one send. Returns `None` if there is nothing to
     /// write.
     #[inline]
     fn write_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
@@ -328,8 +328,8 @@ impl<N: Net> Core<N> {
         Some(transport::write(net, socket, tls, parts, written, scratch))
     }
 
-    /// Writes what a link's TLS state has to send, in one send. `None` means that nothing can be
-    /// written any more.
+    /// Writes the pending bytes of a link's TLS state, in one send. Returns `None` if nothing can
+    /// be written any more.
     #[inline(never)]
     fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
@@ -341,8 +341,8 @@ impl<N: Net> Core<N> {
         Some(transport::write(net, socket, tls, &[], 0, scratch))
     }
 
-    /// [`write_once`](Self::write_once) for all requests on a pipelined link. Not inlined, so that
-    /// its array of slices takes no stack in plain writes.
+    /// Does what [`write_once`](Self::write_once) does, for all requests on a pipelined link. It is
+    /// not inlined, so plain writes need no stack for its array of slices.
     #[inline(never)]
     fn write_pipeline_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
@@ -365,15 +365,15 @@ impl<N: Net> Core<N> {
         ))
     }
 
-    /// Handles bytes that the socket or the TLS state took, first of the request in front and then
-    /// of those behind it. Returns whether there may be more to write.
+    /// Processes bytes that the socket or the TLS state accepted, first of the request in front and
+    /// then of those behind it. Returns whether there may be more to write.
     #[inline(always)]
     pub(super) fn on_written(&mut self, key: LinkKey, done: Written) -> bool {
         self.counts.bytes_out += done.sent as u64;
         let now = self.clock.micros();
         let link = &mut self.links[key];
-        // On a pipelined link, bytes that the TLS state took count as sent: they are 64 KiB at
-        // most, and cannot be taken back.
+        // On a pipelined link, bytes that the TLS state accepted count as sent: they are at most 64
+        // KiB, and cannot be taken back.
         let has_line = link.h1.has_line();
         let is_flushed = has_line || !link.has_outbound();
         let (advance, behind) = link.h1.on_written(done.taken, is_flushed, now);
@@ -383,11 +383,11 @@ impl<N: Net> Core<N> {
         };
         match advance {
             Advance::None => {}
-            // The socket took bytes, so the write deadline starts anew.
+            // The socket accepted bytes, so the write deadline starts anew.
             Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Timeout::Write)),
             Advance::Partly => {}
             Advance::AwaitsContinue => {
-                // When this timer goes off without a 100 (Continue), the body is sent anyway.
+                // If this timer goes off before a 100 (Continue), the body is sent anyway.
                 let due = now + CONTINUE_MILLIS * 1000;
                 self.arm_at(chain_key, tick_after(due));
             }
@@ -403,15 +403,15 @@ impl<N: Net> Core<N> {
         has_line || matches!(advance, Advance::None | Advance::Partly)
     }
 
-    /// Handles a failed write. The caller may still use the link; it is ended when it is next dealt
-    /// with.
+    /// Handles a failed write. The caller may still use the link; it is ended when it is next
+    /// processed.
     pub(super) fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
         match trouble {
             Trouble::Io(error) => {
                 // The peer may have answered before it stopped reading, so its response and the
-                // reason for the end are still to be read (RFC 9112 §9.6).
+                // reason for the end still have to be read (RFC 9112 §9.6).
                 link.h1
                     .on_write_failed(error.kind() == io::ErrorKind::ConnectionReset);
                 link.readiness = link
@@ -431,7 +431,7 @@ impl<N: Net> Core<N> {
         self.run_later(key);
     }
 
-    /// Queues the link to be dealt with again, in this turn or the next.
+    /// Queues the link to be processed again, in this turn or the next.
     pub(super) fn run_later(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         if !std::mem::replace(&mut self.links[key].is_queued, true) {

@@ -1,4 +1,4 @@
-//! The configuration of an engine, converted to what the hot path needs.
+//! The configuration of an engine, converted to the form that the hot path needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Converts a configuration. ///
+    /// Converts a configuration.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the configuration is
     /// invalid, for example because a default field cannot be sent.
@@ -68,14 +69,14 @@ impl Settings {
     }
 }
 
-/// Converts to whole milliseconds that can be added to any time without overflow: anything longer
-/// than 8,900 years is cut to that.
+/// Converts to whole milliseconds that can be added to any time without overflow. A longer duration
+/// becomes 8,900 years.
 fn millis(duration: Duration) -> u64 {
     const NEVER: u64 = u64::MAX >> 16;
     u64::try_from(duration.as_millis()).map_or(NEVER, |ms| ms.min(NEVER))
 }
 
-/// Parses the patterns of origins to be pipelined, and how deep each is.
+/// Parses the patterns of origins to be pipelined, each with its depth.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if a pattern cannot be parsed or a
@@ -113,7 +114,7 @@ pub(super) struct Defaults {
 impl Defaults {
     /// A set of lines is a `u32`, and the value `u32::MAX` stands for all of them.
     const MAX_LINES: usize = 31;
-    /// Blocks beyond the first. Each leaves out another set of lines.
+    /// The maximum number of blocks besides the first. Each leaves out another set of lines.
     const MAX_BLOCKS: usize = 1024;
 
     fn new(config: &Config) -> Result<Self, Error> {
@@ -170,8 +171,8 @@ impl Defaults {
         Ok(defaults)
     }
 
-    /// Appends to `block` the lines that go with `request`, other than those that `block` has
-    /// already.
+    /// Appends to `block` the lines that go with `request`, except those that `block` already
+    /// contains.
     pub(super) fn append_to(&self, block: &mut Vec<u8>, request: &Request) {
         let added = block.len();
         for (name, line) in &self.lines {
@@ -206,8 +207,8 @@ impl Defaults {
         {
             return i as u16;
         }
-        // Far beyond any sensible use: the request goes without default fields rather than with a
-        // wrong set.
+        // This many sets are far beyond any sensible use. Such a request is sent without default
+        // fields rather than with a wrong set.
         let left_out = if self.blocks.len() > Self::MAX_BLOCKS {
             u32::MAX
         } else {

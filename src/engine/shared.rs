@@ -20,7 +20,7 @@ impl<S> Engine<S, Shared> {
     ///
     /// In each pass of its loop, the host
     ///
-    /// 1. polls for at most [`next_timeout`](Self::next_timeout), which it asks for anew each time;
+    /// 1. polls for at most [`next_timeout`](Self::next_timeout), which changes from turn to turn;
     /// 2. passes each event whose token lies in `tokens` to [`on_event`](Self::on_event);
     /// 3. makes a [`turn`](Self::turn), even if the poll reported no event.
     ///
@@ -94,7 +94,7 @@ impl<S> Engine<S, Shared> {
         Self::on_net(MioNet::new(poll), config)
     }
 
-    /// Accepts an event of the host's poll, and makes a turn due, which processes the event.
+    /// Accepts an event of the host's poll, and makes a turn due that processes the event.
     ///
     /// Returns false if the event is not for this engine, or belongs to a connection that is closed
     /// by now. (For tokens that the resolver uses, it always returns true; the resolver recognizes

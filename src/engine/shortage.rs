@@ -1,5 +1,5 @@
-//! Handles a connect for which this machine, or a listener, has no room: the link is closed, and
-//! its request waits at the head of its queue.
+//! Handles a connect for which this machine, or a listener, lacks a resource: the link is closed,
+//! and its request waits at the head of its queue.
 
 use std::io;
 
@@ -10,14 +10,14 @@ use crate::net::Net;
 use crate::net::pool::TurnedAway;
 use crate::net::slots::LinkKey;
 
-/// How often a connect is retried that there was no room for, in milliseconds.
+/// The interval at which connects that lacked a resource are retried, in milliseconds.
 const RETRY_MILLIS: u64 = 100;
 
 impl<N: Net> Core<N> {
-    /// Has a request wait for a local port: none is left for connections to this address. This says
-    /// nothing about other origins.
+    /// Makes a request wait for a local port, because none is left for connections to this address.
+    /// Other origins are not affected.
     ///
-    /// The request waits until a link of its origin comes free or ends, or for [`RETRY_MILLIS`].
+    /// The request waits until a link of its origin becomes free or ends, or for [`RETRY_MILLIS`].
     pub(super) fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
         let origin = self.links[key].origin;
         alert!(
@@ -34,7 +34,7 @@ impl<N: Net> Core<N> {
         self.pool[origin].turned_away = Some(TurnedAway { why, retry });
     }
 
-    /// Has a request wait for room on this machine, which ran out of descriptors or memory: until
+    /// Makes a request wait because this machine ran out of descriptors or memory. It waits until
     /// one of the engine's links closes, or for [`RETRY_MILLIS`].
     pub(super) fn wait_for_room(&mut self, key: LinkKey, why: String) {
         let origin = self.links[key].origin;
@@ -57,7 +57,7 @@ impl<N: Net> Core<N> {
     fn close_and_wait(&mut self, key: LinkKey) {
         let (origin, chain_key) = (self.links[key].origin, self.chain_of(key));
         self.close(key);
-        // The attempt that is taken back was counted when the request was loaded.
+        // This attempt is undone, and it was counted when the request was loaded.
         self.chains[chain_key].attempts -= 1;
         self.enqueue_first(origin, chain_key);
         self.chains[chain_key].marks.set(Marks::EXHAUSTED);
@@ -65,8 +65,8 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Whether all local ports are taken for connections to one address. A connection is identified by
-/// both of its ends, so other addresses are not affected.
+/// Returns whether all local ports are taken for connections to one address. A connection is
+/// identified by both of its ends, so other addresses are not affected.
 pub(super) fn is_port_exhaustion(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }

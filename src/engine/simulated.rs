@@ -58,7 +58,7 @@ impl<S> Engine<S, Sim> {
     }
 
     /// Lets `time` pass, and makes a turn whenever one is due. Returns true if `stop` was called,
-    /// at which point time stands still.
+    /// at which point time stops.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).

@@ -1,7 +1,7 @@
-//! An engine's figures.
+//! Counters of an engine.
 
-/// The state of an engine in figures, from [`Engine::stats`](crate::Engine::stats). The fields down
-/// to `paused` count what exists now; the others count since the engine was created.
+/// The state of an engine in numbers, returned by [`Engine::stats`](crate::Engine::stats). The
+/// fields up to `paused` count what exists now; the others count since the engine was created.
 ///
 /// ```
 /// use httpstream::{Engine, Next, Request};
@@ -17,8 +17,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Links (connections, and attempts to make one) that have a socket or are about to: dialing,
-    /// busy and idle ones.
+    /// Links (connections, and attempts to make one) that have a socket or are about to open one:
+    /// dialing, busy and idle ones.
     pub links_open: usize,
     /// Idle links in the pool.
     pub links_idle: usize,
@@ -26,23 +26,23 @@ pub struct Stats {
     pub links_dialing: usize,
     /// Requests on a link.
     pub in_flight: usize,
-    /// Requests that wait for a link.
+    /// Requests waiting for a link.
     pub queued: usize,
-    /// Requests that wait for their delay to end, and calls that have not been made.
+    /// Requests waiting for their delay to end, and calls that have not run yet.
     pub delayed: usize,
     /// Requests in flight whose readback returned [`Flow::Pause`](crate::Flow::Pause).
     pub paused: usize,
     /// Connections opened.
     pub opened: u64,
-    /// Requests exchanged on a connection that had served another before. Of pipelined requests,
-    /// those that reached the front.
+    /// Requests exchanged on a connection that had served another before. Pipelined requests count
+    /// once they have reached the front.
     pub reused: u64,
     /// Chains submitted.
     pub submitted: u64,
     /// Requests that ended with a response.
     pub answered: u64,
-    /// Requests that ended with an error, cancellations included. Also counts chains that were
-    /// canceled while they waited after a request.
+    /// Requests that ended with an error, cancellations included, and chains that were canceled
+    /// while they waited after a request.
     pub failed: u64,
     /// Requests sent again, after a stale connection or because their pipeline ended before they
     /// were answered.

@@ -13,8 +13,8 @@ use crate::error::{Gone, SubmitError};
 use crate::id::ChainId;
 use crate::request::Request;
 
-/// Submits to an engine from any thread. Each call wakes the engine's loop. Clones reach the same
-/// engine.
+/// Submits to an engine from any thread. Each call wakes the engine's loop. Clones submit to the
+/// same engine.
 ///
 /// Readbacks run on the engine's thread. A `Submitter` does not keep
 /// [`Engine::run`](crate::Engine::run) going, which returns when nothing is pending. If another
@@ -26,8 +26,8 @@ use crate::request::Request;
 /// `submit`, `call`, `spawn` and their variants return [`SubmitError::Full`], which gives their
 /// arguments back. The futures of [`fetch`](Self::fetch), [`sleep`](Self::sleep) and
 /// [`with`](Self::with) wait for room. `cancel`, `resume` and `stop` are never refused. Neither are
-/// the submissions of a task or readback inside a turn of the same engine, since that turn would
-/// have to end before there could be room.
+/// the submissions of a task or readback inside a turn of the same engine, because room becomes
+/// available only after that turn.
 ///
 /// ```
 /// use httpstream::{Engine, Next, Request};
@@ -132,7 +132,7 @@ impl fmt::Debug for KeepAlive {
 struct Inbox<S> {
     /// In order of arrival, so that no order overtakes the submission that it refers to.
     orders: VecDeque<Order<S>>,
-    /// How many of the orders take room.
+    /// The number of orders that take room.
     submissions: usize,
     open: bool,
     /// The wakers of futures that wait for room, by ticket: first come, first served.
@@ -140,11 +140,11 @@ struct Inbox<S> {
     last_ticket: u64,
 }
 
-/// The memory of a longer queue of orders is released when the queue is empty.
+/// The capacity above which the memory of an empty order queue is released.
 const KEPT_ORDERS: usize = 4096;
 
-/// A place in the line of futures that wait for room in an inbox. Since its holder is about to
-/// submit, it keeps the engine running.
+/// A place in the line of futures that wait for room in an inbox. It keeps the engine running,
+/// because its holder is about to submit.
 #[derive(Debug)]
 pub(super) struct Ticket {
     number: u64,
@@ -210,8 +210,8 @@ impl<S> Remote<S> {
         }
     }
 
-    /// Puts the order that `make` makes of `given` into the inbox, or returns `given` if there is
-    /// no room.
+    /// Puts the order that `make` creates from `given` into the inbox, or returns `given` if there
+    /// is no room.
     pub(super) fn admit<T>(
         &self,
         given: T,
@@ -228,9 +228,9 @@ impl<S> Remote<S> {
         }
     }
 
-    /// As [`admit`](Self::admit), for futures, which can wait: if there is no room, `waker` is
-    /// woken when there may be some. The ticket keeps the future's place in the line. It must be
-    /// [given up](Self::give_up) if the future is dropped before its order was admitted.
+    /// Does what [`admit`](Self::admit) does, for futures, which can wait: if there is no room,
+    /// `waker` is woken when there may be some. The ticket keeps the future's place in the line. It
+    /// must be [given up](Self::give_up) if the future is dropped before its order was admitted.
     pub(super) fn admit_or_wait(
         &self,
         order: Order<S>,
@@ -247,8 +247,8 @@ impl<S> Remote<S> {
                 .as_ref()
                 .and_then(|at| inbox.waiting.remove(&at.number));
             self.push(inbox, order);
-            // After the lock is released, as everywhere here: dropping a waker may run an
-            // executor's code.
+            // The lock is released first, as everywhere in this module, because dropping a waker
+            // may run an executor's code.
             drop((former, ticket));
             return Ok(());
         }
@@ -265,8 +265,8 @@ impl<S> Remote<S> {
         Err(SubmitError::Full(order))
     }
 
-    /// Gives up a place in the line. If its waker was woken already, the room that it was woken for
-    /// goes to the next in line.
+    /// Gives up a place in the line. If its waker has already been woken, the room is offered to
+    /// the next in line.
     pub(super) fn give_up(&self, ticket: Ticket) {
         let mut inbox = self.inbox();
         let own = inbox.waiting.remove(&ticket.number);
@@ -281,7 +281,7 @@ impl<S> Remote<S> {
     }
 
     fn has_room(&self, inbox: &Inbox<S>) -> bool {
-        // Inside a turn, waiting for room would be waiting for oneself.
+        // A turn that waited for room would wait for itself.
         inbox.submissions < self.max_inbox || self.waking.is_turning_here()
     }
 
@@ -290,7 +290,7 @@ impl<S> Remote<S> {
         self.has_policy || request.policies().is_some()
     }
 
-    /// Returns the id for a chain that has no slot yet.
+    /// Returns an id for a chain that has no slot yet.
     pub(super) fn new_id(&self) -> ChainId {
         ChainId::remote(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -299,7 +299,7 @@ impl<S> Remote<S> {
         self.inbox().open
     }
 
-    /// Gives the engine an order that is never refused, and wakes the engine unless it is awake.
+    /// Sends the engine an order that is never refused, and wakes the engine unless it is awake.
     pub(super) fn order(&self, order: Order<S>) -> Result<(), Gone> {
         let inbox = self.inbox();
         if !inbox.open {
@@ -317,8 +317,8 @@ impl<S> Remote<S> {
         inbox.submissions += usize::from(order.takes_room());
         inbox.orders.push_back(order);
         drop(inbox);
-        // The wakeup for the first order covers those behind it: the engine takes all of them, in
-        // the turn that follows or in later turns, which are then due without a wakeup.
+        // The wakeup for the first order covers all later ones: the engine takes them all, in the
+        // next turn or in later turns, which are then due without a wakeup.
         if first {
             self.waking.announce();
         }
@@ -332,13 +332,13 @@ impl<S> Remote<S> {
 
     /// Returns whether a guard keeps the engine running, or orders wait in the inbox.
     pub(super) fn has_orders_to_come(&self) -> bool {
-        // Guards first: the holder of the last guard may submit an order just before it drops the
-        // guard.
+        // Guards are checked first, because the holder of the last guard may submit an order just
+        // before it drops the guard.
         self.kept.guards.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
     }
 
-    /// Moves the first `most` orders to the end of `orders`, and wakes the futures that can now
-    /// have room.
+    /// Moves the first `most` orders to the end of `orders`, and wakes the futures for which there
+    /// may now be room.
     pub(super) fn take(&self, orders: &mut Vec<Order<S>>, most: usize) {
         let mut inbox = self.inbox();
         let taken = most.min(inbox.orders.len());
@@ -353,7 +353,7 @@ impl<S> Remote<S> {
         } else {
             VecDeque::new()
         };
-        // Each freed place is offered once, so a turn wakes no more futures than it took
+        // Each free place is offered once, so a turn wakes no more futures than it took
         // submissions. A future that is dropped after it was woken passes the offer on.
         let room = self.max_inbox.saturating_sub(inbox.submissions);
         let called: Vec<_> = std::iter::from_fn(|| inbox.waiting.pop_first())
@@ -364,8 +364,7 @@ impl<S> Remote<S> {
         called.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Closes the inbox when the engine is dropped. Orders that it has not taken are dropped
-    /// unread.
+    /// Closes the inbox when the engine is dropped. Orders that are still in it are dropped.
     pub(super) fn close(&self) {
         let mut inbox = self.inbox();
         inbox.open = false;
@@ -496,9 +495,9 @@ impl<S> Submitter<S> {
     /// ```
     ///
     /// A conversation that waits for a person can be parked in this way: its chain returns
-    /// [`Next::done`] and leaves what it knows in the state, and the call begins the next chain. A
-    /// guard from [`keep_alive`](Self::keep_alive) keeps [`Engine::run`](crate::Engine::run)
-    /// waiting in the meantime.
+    /// [`Next::done`] and leaves its data in the state, and the call begins the next chain. A guard
+    /// from [`keep_alive`](Self::keep_alive) keeps [`Engine::run`](crate::Engine::run) waiting in
+    /// the meantime.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.
@@ -526,8 +525,8 @@ impl<S> Submitter<S> {
         Ok(id)
     }
 
-    /// [`call`](Self::call) with the closure that `make` makes of `given`. `make` runs only if
-    /// there is room.
+    /// Does what [`call`](Self::call) does, with the closure that `make` creates from `given`.
+    /// `make` runs only if there is room.
     pub(super) fn call_with<F>(
         &self,
         given: F,

@@ -1,4 +1,4 @@
-//! Tasks: chains that wait without a request, and whose readback polls a future when they are due.
+//! Tasks: chains whose readback polls a future. A task sends no request of its own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use crate::engine::readback::{Action, Context, Next, Readback, Reply};
 
-/// A future, polled whenever its chain is due.
+/// A future that is polled whenever its chain is due.
 struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
-    /// Made at the first poll, because the chain has no id before.
+    /// Created at the first poll, because the chain has no id before that.
     waker: Option<Waker>,
 }
 
 impl<S> Next<S> {
-    /// Continues as a task: the future runs inside turns, whenever it is woken, and the chain ends
-    /// with it. See [`Engine::spawn`](crate::Engine::spawn).
+    /// Continues the chain as a task: the future is polled inside turns, whenever it is woken, and
+    /// the chain ends when the future completes. See [`Engine::spawn`](crate::Engine::spawn).
     ///
-    /// With a delay, the first poll comes after the delay. A [`read_by`](Self::read_by) behind it
+    /// With a delay, the future is first polled after the delay. A later [`read_by`](Self::read_by)
     /// replaces the task.
     pub fn task(future: impl Future<Output = ()> + 'static) -> Self {
         Self::wait().read_to(Task {
@@ -38,7 +38,7 @@ impl<S> Readback<S> for Task {
         }
     }
 
-    /// The chain was canceled, and drops the future when it ends.
+    /// The chain was canceled. The future is dropped when the chain ends.
     fn on_reply(&mut self, _: &mut S, _: Reply<'_>, _: &mut Context<'_, S>) -> Next<S> {
         Next::done()
     }

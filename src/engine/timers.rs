@@ -1,4 +1,5 @@
-//! Everything that is due at a time: delays and deadlines of chains, idle links, lookups.
+//! Everything that is due at a point in time: delays and deadlines of chains, idle links and
+//! lookups.
 
 use log::debug;
 
@@ -17,30 +18,30 @@ use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
 
-/// Timers that one turn may move down to a lower level of the wheel. A million of them may have to
-/// be moved at the same moment.
+/// The number of timers that one turn may move down to a lower level of the wheel. A million of
+/// them may have to be moved at the same moment.
 const MAX_DEALT_OUT: usize = 16_384;
 
-/// More bytes than a socket's receive buffer holds: after reading this many, everything has been
-/// read that was there when the deadline passed. (On Linux the third number of `net.ipv4.tcp_rmem`
-/// is 6 MiB.)
+/// More bytes than a socket's receive buffer holds: once this many have been read, everything that
+/// was there when the deadline passed has been read. (On Linux the third number of
+/// `net.ipv4.tcp_rmem` is 6 MiB.)
 const KERNEL_HOLDS: usize = 8 << 20;
 
 /// The same limit in time, for a link that keeps receiving.
 const GRACE_MILLIS: u64 = 1000;
 
 impl<N: Net> Core<N> {
-    /// Lets links go on whose lookups have ended.
+    /// Continues the links whose lookups have ended.
     #[inline]
     pub(super) fn on_names(&mut self) {
-        // What the resolver waits for may have arrived while the host was away, without the poll
-        // having reported it yet.
+        // The answers that the resolver waits for may have arrived while the host was away,
+        // although the poll has not reported them yet.
         let (may_hear_more, now) = (self.may_hear_more(), self.clock.now());
         if self.lookups.puts_off(may_hear_more, now) {
             return;
         }
         self.lookups.names.on_turn(self.clock.now());
-        // A lookup may have begun and been abandoned since: its news is that there is none.
+        // Lookups may be abandoned before they have a result. Then there is nothing to process.
         if !self.lookups.names.is_busy() && !self.lookups.names.has_news() {
             return;
         }
@@ -58,8 +59,8 @@ impl<N: Net> Core<N> {
     #[inline]
     pub(super) fn on_timers(&mut self) {
         self.timers.allow(MAX_DEALT_OUT);
-        // Read once: policies may run for long, and what falls due meanwhile is left to the next
-        // turn.
+        // Read once: policies may run for a long time, and timers that expire meanwhile are left to
+        // the next turn.
         let now = self.clock.tick();
         for expired in 0..self.settings.turn_events {
             match self.timers.expire(now) {
@@ -76,7 +77,7 @@ impl<N: Net> Core<N> {
         self.settle_and_park();
     }
 
-    /// Handles a chain's timer, which has gone off.
+    /// Handles a chain's timer that has gone off.
     pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
         self.chains[key].timer = None;
         match self.chains[key].stage {
@@ -100,14 +101,14 @@ impl<N: Net> Core<N> {
             }
             Stage::New => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => self.look_before_timeout(key, link),
-            // The chain's next step moves the timer. Until then it means nothing.
+            // The timer has no meaning until the chain's next step moves it.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }
 
-    /// Has a link looked at before an expired deadline of its chain takes effect. The deadline may
-    /// have passed while the host was away or the engine was busy, and what the chain waits for may
-    /// be there: then the server has not been silent.
+    /// Schedules a check of the link before an expired deadline of its chain takes effect. The
+    /// deadline may have passed while the host was away or the engine was busy. If the awaited
+    /// bytes have arrived, the server has not been silent.
     fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
         let is_over = self.total_is_over(key);
         let marks = &mut self.chains[key].marks;
@@ -115,7 +116,7 @@ impl<N: Net> Core<N> {
             _ if marks.has(Marks::OVER) => return,
             // Nothing would be read, even if it had arrived.
             _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
-            // No socket yet, so there is nothing to look at.
+            // There is no socket yet, so there is nothing to check.
             Reach::Waiting { .. } => return self.time_out(key, link),
             Reach::Dialing(..)
             | Reach::Connecting(..)
@@ -136,9 +137,9 @@ impl<N: Net> Core<N> {
         });
     }
 
-    /// Lets a deadline take effect that passed without any progress.
+    /// Applies a deadline that passed without any progress.
     pub(super) fn time_out(&mut self, key: ChainKey, link: LinkKey) {
-        // Behind others on its link, a request has its total deadline only.
+        // A request behind others on its link has only its total deadline.
         if self.links[link].chain() != Some(key) {
             return self.fail_behind(link, key, ErrorKind::Timeout);
         }
@@ -148,7 +149,7 @@ impl<N: Net> Core<N> {
         if let Some(front) = front.filter(waits)
             && !is_over
         {
-            // Enough time spent waiting for a 100 (Continue): the body is sent without one.
+            // The wait for a 100 (Continue) has ended without one, so the body is sent anyway.
             front.go_on();
             let clock = if front.is_answered() {
                 Timeout::Idle
@@ -162,12 +163,13 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether the poll may have more to report than was dealt with in this turn.
+    /// Returns whether the poll may have more to report than this turn has processed.
     pub(super) fn may_hear_more(&self) -> bool {
         !self.quiet.has_heard_all() || self.agenda.events.has_rest()
     }
 
-    /// Warns if a request has waited long in the origin's queue. The timer is already gone.
+    /// Warns if a request has waited long in the origin's queue. The timer has already been
+    /// removed.
     fn on_long_wait(&mut self, origin: OriginKey) {
         self.pool[origin].watch = None;
         let Some((first, _)) = self.pool[origin].waiting else {
@@ -189,7 +191,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Closes an idle link whose time in the pool is over. The timer is already gone.
+    /// Closes an idle link whose time in the pool is over. The timer has already been removed.
     fn on_idle_timer(&mut self, key: LinkKey) {
         debug!(
             "{:?} {}: closed after its idle timeout",

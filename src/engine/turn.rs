@@ -3,10 +3,10 @@
 //!
 //! The order matters:
 //!
-//! - Commands come before the poll because it may block: whatever was submitted between turns is
+//! - Commands come before the poll because it may block: requests submitted between turns are
 //!   written first.
-//! - Links come before timers, so that a response that has arrived beats its deadline even if the
-//!   host turns late.
+//! - Links come before timers, so a response that has arrived beats its deadline even if the host
+//!   is late.
 //! - Failures and calls come last. Code that detects a failure only queues it, and no readback runs
 //!   inside that code.
 //!
@@ -34,12 +34,13 @@ use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClockAtStart {
     MayHaveMoved,
-    /// The engine's own loop goes on, and the clock is as the last turn read it.
+    /// The engine's own loop continues, and the clock is as the last turn read it.
     IsAsRead,
 }
 
-/// Rounds of cancellations at the end of a drain. A readback that is told of its cancellation may
-/// submit more, which the next round cancels; without a limit this could go on forever.
+/// The maximum number of rounds of cancellations at the end of a drain. A readback that is called
+/// for a cancellation may submit more, which the next round cancels; without a limit this could go
+/// on forever.
 const MOST_ROUNDS: usize = 16;
 
 /// What a turn did.
@@ -76,19 +77,19 @@ pub struct Turn {
     pub events: usize,
     /// Requests answered, by a response or an error.
     pub answered: usize,
-    /// Whether another turn is due at once: work is left that waits for nothing else, or this turn
-    /// dealt with leftovers and did not poll, so there may be more events.
+    /// Whether another turn is due at once: work remains that waits for nothing else, or this turn
+    /// continued the work of the last one and did not poll, so there may be more events.
     pub more: bool,
     /// Whether a readback or a [`Submitter`](crate::Submitter) called `stop`.
     pub stopped: bool,
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Budget of one turn, in shares of what a single link may read. All links with events have one
-    /// such budget together, all links on the run queue another.
+    /// The budget of one turn, as a multiple of what a single link may read. All links with events
+    /// share one such budget, and all links on the run queue another.
     pub(super) const TURN_SHARES: usize = 4;
 
-    /// Runs one turn, which blocks for `timeout` at most and not past the next deadline.
+    /// Runs one turn, which blocks for at most `timeout` and not past the next deadline.
     pub(super) fn turn_within(
         &mut self,
         state: &mut S,
@@ -105,12 +106,12 @@ impl<S, M: Mode> Engine<S, M> {
         let before = self.core.counts.answered + self.core.counts.failed;
         let mut turn = Turn::default();
         if self.core.buffers.read.is_empty() {
-            // A panic outside of a readback, such as a resolver's, unwound the turn that had taken
-            // the buffer.
+            // The previous turn had taken the buffer, and a panic outside of a readback, such as
+            // one in a resolver, unwound it.
             self.core.buffers.read = vec![0; self.core.settings.read_buffer];
         }
-        // After a panic, or when the budget ran out, the rest of the last batch comes before a new
-        // poll.
+        // After a panic, or when the budget is used up, the rest of the last batch comes before a
+        // new poll.
         let has_rest = self.core.agenda.events.has_rest();
         if !has_rest {
             if clock == ClockAtStart::MayHaveMoved || self.core.clock.since != Since::Nothing {
@@ -136,8 +137,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.agenda.draining = false;
             resume_unwind(panic);
         }
-        // A turn that did not poll may have missed events. A host that watches for edges is not
-        // notified of them again, so it has to turn once more.
+        // A turn that did not poll may have missed events. A host with an edge-triggered loop is
+        // not notified of them again, so it has to run another turn.
         turn.more = has_rest
             || self.is_due()
             || self.core.lookups.is_put_off()
@@ -175,8 +176,8 @@ impl<S, M: Mode> Engine<S, M> {
             .saturating_mul(Self::TURN_SHARES);
         let queued = self.core.agenda.run_queue.len();
         self.on_events(state, &mut { share });
-        // The run queue has a budget of its own, so that links that are always readable leave
-        // something to those that had to wait.
+        // The run queue has a budget of its own, so links that are always readable leave some for
+        // those that had to wait.
         let mut budget = share;
         self.core.agenda.decoded = 0;
         for _ in 0..queued {
@@ -207,18 +208,18 @@ impl<S, M: Mode> Engine<S, M> {
                 return;
             }
         }
-        // Tasks woken by what has happened so far run in this turn.
+        // Tasks that have been woken so far run in this turn.
         self.take_orders_from_within();
         if !self.core.agenda.completions.is_empty() {
             self.on_completions(state);
         }
     }
 
-    /// Runs user code for chains that are on no link, up to the bound of a turn.
+    /// Runs user code for chains that are on no link, within the bound of a turn.
     #[inline(never)]
     fn on_completions(&mut self, state: &mut S) {
-        // Only what is queued by now: a chain that calls itself without delay makes one call per
-        // turn.
+        // Only the entries that are queued now: a chain that calls itself without delay makes one
+        // call per turn.
         let queued = self.core.agenda.completions.len();
         for _ in 0..queued.min(self.core.settings.turn_events) {
             self.core.catch_up();
@@ -260,7 +261,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.core.lookups.names.on_event(self.core.net.outer(token));
                 continue;
             } else if token == ALARM {
-                // The alarm has made the poll readable, which is all it is for.
+                // The alarm has made the poll readable, which is its only purpose.
                 continue;
             } else {
                 trace!("{token:?} {readiness:?} is stale");
@@ -274,7 +275,7 @@ impl<S, M: Mode> Engine<S, M> {
         if self.core.ended.take() {
             self.core.chains.generations.on_ended();
         }
-        // Local orders are taken before the inbox, which holds the cancellations of both: so no
+        // Local orders are taken before the inbox, which contains the cancellations of both. So no
         // cancellation overtakes its submission.
         for (id, next) in self.orders.take_local() {
             self.asks().start(next, Some(id));
@@ -309,12 +310,12 @@ impl<S, M: Mode> Engine<S, M> {
             }
         }
         self.orders.give_back(orders);
-        // After the orders, so that a chain submitted by one of them ends as well if its generation
-        // is over.
+        // After the orders, so a chain submitted by one of them ends as well if its generation has
+        // ended.
         if self.core.chains.generations.is_due() {
             self.core.chains.sweep();
         }
-        // One flag makes the next turn due for whatever is left of the three.
+        // One flag makes the next turn due for the rest of all three.
         let core = &self.core;
         if core.wakeups.has_woken() || core.ended.is_set() || core.chains.generations.is_due() {
             self.orders.note_unannounced();
@@ -324,8 +325,8 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
         if self.orders.has_unannounced() {
-            // A readback may have run for long before it gave these orders, and their delays count
-            // from now.
+            // A readback may have run for a long time before it gave these orders, and their delays
+            // count from now.
             self.core.read_clock();
             self.take_orders();
             self.core.settle_and_park();
@@ -334,13 +335,13 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Whether [`Engine::run`] has a reason to go on.
+    /// Returns whether [`Engine::run`] has a reason to continue.
     pub(crate) fn has_something_to_come(&self) -> bool {
         self.pending() > 0 || self.orders.has_some_to_come()
     }
 
-    /// Drains as [`Engine::drain`] does, with turns of any mode: `turn` runs one that blocks for
-    /// the given time at most.
+    /// Drains as [`Engine::drain`] does, with turns of any mode: `turn` runs one that blocks for at
+    /// most the given time.
     pub(crate) fn drain_by(
         &mut self,
         within: Duration,
@@ -348,8 +349,8 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Result<usize, Error> {
         self.core.read_clock();
         self.core.quiet.forget();
-        // What was submitted before the drain counts as queued, however much it is, so its commands
-        // are carried out beyond the bound of a turn.
+        // All submissions before the drain count as queued, however many there are, so their
+        // commands are carried out beyond the bound of a turn.
         while self.core.chains.has_commands() {
             self.core.agenda.carried_out = 0;
             self.core.settle_and_park();
@@ -364,7 +365,8 @@ impl<S, M: Mode> Engine<S, M> {
             )
         });
         let mut cancelled = self.cancel_each(&meant);
-        // The chains that the last round canceled. All of them are told before the drain ends.
+        // The chains that the last round canceled. The readbacks of all of them are called before
+        // the drain ends.
         let (mut rounds, mut last) = (0, Vec::new());
         while self.pending() > 0 {
             let left = end.map(|end| end.saturating_duration_since(self.core.net.now()));
@@ -372,8 +374,8 @@ impl<S, M: Mode> Engine<S, M> {
                 let is_over = |id: &mut ChainId| self.core.chains.find(*id).is_none();
                 while last.pop_if(is_over).is_some() {}
                 if last.is_empty() {
-                    // Chains submitted meanwhile are canceled and told, too, but in a bounded
-                    // number of rounds: their readbacks may submit more.
+                    // Chains submitted meanwhile are canceled as well, but in a bounded number of
+                    // rounds, because their readbacks may submit more.
                     if rounds == MOST_ROUNDS {
                         break;
                     }
@@ -391,7 +393,7 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(cancelled)
     }
 
-    /// Returns the chains in stages that `is_meant` accepts.
+    /// Returns the chains whose stage `is_meant` accepts.
     fn chains_where(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<ChainId> {
         let chains = &self.core.chains;
         let meant = chains.keys().filter(|key| is_meant(chains[*key].stage));

@@ -1,10 +1,10 @@
-//! Visits: asks the policy of a request at each step on the way to its readback, and acts on what
-//! it returns.
+//! Visits: calls the policy of a request at each step on the way to its readback, and acts on the
+//! result.
 //!
 //! A policy is user code that does not see the state `S`, so `Core` can call it, at points where no
-//! link is being worked on, or a link is only lent to it. The policy reaches nothing but its
-//! arguments. Without a policy, a request pays for one test of a pointer when it begins and one
-//! test of a mark at each later step.
+//! link is being processed or a link is only lent to it. The policy can reach only its arguments.
+//! Without a policy, a request costs one test of a pointer when it begins and one test of a mark at
+//! each later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,10 +24,10 @@ use crate::policy::{Moment, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// The block number for fields that a visit added. All other numbers are blocks of default fields.
+/// The block number of fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
 
-/// Returns the fields that go out behind a request's own.
+/// Returns the fields that follow a request's own.
 #[inline]
 pub(super) fn block_of<'a>(
     (chain, number): (ChainKey, u16),
@@ -47,14 +47,14 @@ fn own_block<'a>(chain: ChainKey, chains: &Chains, visits: &'a Slab<VisitState>)
         .visit_of(chain)
         .expect("a request with a block of its own is visited");
     let block = visits[visit].block.as_deref();
-    block.expect("a policy is asked for fields before they are written")
+    block.expect("a policy adds its fields before they are written")
 }
 
 /// A policy panicked: its chain is over, and the turn has to end.
 pub(super) struct PolicyPanicked;
 
 impl<N: Net> Core<N> {
-    /// Whether the chain has a visit, because its request has a policy.
+    /// Returns whether the chain has a visit, because its request has a policy.
     #[inline]
     pub(super) fn is_visited(&self, key: ChainKey) -> bool {
         self.chains[key].marks.has(Marks::VISITED)
@@ -74,7 +74,8 @@ impl<N: Net> Core<N> {
         self.visits.get_mut(visit)
     }
 
-    /// Whether the request is to be visited, or the visit of the previous request is still there.
+    /// Returns whether the request is to be visited, or the visit of the previous request still
+    /// exists.
     #[inline]
     pub(super) fn wants_visit(&self, key: ChainKey) -> bool {
         self.settings.policy.is_some()
@@ -82,8 +83,8 @@ impl<N: Net> Core<N> {
             || self.chains[key].request().policies().is_some()
     }
 
-    /// Has the policy add its fields for an attempt, and writes the default ones behind them.
-    /// Returns false if there is no attempt: the chain is then on the agenda.
+    /// Calls the policy to add its fields for an attempt, and appends the default ones. Returns
+    /// false if there is no attempt: the chain is then on the agenda.
     #[inline(never)]
     pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
         let visit = self.visit(key);
@@ -92,7 +93,7 @@ impl<N: Net> Core<N> {
         let sent = self.ask(key, |visiting, request, at| {
             visiting.send(request, &mut block, at)
         });
-        // The policy may have run for long, and the peer's deadlines start after it.
+        // The policy may have run for a long time, and the peer's deadlines start after it.
         self.catch_up();
         match sent {
             Ok(Ok(())) => {
@@ -112,14 +113,15 @@ impl<N: Net> Core<N> {
                 self.complete(key, Completion::Over);
             }
         }
-        // A refused request frees its place for the next one, which may be refused as well. Counted
-        // as a command, so that a queue full of them is emptied over several turns.
+        // A refused request frees its place for the next one, which may be refused as well. Each
+        // counts as a command, so a queue full of them is emptied over several turns.
         self.agenda.carried_out += 1;
         self.buffers.blocks.give(block);
         false
     }
 
-    /// Asks what becomes of a response whose head has arrived.
+    /// Calls the policy for a response whose head has arrived, and returns how the response is
+    /// handled.
     pub(super) fn ask_head(
         &mut self,
         key: ChainKey,
@@ -136,7 +138,7 @@ impl<N: Net> Core<N> {
         }))
     }
 
-    /// Asks what follows from the outcome of the exchange.
+    /// Calls the policy with the outcome of the exchange, and returns what follows.
     pub(super) fn ask_end(
         &mut self,
         key: ChainKey,
@@ -147,8 +149,8 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Ends a visit before the readback is called. It is kept for the chain's next request if it
-    /// allows that, and dropped otherwise.
+    /// Ends a visit before the readback is called. The visit is kept for the chain's next request
+    /// if it allows that, and dropped otherwise.
     pub(super) fn reset_visit(&mut self, key: ChainKey) {
         let Some(mut visiting) = self.take_visit(key) else {
             return;
@@ -165,7 +167,7 @@ impl<N: Net> Core<N> {
         self.discard(visiting);
     }
 
-    /// Gives a chain its visit.
+    /// Sets a chain's visit.
     pub(super) fn keep_visit(&mut self, key: ChainKey, visiting: Visiting) {
         grow(&mut self.visits);
         let visit = self.visits.insert(VisitState::new(visiting));
@@ -193,7 +195,7 @@ impl<N: Net> Core<N> {
         let visit = self.chains.visit_of(key).expect("the chain is visited");
         let visiting = &mut self.visits[visit].visiting;
         let request = self.chains[key].request();
-        // A panic may leave the visit half changed; it is dropped with its chain.
+        // A panic may leave the visit in an inconsistent state. It is dropped with its chain.
         let asked = catch_unwind(AssertUnwindSafe(|| ask(visiting, request, &at)));
         self.clock.since = Since::UserCode;
         asked.map_err(|panic| {

@@ -1,5 +1,5 @@
-//! The chains that wait for a connection, in order of arrival. Each origin has a queue, linked
-//! through the chains themselves.
+//! The chains that wait for a connection, in order of arrival. The queue of an origin is a list
+//! linked through the chains themselves.
 
 use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
@@ -8,11 +8,11 @@ use crate::net::Net;
 use crate::net::pool::{OriginKey, TurnedAway};
 use crate::net::slots::MaybeKey;
 
-/// After this many milliseconds in a queue a warning is logged.
+/// A warning is logged after this many milliseconds in a queue.
 pub(super) const LONG_WAIT_MILLIS: u64 = 1000;
 
 impl<N: Net> Core<N> {
-    /// Arms the timer that warns if the first of the origin's requests waits for long.
+    /// Arms the timer for the warning about the origin's first request, which may wait for long.
     pub(super) fn watch_queue(&mut self, origin: OriginKey) {
         if self.pool[origin].watch.is_none()
             && let Some((first, _)) = self.pool[origin].waiting
@@ -30,8 +30,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Describes the limit in the configuration that keeps an origin's requests from getting
-    /// another connection, if there is one.
+    /// Describes the configured limit that keeps an origin's requests from getting another
+    /// connection, if there is one.
     pub(super) fn limit_reached(&self, origin: OriginKey) -> Option<String> {
         let of_origin = self.settings.max_links_per_origin;
         let of_all = self.settings.max_links;
@@ -65,7 +65,7 @@ impl<N: Net> Core<N> {
         self.watch_queue(origin);
     }
 
-    /// Puts a chain at the head of its origin's queue, where it has been before.
+    /// Puts a chain back at the head of its origin's queue.
     pub(super) fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
         let behind = self.pool[origin].waiting.map(|(first, _)| first);
         self.chains[key].stage = Stage::Queued {

@@ -1,5 +1,5 @@
 //! Makes a turn of an engine due from any thread, without a system call if that turn is already
-//! under way.
+//! running.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,13 +11,13 @@ use crate::resolver::Wake;
 /// Wakes an engine from any thread.
 pub(crate) struct Waking {
     wake: Wake,
-    /// Something has been left here or in the inbox that no wake was sent for, because it came from
-    /// inside a turn or was more than one turn takes.
+    /// Whether work was left, here or in the inbox, for which no wakeup was sent, because it came
+    /// from inside a turn or was more than one turn takes.
     unannounced: AtomicBool,
 }
 
 thread_local! {
-    /// The engine whose turn runs on this thread. Of several, the innermost.
+    /// The engine whose turn runs on this thread; the innermost one, if there are several.
     static TURNING: Cell<*const Waking> = const { Cell::new(std::ptr::null()) };
 }
 
@@ -41,7 +41,7 @@ impl Waking {
         }
     }
 
-    /// Notes that a turn begins on this thread. It lasts as long as the returned guard.
+    /// Enters a turn on this thread. The turn lasts as long as the returned guard.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>) -> Inside {
         Inside {
@@ -49,13 +49,13 @@ impl Waking {
         }
     }
 
-    /// Whether a turn of this engine runs on the calling thread.
+    /// Returns whether a turn of this engine runs on the calling thread.
     pub(super) fn is_turning_here(&self) -> bool {
         std::ptr::eq(TURNING.get(), self)
     }
 
-    /// Announces the first thing that was left for the engine since it last looked. Wakes the
-    /// engine, unless its own turn runs on this thread and takes the thing before it ends.
+    /// Announces the first work left for the engine since its last turn. This wakes the engine,
+    /// unless its own turn runs on this thread and takes the work before it ends.
     pub(super) fn announce(&self) {
         if self.is_turning_here() {
             self.unannounced.store(true, Ordering::Relaxed)
@@ -64,8 +64,8 @@ impl Waking {
         }
     }
 
-    /// Whether something was left that no wake was sent for. The turn takes it before it ends, or
-    /// the next turn is due.
+    /// Returns whether work was left for which no wakeup was sent. The current turn takes it before
+    /// it ends, or makes the next turn due.
     #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         // Relaxed, because only the engine's thread sets and reads the flag.

@@ -5,14 +5,14 @@ use crate::id::ChainId;
 use crate::response::Response;
 
 /// Adapts a readback over a part of the state, `T`, to the whole state, `S`. A bot that was written
-/// to run alone can so run among a thousand. Pass the result to
+/// to run alone can then run among a thousand. Pass the result to
 /// [`Engine::submit_to`](crate::Engine::submit_to) or [`Next::read_to`].
 ///
-/// `part` finds the part; it is called each time the readback is. Whatever the readback submits or
-/// returns is adapted with the same `part`. If `part` returns `None`, the part is gone and the
-/// chain ends: a response in progress is abandoned, and a delayed step stays pending until its
-/// delay is over. Find parts by a key that stays the same; indices of a `Vec` shift when an element
-/// is removed.
+/// `part` finds the part, and is called on each call of the readback. All requests that the
+/// readback submits or returns are adapted with the same `part`. If `part` returns `None`, the part
+/// no longer exists and the chain ends: a response in progress is abandoned, and a delayed step
+/// stays pending until its delay is over. Find parts by a key that stays the same; indices of a
+/// `Vec` shift when an element is removed.
 ///
 /// Write `part` in the call itself, or as a function. For a closure stored in a variable, the
 /// compiler does not infer that the returned reference borrows from the argument.
@@ -74,9 +74,9 @@ pub fn within_to<S, T: 'static>(
     }
 }
 
-/// [`within`] for a call. Pass the result to [`Engine::call`](crate::Engine::call),
-/// [`Submitter::call`](crate::Submitter::call) or [`Next::call`]. If the part is gone when the call
-/// is due, the chain ends.
+/// Does what [`within`] does, for a call. Pass the result to [`Engine::call`](crate::Engine::call),
+/// [`Submitter::call`](crate::Submitter::call) or [`Next::call`]. If the part no longer exists when
+/// the call is due, the chain ends.
 ///
 /// ```
 /// use httpstream::{Context, Engine, Next, within_call};
@@ -151,7 +151,7 @@ where
     call(found, &mut Context::new(&mut sink, cx.seen))
 }
 
-/// Converts what a readback or call over a part returns to a step over the whole state.
+/// Converts the step of a readback or call over a part to a step over the whole state.
 fn outwards<P, S, T: 'static>(part: &P, next: Next<T>) -> Next<S>
 where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
@@ -216,8 +216,7 @@ where
     }
 }
 
-/// Forwards what is asked for through a part's context, with each readback wrapped to find the part
-/// again.
+/// Forwards the operations of a part's context, with each readback wrapped to find the part again.
 struct PartSink<'a, S, P> {
     sink: &'a mut dyn Sink<S>,
     part: &'a P,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Context, Engine, Next, Reply, Request, Sim};
 
-/// A server that takes its time, and when each request reached it.
+/// A slow server, and when each request reached it.
 fn slow(answer_after: Duration) -> (Network, Rc<RefCell<Vec<Duration>>>) {
     let network = Network::new(1);
     network.host("bot.test", [[10, 0, 0, 1]]);
@@ -48,7 +48,7 @@ fn a_heartbeat_does_not_drift() {
     engine.advance(&mut heart, 60 * MINUTE).unwrap();
     let seen = seen.borrow();
     assert_eq!(seen.len(), 60);
-    // The connection is kept, so each beat after the first takes the same way.
+    // The connection is kept, so every beat after the first takes equally long.
     for pair in seen[1..].windows(2) {
         let period = pair[1] - pair[0];
         assert!(
@@ -108,7 +108,7 @@ fn at_replaces_delays_given_before_and_delays_given_after_count_from_it() {
         let network = Network::new(1);
         let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default()).unwrap();
         let begin = network.now();
-        // Some time passes first, so that a mix-up of the two clocks would show.
+        // Some time passes first, so a mix-up of the two clocks would show.
         engine.advance(&mut 0, Duration::from_secs(10)).unwrap();
         engine.start(step(
             Next::call(|calls: &mut u32, cx| {

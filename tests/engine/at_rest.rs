@@ -1,6 +1,6 @@
 //! Bytes that arrive on a connection between two exchanges are never taken for the next response,
-//! and a connection that has ended is not used (RFC 9112 §9.2, §9.3.1), whenever the host polls:
-//! before a turn, during it, or after a slow readback.
+//! and a connection that has ended is not used (RFC 9112 §9.2, §9.3.1). This holds whenever the
+//! host polls: before a turn, during it, or after a slow readback.
 
 use crate::common;
 
@@ -16,7 +16,7 @@ use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Context, Engine, Next, Reply, Request, Shared, Sim};
 use mio::{Events, Poll, Token, Waker};
 
-/// What the server does to a connection after it has answered its first request.
+/// The server's action on a connection after its first answer.
 #[derive(Clone, Copy, Debug)]
 struct Act {
     name: &'static str,
@@ -73,15 +73,16 @@ const ACTS: [Act; 9] = [
     },
 ];
 
-/// A server that answers the first request of its first connection, and acts when the gate opens.
-/// All other requests are answered with their path.
+/// A server that answers the first request of its first connection, and performs its action when
+/// the gate opens. All other requests are answered with their path.
 struct Rude {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     cue: Cue,
 }
 
-/// Lets the server act, and waits until it has. On loopback, what was written has then arrived.
+/// Triggers the server's action, and waits until it is done. On loopback, the written bytes have
+/// then arrived.
 #[derive(Clone)]
 struct Cue {
     gate: Gate,
@@ -199,9 +200,9 @@ const WHENS: [When; 4] = [
 #[derive(Default)]
 struct Seen {
     bodies: Vec<Result<(u16, String), String>>,
-    /// What the readback of the other origin submits.
+    /// The request that the readback of the other origin submits.
     next: Option<Request>,
-    /// What the readback waits for before that.
+    /// The server action that the readback triggers before that.
     work: Option<Cue>,
 }
 

@@ -191,7 +191,7 @@ fn an_engine_with_held_polls_lets_the_loop_sleep() {
     }
     host.until("all are sent", |engine, _| engine.stats().in_flight == 50);
     let turns = |host: &Host| host.engine(|engine| engine.stats().turns);
-    // Let the last events of the beginning pass.
+    // Lets the last events of the setup pass.
     let settled = Instant::now() + Duration::from_millis(200);
     while Instant::now() < settled {
         let pause = Some(Duration::from_millis(50));
@@ -293,8 +293,8 @@ fn a_loop_with_other_data_lends_a_part_of_it() {
     assert!(app.turns > 0);
 }
 
-/// Each time that a source is registered again, calloop adds another entry to the list of those to
-/// call before it sleeps.
+/// Each time a source is registered again, calloop adds another entry to the list of those to call
+/// before it sleeps.
 #[test]
 fn a_loop_that_had_many_timers_makes_one_turn_where_one_is_due() {
     fn beat(left: u32) -> Next<Log> {

@@ -25,7 +25,7 @@ impl Drop for Guard {
 
 type Never = Box<dyn FnOnce(&mut Log, &mut Context<'_, Log>) -> Next<Log>>;
 
-/// A call that must never be made, and a count of its drops.
+/// A call that must never run, and a count of its drops.
 fn never() -> (Never, Rc<Cell<u32>>) {
     let dropped = Rc::new(Cell::new(0));
     let guard = Guard(dropped.clone());
@@ -74,7 +74,7 @@ fn delayed_call_is_never_early() {
     engine.start(
         Next::<Vec<Duration>>::call(move |late, cx| {
             late.push(begun.elapsed());
-            // Delays that it sets count from its end, however long it takes.
+            // Delays that the call sets count from its end, however long it takes.
             std::thread::sleep(10 * MS);
             let ended = Instant::now();
             cx.start(
@@ -183,7 +183,7 @@ fn cancelled_while_it_waits_the_readback_that_was_kept_is_told_once() {
             bench
                 .engine
                 .call(move |log: &mut Log, cx: &mut Context<'_, Log>| {
-                    // Runs each turn until the call is due, then cancels it before it is made.
+                    // Runs each turn until the call is due, then cancels it before it runs.
                     watch(id, log, cx)
                 });
             bench.replies(2);

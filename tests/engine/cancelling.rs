@@ -1,5 +1,5 @@
-//! A chain can be canceled wherever it is: `cancel` returns true once, its readback gets
-//! `Cancelled`, and then nothing more.
+//! A chain can be canceled at every stage: `cancel` returns true once, its readback gets
+//! `Cancelled`, and is not called again.
 
 use crate::common;
 
@@ -413,11 +413,11 @@ fn cancel_others_ends_every_other_chain_wherever_it_is() {
     bench
         .engine
         .submit(gate.get("/"), move |log: &mut Log, _, cx| {
-            // One that begins in this very readback is among the others.
+            // A chain that begins in this readback is among the others.
             cx.submit(again.clone(), common::note);
             let cancelled = cx.cancel_others();
             log.notes.push(format!("{cancelled} cancelled"));
-            assert_eq!(cx.cancel_others(), 0, "and not twice");
+            assert_eq!(cx.cancel_others(), 0, "canceled twice");
             cx.again().read_by(|log: &mut Log, reply, cx| {
                 log.notes.push(reply.unwrap().text().unwrap().to_owned());
                 cx.done()
@@ -426,7 +426,7 @@ fn cancel_others_ends_every_other_chain_wherever_it_is() {
     bench.until("nothing is left", |engine, _| engine.pending() == 0);
     assert_eq!(bench.log.notes, ["7 cancelled", "kicked"]);
     let kinds = bench.log.kinds();
-    // The call and the task have no readback that could be told.
+    // The call and the task have no readback that could be called.
     assert_eq!(kinds, [ErrorKind::Cancelled; 5]);
     bench.assert_empty();
 }
@@ -460,7 +460,7 @@ fn cancel_all_ends_every_chain_and_leaves_the_engine_usable() {
         engine.stats().in_flight == 3
     });
     assert_eq!(bench.engine.cancel_all(), 3);
-    assert_eq!(bench.engine.cancel_all(), 0, "and not twice");
+    assert_eq!(bench.engine.cancel_all(), 0, "canceled twice");
     assert!(bench.engine.next_timeout().unwrap().is_zero(), "due");
     bench.until("nothing is left", |engine, _| engine.pending() == 0);
     assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled; 3]);

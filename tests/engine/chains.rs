@@ -1,5 +1,5 @@
-//! Chains run without their host: the same request again, another one, after a delay, with another
-//! readback, concurrently with others.
+//! Chains run without help from their host: the same request again, another one, after a delay,
+//! with another readback, concurrently with others.
 
 use crate::common;
 
@@ -341,7 +341,7 @@ fn a_part_that_is_gone_ends_its_chains_wherever_they_are() {
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc");
         peer.hold();
     });
-    // Gone before the head.
+    // Ends before the head.
     let mut engine = Engine::<World>::new().unwrap();
     let mut world = World { bots: Vec::new() };
     let script = Script::default();
@@ -353,7 +353,7 @@ fn a_part_that_is_gone_ends_its_chains_wherever_they_are() {
     assert_eq!(engine.stats().failed, 1, "aborted at its head");
     assert_eq!(engine.stats().links_open, 0);
 
-    // Gone between the head and the rest of the body.
+    // Ends between the head and the rest of the body.
     world.bots.push(Bot::default());
     let script = Script {
         head: Flow::Pause,

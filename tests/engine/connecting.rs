@@ -210,7 +210,7 @@ fn a_name_that_does_not_exist_fails_alone() {
     bench.assert_empty();
 }
 
-/// A resolver that wants a tick every two milliseconds, even if nothing is being looked up.
+/// A resolver that needs a tick every two milliseconds, even if nothing is being looked up.
 #[derive(Clone, Debug)]
 struct Periodic {
     next: Instant,
@@ -261,7 +261,7 @@ fn a_resolver_with_nothing_to_look_up_has_its_deadlines_kept() {
     assert_eq!(bench.engine.pending(), 0);
 }
 
-/// A resolver that answers when the test tells it to. It holds the questions, its answers, and the
+/// A resolver that answers on the test's command. It holds the questions, its answers, and the
 /// handle that wakes the engine.
 #[derive(Clone, Debug, Default)]
 struct Prompted(Arc<Mutex<Prompt>>);

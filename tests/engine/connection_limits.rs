@@ -1,4 +1,4 @@
-//! There are never more connections than the limits allow; other requests wait, first in, first
+//! There are never more connections than the limits allow. Other requests wait, first in, first
 //! out.
 
 use crate::common;

@@ -226,7 +226,7 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
     ];
     assert!(calls.get() >= 5);
     drop(engine);
-    // A refusal returns what was submitted, whatever it is.
+    // A refusal returns the submission, of whatever type.
     let refusal = submitter.submit(refused(), |_, _, _| Next::done());
     let refusal = refusal.unwrap_err();
     assert!(!refusal.is_full() && format!("{refusal:?} {refusal}").starts_with("Gone"));

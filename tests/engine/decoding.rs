@@ -1,4 +1,4 @@
-//! Bodies that a policy decodes: their share of a turn, their effect on deadlines, and on each
+//! Bodies that a policy decodes: their share of a turn, and their effect on deadlines and on each
 //! other.
 
 use std::io;
@@ -16,7 +16,7 @@ use httpstream::{
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// The bytes that readbacks got, and how each response ended.
+/// The bytes that readbacks received, and how each response ended.
 #[derive(Default)]
 struct Told {
     bytes: Vec<usize>,
@@ -131,7 +131,7 @@ fn note(told: &mut Told, reply: Reply<'_>, _: &mut Context<'_, Told>) -> Next<To
 }
 
 thread_local! {
-    /// The network whose time a decoder takes.
+    /// The network on whose clock a decoder spends time.
     static NETWORK: std::cell::RefCell<Option<Network>> = const { std::cell::RefCell::new(None) };
 }
 

@@ -1,5 +1,5 @@
-//! `drain` lets exchanges under way end, starts nothing new and cancels the rest; dropping the
-//! engine calls no readback.
+//! `drain` lets current exchanges end, starts nothing new and cancels the rest. Dropping the engine
+//! calls no readback.
 
 use crate::common;
 

@@ -1,4 +1,4 @@
-//! The address filter: called for every address that is dialed, each time, wherever the address
+//! The address filter is called for every address that is dialed, each time, wherever the address
 //! comes from.
 
 use crate::common;
@@ -50,7 +50,7 @@ fn get(url: &str) -> Request {
     Request::get(url).build().unwrap()
 }
 
-/// Checks that no address was left, and that the error gives the reason for each of them.
+/// Checks that no address remained, and that the error gives the reason for each of them.
 fn assert_refused(error: &Error, addrs: &[SocketAddr]) {
     assert_refused_when(Sent::No, error, addrs);
 }
@@ -84,7 +84,8 @@ fn it_is_asked_for_the_address_that_is_dialled() {
         },
         |_| true,
     );
-    // It is called for the address that is dialed, which may differ from the one in the URL.
+    // The filter is called for the address that is dialed, which may differ from the one in the
+    // URL.
     for url in [
         format!("http://127.0.0.1:{port}/"),
         format!("http://named.test:{port}/"),
@@ -316,7 +317,7 @@ fn a_name_that_changes_its_address_leads_nowhere() {
     let mut sim = Rebinding::new();
     assert_eq!(sim.fetch().unwrap(), "public");
     sim.rebind();
-    // This connection was allowed when it was made.
+    // This connection was allowed when it was opened.
     assert_eq!(sim.fetch().unwrap(), "public");
     assert_eq!(taken(&sim.asked), [SocketAddr::from((PUBLIC, 80))]);
     sim.engine.close_idle();

@@ -85,7 +85,7 @@ fn a_task_takes_no_wakeup_and_no_more_system_calls_than_a_chain_of_readbacks() {
     });
     let request = Request::get("http://10.0.0.1/").build().unwrap();
     let mut engine = Engine::<(), Sim>::on_network(&network, Config::default()).unwrap();
-    // The cost of connecting is in neither count.
+    // Neither count includes the cost of connecting.
     engine.submit(request.clone(), |(), _, cx| cx.done());
     engine.run(&mut ()).unwrap();
 
@@ -270,7 +270,7 @@ fn tasks_start_tasks_and_wake_each_other() {
         let taken = taken.await;
         let inner = http.clone();
         let started = http.spawn(move || async move {
-            // Not `Send`, and made on the engine's thread.
+            // Not `Send`, and created on the engine's thread.
             let taken = Rc::new(taken);
             say(&inner, format!("got {taken}")).await;
         });
@@ -484,13 +484,13 @@ fn a_future_that_goes_before_it_was_admitted_leaves_its_room_to_the_next() {
     let (mut last, woken_last) = futures.pop().unwrap();
     let (called, woken_called) = futures.remove(1);
     let (waiting, woken_waiting) = futures.remove(1);
-    // This one was not woken yet, so it holds no place.
+    // This future has not been woken yet, so it holds no place.
     drop(waiting);
     let mut noted = Vec::new();
     engine.turn(&mut noted, Some(Duration::ZERO)).unwrap();
     assert_eq!((woken_called.times(), woken_waiting.times()), (1, 0));
     assert_eq!(woken_last.times(), 0);
-    // This one was woken and dropped, so the next one is woken in its place.
+    // This future was woken and dropped, so the next one is woken in its place.
     drop(called);
     assert_eq!(woken_last.times(), 1);
     assert!(poll(&mut last, &woken_last).is_pending());

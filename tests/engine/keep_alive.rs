@@ -1,5 +1,5 @@
-//! Connections are kept, reused newest first, watched while idle, and closed when their time or the
-//! limit is exceeded.
+//! Connections are kept, reused newest first, watched while idle, and closed when their time is
+//! over or the limit is exceeded.
 
 use crate::common;
 
@@ -13,7 +13,7 @@ fn naming() -> Server {
     Server::start(|peer| while peer.answer(&ok(&peer.number.to_string())) {})
 }
 
-/// Opens `count` connections at once, since all requests are held until the last has arrived.
+/// Opens `count` connections at once, because all requests are held until the last has arrived.
 /// Returns the connections in the order in which they were parked.
 fn park(bench: &mut Bench, server: &Server, gate: &Gate, count: usize) -> Vec<String> {
     let before = bench.log.replies.len();
@@ -123,7 +123,7 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
     let due = bench.engine.next_deadline().expect("the idle timer");
     assert!(due <= since + timeout + Duration::from_millis(2));
     bench.until("it closes", |engine, _| engine.stats().links_open == 0);
-    // It was parked before `since`; the tick rounds up.
+    // The connection was parked before `since`; the tick rounds up.
     assert!(since.elapsed() + Duration::from_millis(30) >= timeout);
     assert_eq!(bench.fetch_ok(server.get("/")).text(), "1");
     bench.assert_empty();

@@ -1,5 +1,5 @@
-//! A late host loses nothing: data in the kernel's buffers is read before a deadline counts that
-//! passed in the meantime.
+//! A late host loses no data: bytes in the kernel's buffers are read before a deadline that passed
+//! in the meantime takes effect.
 
 use crate::common;
 
@@ -48,7 +48,7 @@ const ROWS: [Row; 6] = [
         },
     },
     Row {
-        // As long as what a kernel receives before it is read.
+        // The length is limited to what a kernel receives before the engine reads it.
         name: "the total deadline",
         count: 60,
         len: 30_000,

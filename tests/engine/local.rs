@@ -196,7 +196,7 @@ fn of_an_engine_that_is_gone_each_future_says_so() {
     assert!(gone(poll_once(http.fetch(get("/after")))));
     assert!(poll_once(http.sleep(Duration::MAX)).is_ready());
     assert_eq!(poll_once(http.with(|(), _| 1)), Poll::Ready(Err(Gone)));
-    // A task spawned now is dropped with all that it holds.
+    // A task spawned now is dropped with everything that it holds.
     let held = Rc::new(());
     let task = Rc::clone(&held);
     http.spawn(async move { drop(task) });

@@ -1,9 +1,9 @@
 //! The engine against scripted servers on loopback, and on the simulated network where time
 //! matters: a module for each behavior.
 //!
-//! All modules share one program, since linking each separately would take longer than running it.
-//! Tests that count the descriptors of their process, fork, or set up something that exists once
-//! per process are files next to this folder, each a program of its own.
+//! All modules share one program, because linking each separately would take longer than running
+//! it. Tests that count the descriptors of their process, fork, or set up something that exists
+//! once per process are files next to this folder, each a program of its own.
 
 #[path = "../common/mod.rs"]
 mod common;

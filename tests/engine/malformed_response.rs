@@ -1,5 +1,5 @@
-//! A malformed response fails its own exchange, and the error reports the violation and its
-//! position; other exchanges are unaffected.
+//! A malformed response fails only its own exchange, and the error reports the violation and its
+//! position.
 
 use crate::common;
 
@@ -148,7 +148,7 @@ fn each_fails_alone_with_the_violation_and_its_place() {
                     true => peer.send_pieces(wire.as_bytes().chunks(1)),
                     false => drop(peer.send(wire.as_bytes())),
                 }
-                // The client closes, and this server does nothing to cause it.
+                // The client closes the connection, without the server's doing.
                 peer.hold();
             });
             let error = bench.fetch_err(server.get("/"));

@@ -1,4 +1,4 @@
-//! Names through the whole engine: the hosts file, zone ids, and lookups that are shared, bounded,
+//! Names in the whole engine: the hosts file, zone ids, and lookups that are shared, limited,
 //! cached and stale.
 
 use crate::common;
@@ -17,8 +17,8 @@ use httpstream::{Config, Engine, ErrorKind, Phase, Request, Sim};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A resolver with a script: each name has its answers, given one after another, in the turn after
-/// the question or on command.
+/// A resolver with a script. The answers for each name are returned in order, in the turn after the
+/// question or on command.
 #[derive(Clone, Debug, Default)]
 struct Scripted(Arc<Mutex<Script>>);
 
@@ -49,7 +49,7 @@ impl Scripted {
         self
     }
 
-    /// Returns the number of lookups under way.
+    /// Returns the number of lookups in progress.
     fn under_way(&self) -> usize {
         self.0.lock().unwrap().held.len()
     }
@@ -226,7 +226,7 @@ fn a_large_hosts_file_that_changes_holds_no_turn_up() {
     // A release build takes a fraction of this time.
     const LONGEST_TURN: Duration =
         Duration::from_millis(if cfg!(debug_assertions) { 60 } else { 25 });
-    // One is read whole; of the other the end is not read.
+    // The first is read whole; the end of the other is not read.
     for megabytes in [4, 50] {
         // Cache misses caused by other programs count as processor time here, so repeat the
         // measurement.

@@ -12,8 +12,8 @@ use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake}
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// A server that answers while its gate is open. Connections that were made earlier are silent from
-/// a certain time on.
+/// A server that answers while its gate is open. Connections that were opened earlier are silent
+/// from a certain time on.
 fn going_silent() -> (Server, Gate) {
     let gate = Gate::new();
     let at = gate.clone();
@@ -140,7 +140,7 @@ fn on_another_network_connections_and_names_are_new() {
     let ip = server.addr.ip();
     let mut bench = Bench::with(|config| {
         config.hosts_file = None;
-        // It is made on the engine's thread, which is this one.
+        // The table is created on the engine's thread, which is this one.
         config.resolver = Some(std::sync::Arc::new(move || {
             let mut table = Table::new();
             table.insert("h.test", [ip]);

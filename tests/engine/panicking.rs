@@ -1,4 +1,4 @@
-//! A readback that panics ends its chain and nothing else: the host catches the panic, and the
+//! A panic in a readback ends only that readback's chain: the host catches the panic, and the
 //! engine continues where it was.
 
 use crate::common;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Bench, Gate, Log, Script, Server, ok};
 use httpstream::{Context, ErrorKind, Flow, Next, Readback, Reply, Request};
 
-/// Turns once, and returns whether a readback's panic came out.
+/// Runs one turn, and returns whether a readback's panic propagated.
 fn turn_panics(bench: &mut Bench) -> bool {
     let wait = Some(Duration::from_millis(20));
     let turned = catch_unwind(AssertUnwindSafe(|| {
@@ -80,7 +80,7 @@ fn of_a_hundred_links_readable_in_one_turn_the_first_panics_and_the_others_are_a
     for _ in 0..100 {
         sent.pass();
     }
-    // On loopback, what was sent has arrived.
+    // On loopback, the bytes that were sent have arrived.
     assert!(turn_panics(&mut bench));
     assert!(bench.log.replies.is_empty(), "the panic ends the turn");
     assert!(
@@ -129,7 +129,7 @@ fn each_method_may_panic() {
             while !turn_panics(&mut bench) {
                 assert!(std::time::Instant::now() < end, "no panic in {at}");
             }
-            assert_eq!(bench.engine.pending(), 0, "{at}: the chain goes on");
+            assert_eq!(bench.engine.pending(), 0, "{at}: the chain continues");
             assert!(!bench.engine.cancel(id));
             let replies = usize::from(at == "reply" || at == "error");
             assert_eq!(
@@ -339,7 +339,7 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
         }
         assert_eq!(bench.log.notes, told, "{why}");
         gate.open(others + usize::from(cancelled));
-        // One panic comes out for one readback, and no more.
+        // One panic propagates per readback.
         bench.replies(others + more);
         assert_eq!(bench.log.texts(), vec!["a"; others + more], "{why}");
         assert_eq!(bench.fetch_ok(server.get("/")).text(), "a", "{why}");

@@ -859,7 +859,7 @@ fn a_server_of_http_1_0_is_pipelined_once() {
 
 #[test]
 fn a_server_that_drops_all_but_the_first_is_found_out() {
-    // It reads one request and discards the others that arrived with it.
+    // The server reads one request and discards the others that arrived with it.
     let mut lab = Lab::with(
         |config| {
             config.max_connections_per_origin = 1;
@@ -1094,8 +1094,8 @@ struct Fuzz {
     random: Option<Random>,
 }
 
-/// Each chain requests paths of its own, one after another. Whatever the network does, each request
-/// gets one reply, and the right one.
+/// Each chain requests paths of its own, one after another. Whatever happens on the network, each
+/// request gets one reply, and the right one.
 fn fuzz(seed: u64) -> (u64, u64) {
     let mut random = Random::new(seed);
     let network = Network::new(random.next_u64());
@@ -1106,7 +1106,7 @@ fn fuzz(seed: u64) -> (u64, u64) {
             .with(Fault::SmallWindow, 0)
             .with(Fault::SmallSendBuffer, 0),
     };
-    // Without unsolicited answers, which could not be told from the next one.
+    // No unsolicited answers, which could not be distinguished from the next one.
     network.set_faults(faults.with(Fault::Unsolicited, 0));
     let mut server_random = random.fork();
     let addr: SocketAddr = "10.0.0.1:80".parse().unwrap();
@@ -1260,7 +1260,7 @@ fn a_server_that_drops_what_comes_together_gives_no_request_the_answer_to_anothe
         (2, 3, 64 << 10, 0),
         (1, 15, 64 << 10, 0),
     ];
-    // In parallel, since each waits for dropped requests to time out.
+    // In parallel, because each waits for dropped requests to time out.
     std::thread::scope(|scope| {
         for row in rows {
             scope.spawn(move || each_hears_its_own(row));

@@ -1,4 +1,4 @@
-//! Policies: what is done for a request besides sending it, tested on whole engines.
+//! Policies: the work done for a request besides sending it, tested on whole engines.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,7 +21,7 @@ use httpstream::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What readbacks got: bodies, and kinds of errors.
+/// The results of readbacks: bodies, and kinds of errors.
 type Told = Vec<Result<String, ErrorKind>>;
 
 fn simulated<S>(server: impl Fn(&Incoming) -> Answer + 'static) -> (Network, Engine<S, Sim>) {
@@ -623,7 +623,7 @@ fn what_all_bodies_of_a_turn_are_decoded_to_is_bounded_together() {
     while engine.pending() > 0 {
         let before = seen;
         let turn = engine.turn(&mut seen).unwrap();
-        // Four shares, and what the last of them exceeded it by.
+        // Four shares, plus the excess of the last one.
         assert!(seen - before <= 4 * SHARE + (16 << 10), "{}", seen - before);
         turns += 1;
         assert!(turns < 10_000);
@@ -789,7 +789,7 @@ fn a_waker_of_a_visit_ends_no_wait_of_its_readback() {
 
 #[test]
 fn a_ticket_that_was_asked_elsewhere_wakes_a_visit_that_waits_for_it() {
-    /// Waits with a ticket that is not its own.
+    /// Waits with the ticket of another chain.
     #[derive(Clone)]
     struct Waits(Arc<Mutex<Ticket>>);
     impl Visit for Waits {
@@ -838,7 +838,7 @@ fn a_ticket_that_was_asked_elsewhere_wakes_a_visit_that_waits_for_it() {
 #[test]
 fn a_policy_that_refuses_all_that_waits_holds_up_no_turn() {
     const MANY: usize = 20_000;
-    /// Refuses from the second on.
+    /// Refuses every request from the second on.
     #[derive(Clone)]
     struct Refuses(Arc<AtomicUsize>);
     impl Visit for Refuses {
@@ -1079,7 +1079,7 @@ fn a_lane_has_as_many_at_once_as_it_has_places_in_the_order_of_their_priority() 
     let mut told = Told::new();
     engine.advance(&mut told, SECOND / 2).unwrap();
     assert_eq!(lane.waiting(), 4);
-    // One that has its place, and one that waits for it.
+    // One request that has its place, and one that waits for it.
     assert!(engine.cancel(ids[0]) && engine.cancel(ids[3]));
     engine.run(&mut told).unwrap();
     let cancelled = Err(ErrorKind::Cancelled);
@@ -1330,9 +1330,10 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
         engine.submit(get("/").build().unwrap(), note);
         let mut told = Told::new();
         let ran = catch_unwind(AssertUnwindSafe(|| engine.run(&mut told)));
-        assert!(ran.is_err(), "{place}: no panic comes out");
+        assert!(ran.is_err(), "{place}: no panic propagates");
         engine.run(&mut told).unwrap();
-        // After its end the exchange is over, and its readback is called.
+        // A panic in `reset` or in the destructor comes after the exchange, so its readback is
+        // called.
         let expected = match place {
             "reset" | "drop" => 2,
             _ => 1,

@@ -1,4 +1,4 @@
-//! What errors report as sent, for requests that a policy or the engine has sent more than once.
+//! The `sent` part of errors, for requests that a policy or the engine has sent more than once.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -72,7 +72,7 @@ fn turns(left: u32, to: Method) -> Arc<dyn Policy> {
     Arc::new(Turns { left, to })
 }
 
-/// How a readback ends its chain, or fails to.
+/// How a readback ends its chain or fails.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     AbortsAtTheHead,
@@ -127,7 +127,7 @@ fn whichever_way_an_answered_request_ends_it_was_sent() {
         (Way::CancelsAtTheEnd, Cancelled),
         (Way::FailsTheText, Malformed),
     ];
-    // Method, policy, whether everything that is sent is idempotent.
+    // Method, policy, whether all requests sent are idempotent.
     let sends = [
         (Method::POST, None, false),
         (Method::POST, Some(collects()), false),
@@ -176,7 +176,7 @@ fn what_was_never_sent_is_not_said_to_be_by_what_was_before_it() {
 
 #[test]
 fn of_what_a_policy_has_sent_the_future_of_an_engine_that_is_gone_knows_nothing() {
-    // The policy, and whether what it sends in place of a GET may be sent again.
+    // The policy, and whether the request that it sends in place of a GET may be sent again.
     let rows = [(None, true), (Some(turns(1, Method::POST)), false)];
     for (policy, is_safe) in rows {
         let (_network, mut engine) = simulated::<()>(|seen| match seen.path() {

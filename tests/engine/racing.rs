@@ -1,5 +1,5 @@
 //! How the addresses of a host race (RFC 8305): when each is dialed, which one wins, and what
-//! remains of the others.
+//! happens to the others.
 //!
 //! The schedule is checked to the millisecond, in virtual time. At the end, a dead address on
 //! loopback shows the same on the real loop.
@@ -72,7 +72,7 @@ impl Track {
         Self::with(1, sites, |_| ())
     }
 
-    /// `sites` says what each address of the host does: `6a:dead 4a:serves`.
+    /// `sites` describes each address of the host: `6a:dead 4a:serves`.
     fn with(seed: u64, sites: &str, change: impl FnOnce(&mut Config)) -> Self {
         let network = Network::new(seed);
         let mut ips = Vec::new();
@@ -138,7 +138,7 @@ impl Track {
         attempts.collect::<Vec<_>>().join(" ")
     }
 
-    /// Checks that nothing submitted is left, and that the network saw no misuse.
+    /// Checks that no submission is left, and that the network saw no misuse.
     fn assert_empty(&mut self) {
         self.engine.close_idle();
         self.engine.turn(&mut self.ends).unwrap();
@@ -184,7 +184,7 @@ struct Row {
     /// How long the lookups take.
     v4: u64,
     v6: u64,
-    /// Of a whole round trip.
+    /// The duration of a whole round trip.
     latency: Duration,
     attempts: &'static str,
     won: &'static str,
@@ -493,7 +493,7 @@ fn what_failed_lately_is_tried_all_the_same() {
     let won = track.fetch(get().close()).outcome.unwrap();
     assert_eq!(won.peer, addr("6a"));
     assert_eq!(track.attempts(), "4a@1001 6a@1251");
-    // It has connected, so it is no longer doubted; the other one is.
+    // This address has connected, so it is no longer doubted; the other one is.
     let ips = ["6a", "4a", "4b"].map(ip);
     drop(track.network.host("race.test", ips));
     place(&track.network, "4b", "serves");
@@ -600,7 +600,7 @@ fn cancelled_in_the_middle_nothing_is_left() {
             track.advance_to(ms(at));
             assert_eq!(track.network.open_fds(), sockets, "{sites} at {at} ms");
             if !cancels {
-                // Dropping the engine leaves nothing either.
+                // Dropping the engine releases everything as well.
                 let Track {
                     network, engine, ..
                 } = track;

@@ -184,7 +184,7 @@ fn requests_of_both(login: fn() -> Answer, poll: fn() -> Answer) -> [BTreeMap<St
 
 type Failure = (&'static str, fn() -> Answer);
 
-/// Answers of a server that is up but does not work.
+/// Answers of a server that is running but not working.
 const FAILURES: [Failure; 6] = [
     ("400", || Answer::status(400)),
     ("503", || Answer::status(503)),

@@ -52,7 +52,7 @@ fn get_by(url: &str, route: Route) -> Request {
     Request::get(url).route(route).build().unwrap()
 }
 
-/// `both.test` is loopback in both families.
+/// `both.test` is a loopback address in both families.
 fn both_families() -> ResolverFactory {
     let mut table = Table::new();
     let (v6, v4) = (Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
@@ -383,7 +383,7 @@ fn a_connection_to_itself_is_refused() {
         .skip(100)
         .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     let mut bench = Bench::new();
-    // The unspecified address is this machine, too.
+    // The unspecified address refers to this machine as well.
     for host in ["127.0.0.1", "0.0.0.0"] {
         // It usually takes thousands of tries. They take a second, or ten on a busy machine.
         let end = Instant::now() + 3 * common::PATIENCE;
@@ -567,7 +567,7 @@ fn a_full_queue_is_waited_for_and_holds_up_nobody_else() {
     }
     bench.quiet();
     assert_eq!(bench.stats().links_dialing, 10);
-    // New connections to other origins are made all the same.
+    // New connections to other origins are still opened.
     let server = Server::once(ok("elsewhere"));
     for _ in 0..5 {
         bench.submit(server.get("/"));
@@ -623,7 +623,7 @@ fn a_full_queue_is_waited_for_until_the_connect_deadline() {
     assert!(text.contains(&path.0.display().to_string()), "{text}");
     assert!(text.contains("connect timeout of 150ms"), "{text}");
 
-    // Canceling, or dropping the engine, leaves nothing either.
+    // Canceling the request or dropping the engine releases everything as well.
     let id = bench.submit(path.get("http://h.invalid/"));
     bench.quiet();
     assert!(bench.engine.cancel(id));

@@ -1,5 +1,5 @@
-//! Two hundred random schedules on the real loop: a host that gets edges, one at a time, and turns
-//! late and in any order.
+//! Two hundred random schedules on the real loop: a host that receives edges, one at a time, and
+//! runs turns late and in any order.
 //!
 //! The schedules of `tests/simulation` are the same in every run. Here the edges come from Linux:
 //! the host's decisions derive from the seed, but the kernel's timing does not.
@@ -81,7 +81,7 @@ impl ReplaceFirst for Vec<u8> {
     }
 }
 
-/// What a chain is to do.
+/// The task of a chain.
 struct Asked {
     row: &'static Row,
     id: ChainId,

@@ -1,7 +1,7 @@
-//! A response is the same however it is cut into pieces on its way.
+//! A response is the same however it is split on its way.
 //!
-//! Server and engine alternate on one thread: the server writes a piece, and the engine turns until
-//! it has read it.
+//! Server and engine alternate on one thread: the server writes a piece, and the engine runs turns
+//! until it has read the piece.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use httpstream::{Context, Engine, Flow, Next, Readback, Reply, Request, Response};
 
-/// A response, as its readback got it.
+/// A response, as its readback received it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     interim: Vec<u16>,
@@ -63,8 +63,8 @@ impl Readback<Seen> for Watcher {
     }
 }
 
-/// Returns what a readback gets of a response that arrives in these pieces, followed by the end of
-/// the connection.
+/// Returns what a readback receives of a response that arrives in these pieces, followed by the end
+/// of the connection.
 fn receive(pieces: &[&str], flow: Flow) -> Seen {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = listener.local_addr().expect("bound");

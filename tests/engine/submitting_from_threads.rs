@@ -39,7 +39,8 @@ fn run_goes_on_until_the_last_guard_has_gone() {
     ids.dedup();
     assert_eq!((ids.len(), log.replies.len()), (200, 200));
     assert!(log.replies.iter().all(Result::is_ok));
-    // A submitter without a guard keeps nothing running, but its submissions are not lost.
+    // A submitter without a guard does not keep the engine running, but its submissions are not
+    // lost.
     submitter.submit(server.get("/"), common::note).unwrap();
     engine.run(&mut log).unwrap();
     engine.run(&mut log).unwrap();
@@ -256,7 +257,7 @@ fn what_does_not_fit_is_given_back() {
     let ids: Vec<_> = (0..3)
         .map(|_| submitter.submit(server.get("/"), common::note).unwrap())
         .collect();
-    // A readback that owns something, to recognize it.
+    // A readback that owns data, by which it is recognized.
     let owned = String::from("mine");
     let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
         log.notes.push(owned.clone());

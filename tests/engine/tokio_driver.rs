@@ -17,11 +17,11 @@ fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Fails if `future` hangs.
+/// Fails if `future` does not complete.
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(common::PATIENCE, future)
         .await
-        .expect("the future hangs")
+        .expect("the future does not complete")
 }
 
 fn driver() -> Driver<Log> {
@@ -224,7 +224,7 @@ fn an_engine_with_held_polls_lets_the_runtime_sleep() {
         while driver.engine().stats().in_flight != 50 || log.replies.is_empty() {
             driver.turn(&mut log).await.unwrap();
         }
-        // Let the last events of the beginning pass.
+        // Lets the last events of the setup pass.
         let settle = Duration::from_millis(200);
         let _ = tokio::time::timeout(settle, driver.run(&mut log)).await;
         let before = driver.engine().stats().turns;
@@ -388,7 +388,7 @@ fn a_client_on_a_thread_fetches_from_tasks_of_every_kind() {
             }
         }),
     );
-    // An invalid configuration is reported when the client is made.
+    // An invalid configuration is reported when the client is created.
     let mut config = Config::default();
     config.max_connections = 0;
     let error = Client::on_thread(config).unwrap_err();

@@ -136,7 +136,7 @@ fn the_end_of_the_server_is_the_end_of_the_tunnel() {
         .submit_to(upgrade(&server, "/").build().unwrap(), talk);
     bench.engine.run(&mut bench.log).unwrap();
     assert_eq!(bench.log.notes[..2], ["head 101", "bye"]);
-    // The last line may have found the connection closed already.
+    // The connection may have been closed before the last line was written.
     let end = &bench.log.notes[2];
     assert!(end == "101 0" || end == "Truncated", "{end}");
     bench.assert_empty();
@@ -352,7 +352,7 @@ fn a_pause_holds_back_what_comes_through_a_tunnel() {
 #[test]
 fn what_is_written_on_a_tunnel_that_is_dead_is_refused() {
     const PIECE: usize = 1 << 20;
-    /// Gets no event about it, because it is paused.
+    /// The readback gets no event for it, because it is paused.
     struct Paused;
     impl Readback<Log> for Paused {
         fn on_head(&mut self, log: &mut Log, _: &Response<'_>, _: &mut Context<'_, Log>) -> Flow {

@@ -266,7 +266,7 @@ fn an_interim_response_other_than_100_does_not_make_the_wait_longer() {
 
 #[test]
 fn the_deadlines_before_the_body_hold_for_a_request_that_expects_100_too() {
-    // A full backlog: the connection is never established.
+    // The backlog is full, so the connection is never established.
     let (addr, _kept) = common::unresponsive_listener();
     let mut bench = Bench::new();
     let post = Request::post(format!("http://{addr}/"))
