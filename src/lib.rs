@@ -4,7 +4,8 @@
 //! response and returns the next step: nothing, another request, or the same request again, at once
 //! or after a delay. A login, an endless long poll and a heartbeat every minute are then a few
 //! short methods of a plain struct, and one thread runs thousands of such conversations. An engine
-//! runs its own event loop, or is embedded in another one as one file descriptor and one deadline.
+//! either runs its own event loop or is embedded in another, to which it is one file descriptor and
+//! one deadline.
 //!
 //! # A request
 //!
@@ -30,8 +31,8 @@
 //! A [`Request`] is checked and serialized once, by its [`RequestBuilder`], and is cheap to clone.
 //! It can carry [`Timeouts`], [`Limits`] on the response, a [`Route`] (how to connect) and a
 //! [`Policy`] (code that accompanies the request, for example to sign it or to decode its
-//! response). [`Config`] holds the same settings for all requests of an engine, as well as
-//! engine-wide ones. It documents each default and the reason for it.
+//! response). [`Config`] holds these settings for all requests of an engine, along with the
+//! settings of the engine itself. Its documentation states each default and the reason for it.
 //!
 //! # The next step
 //!
@@ -124,8 +125,8 @@
 //!
 //! # The loop
 //!
-//! [`Engine::run`] is the engine's own loop, and returns when no chain is left. [`Engine::drain`]
-//! finishes the requests that are in flight or queued, and starts nothing new.
+//! [`Engine::run`] is the engine's own loop and returns when no chain is left. [`Engine::drain`]
+//! finishes the requests that are in flight or queued and starts nothing new.
 //!
 //! In a program that already has a loop, the engine is one more event source. The program calls
 //! [`Engine::turn`] whenever the engine's file descriptor ([`AsFd`](std::os::fd::AsFd)) becomes
@@ -158,22 +159,23 @@
 //! # Ok::<(), httpstream::Error>(())
 //! ```
 //!
-//! - For mio, [`Engine::on_registry`] puts the engine on the program's own [`mio::Poll`].
-//! - For calloop there is `calloop::EngineSource`, and for tokio there is `tokio::Driver`, each
-//!   behind the feature of the same name.
-//! - Other threads use a [`Submitter`], which wakes the loop; tasks on the engine's own thread use
-//!   a [`Local`].
-//! - [`embedding`] has a recipe for each kind of loop. `capi/` in the repository contains an
-//!   interface for C.
+//! - With mio, [`Engine::on_registry`] puts the engine on the program's own [`mio::Poll`].
+//! - With calloop, use `calloop::EngineSource`; with tokio, use `tokio::Driver`. Each is behind the
+//!   feature of the same name.
+//! - On other threads, use a [`Submitter`], which wakes the loop. In tasks on the engine's own
+//!   thread, use a [`Local`].
+//! - For each kind of loop, [`embedding`] has a recipe. For C, `capi/` in the repository contains
+//!   an interface.
 //!
 //! # Errors
 //!
 //! If a request fails, its readback receives an [`Error`], and the loop continues. `{error}` prints
 //! one clause that says what failed, and `{error:#}` adds the causes. [`kind`](Error::kind) and
-//! [`phase`](Error::phase) tell what failed and when, and [`resend_is_safe`](Error::resend_is_safe)
-//! tells whether the request can be sent again without harm. An error prints its origin but never
-//! the path, which may contain secrets; [`request`](Error::request) returns it. A response with any
-//! status is `Ok`; [`Error::of_status`] turns an unwanted one into an error.
+//! [`phase`](Error::phase) identify what failed and when, and
+//! [`resend_is_safe`](Error::resend_is_safe) indicates whether the request can be sent again
+//! without harm. An error prints its origin but never the path, which may contain secrets;
+//! [`request`](Error::request) returns the whole request. A response with any status is `Ok`;
+//! [`Error::of_status`] turns a response with an unwanted status into an error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -220,7 +222,7 @@
 //!
 //! The engine itself resends a request at most once, and only if the keep-alive connection turned
 //! out to be closed and resending is safe. (Pipelined requests and a refused `Expect` are
-//! exceptions.) A POST sent on such a connection fails; [`Error::request_sent`] describes how to
+//! exceptions.) A POST sent on such a connection fails; see [`Error::request_sent`] for how to
 //! handle this.
 //!
 //! # Testing
@@ -338,18 +340,18 @@
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
 //! - `tokio`: `tokio::Driver` and `tokio::Client`.
-//! - `timerfd` (Linux): a timer in the engine's own poll, so that a host needs only its file
-//!   descriptor; see `Config::timerfd`.
+//! - `timerfd` (Linux): a timer in the engine's own poll, so that another event loop needs to watch
+//!   only the engine's file descriptor; see `Config::timerfd`.
 //!
 //! With no features enabled, the crate depends only on mio, httparse, slab, socket2, log and http.
 //! Only the `tokio` feature adds an async runtime.
 //!
 //! # Logging
 //!
-//! The crate logs through the `log` facade: `trace` for readiness, `debug` for each step of a
-//! connection (connected, answered, idle, closed) and for each failure, and `warn` when a peer does
-//! something unexpected or the machine runs out of a resource. Log lines contain origins. They
-//! never contain paths, queries, field values or bodies, with one exception: the name of a refused
+//! The crate logs through the `log` facade: `trace` for readiness events, `debug` for each step of
+//! a connection (connected, answered, idle, closed) and for each failure, and `warn` for unexpected
+//! behavior of a peer and for exhausted system resources. Log lines contain origins. They never
+//! contain paths, queries, field values or bodies, with one exception: the name of a refused
 //! transfer coding.
 //!
 //! # Limitations
@@ -357,7 +359,7 @@
 //! - The crate does not follow redirects, keep cookies, use proxies or speak HTTP/2.
 //! - Content codings such as gzip are not decoded, but a [`policy`] can decode them.
 //! - Request bodies are held in memory, and bodies of unknown length cannot be sent.
-//! - Names are resolved by plain DNS.
+//! - Names are resolved over plain DNS.
 //! - Certificate revocation is not checked.
 //! - Addresses are not restricted by default. If URLs come from untrusted sources, set
 //!   [`Config::address_filter`] to [`public_only`].
