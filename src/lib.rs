@@ -160,8 +160,8 @@
 //! ```
 //!
 //! - With mio, [`Engine::on_registry`] puts the engine on the program's own [`mio::Poll`].
-//! - With calloop, use `calloop::EngineSource`; with tokio, use `tokio::Driver`. Each is behind the
-//!   feature of the same name.
+//! - With calloop, use `calloop::EngineSource` (feature `calloop`). With tokio, use `tokio::Driver`
+//!   (feature `tokio`).
 //! - On other threads, use a [`Submitter`], which wakes the loop. In tasks on the engine's own
 //!   thread, use a [`Local`].
 //! - For each kind of loop, [`embedding`] has a recipe. For C, `capi/` in the repository contains
@@ -173,9 +173,10 @@
 //! one clause that says what failed, and `{error:#}` adds the causes. [`kind`](Error::kind) and
 //! [`phase`](Error::phase) identify what failed and when, and
 //! [`resend_is_safe`](Error::resend_is_safe) indicates whether the request can be sent again
-//! without harm. An error prints its origin but never the path, which may contain secrets;
-//! [`request`](Error::request) returns the whole request. A response with any status is `Ok`;
-//! [`Error::of_status`] turns a response with an unwanted status into an error.
+//! without harm. An error prints the origin of its request (scheme, host and port) but never the
+//! path, which may contain secrets; [`request`](Error::request) returns the whole request. A
+//! response with any status is `Ok`; [`Error::of_status`] turns a response with an unwanted status
+//! into an error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -271,7 +272,7 @@
 //!
 //! Conversations can also be written as futures, without an async runtime. [`Engine::fetch`] and
 //! [`Submitter::fetch`] return futures, and [`Engine::spawn`] runs a future inside the engine. Any
-//! executor can poll the futures that `fetch` returns, as long as some loop turns the engine.
+//! executor can poll the futures that `fetch` returns, as long as some loop drives the engine.
 //!
 //! ```
 //! use std::time::Duration;
