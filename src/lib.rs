@@ -80,7 +80,7 @@
 //!                 // prevents a flood.
 //!                 Next::again().after(Duration::from_millis(100))
 //!             }
-//!             // Another status, such as 401: ends all other chains, such as the heartbeat.
+//!             // On any other status, such as 401, end all other chains, including the heartbeat.
 //!             Ok(_) => {
 //!                 cx.cancel_others();
 //!                 let login = Next::send(self.login.clone()).read_by(Bot::on_login);
@@ -152,7 +152,7 @@
 //! });
 //! let mut replies = 0;
 //! while engine.pending() > 0 {
-//!     wait_readable(&engine, engine.next_timeout()); // stands for poll(2), epoll, GLib, ...
+//!     wait_readable(&engine, engine.next_timeout()); // stands in for poll(2), epoll, GLib, ...
 //!     engine.turn(&mut replies, Some(Duration::ZERO))?;
 //! }
 //! assert_eq!(replies, 1);

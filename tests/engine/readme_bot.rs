@@ -34,11 +34,11 @@ impl Bot {
     }
     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
-            // The server holds a poll until it has news. The pause prevents a flood if not.
+            // The server holds a poll until it has news; the pause bounds the rate otherwise.
             Ok(news) if news.status().is_success() => {
                 Next::again().after(Duration::from_millis(100))
             }
-            // Another status, such as 401: ends all other chains, such as the heartbeat.
+            // On any other status, such as 401, end all other chains, including the heartbeat.
             Ok(_) => {
                 cx.cancel_others();
                 Next::send(self.login.clone()).read_by(Bot::on_login).after(Duration::from_secs(5))
@@ -88,7 +88,7 @@ impl Bot {
                 // prevents a flood.
                 Next::again().after(Duration::from_millis(100))
             }
-            // Another status, such as 401: ends all other chains, such as the heartbeat.
+            // On any other status, such as 401, end all other chains, including the heartbeat.
             Ok(_) => {
                 cx.cancel_others();
                 let login = Next::send(self.login.clone()).read_by(Bot::on_login);
