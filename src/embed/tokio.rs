@@ -287,7 +287,8 @@ impl Client {
     /// Starts an engine on a thread of its own.
     ///
     /// The thread ends when the last clone and the last future of [`fetch`](Self::fetch), which
-    /// holds a clone, are dropped. So a fetch that is still awaited is never cut short; one whose
+    /// holds a clone, are dropped, and no chain is left that the [`submitter`](Self::submitter)
+    /// started. So a fetch that is still awaited is never cut short; one whose
     /// future was dropped is canceled. If the thread panics, for example in an address filter or a
     /// resolver, it ends, and fetches fail with [`ErrorKind::Gone`](crate::ErrorKind::Gone).
     ///
@@ -324,7 +325,8 @@ impl Client {
     /// [`cancel`](Submitter::cancel) ends it at once, and [`Flow::Pause`](crate::Flow::Pause) with
     /// [`resume`](Submitter::resume) holds back a server that is faster than the task.
     ///
-    /// The engine runs as long as a client does.
+    /// The engine runs as long as a client does, and then until no chain is left: a chain that goes
+    /// on forever keeps its thread. [`stop`](Submitter::stop) ends it for all clients.
     ///
     /// ```
     /// use std::time::Duration;

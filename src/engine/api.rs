@@ -344,8 +344,10 @@ impl<S, M: Mode> Engine<S, M> {
         cancelled
     }
 
-    /// [Cancels](Self::cancel) every chain, and returns how many. Makes a turn due. To shut down a
-    /// host that has its own poll, call this and go on until nothing is [pending](Self::pending).
+    /// [Cancels](Self::cancel) every chain, including tasks and awaited futures (see
+    /// [`Context::cancel_others`](crate::Context::cancel_others)), and returns how many. Makes a
+    /// turn due. To shut down a host that has its own poll, call this and go on until nothing is
+    /// [pending](Self::pending).
     pub fn cancel_all(&mut self) -> usize {
         let cancelled = self.core.chains.cancel_all();
         self.set_alarm();

@@ -75,7 +75,7 @@ impl<N: Net> Core<N> {
     /// the wait ends, `call` runs; without one, the readback's `on_due` is called.
     pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, when: When) {
         self.chains[key].stage = Stage::Waiting { call };
-        if when.is_now() {
+        if when.is_now(self.clock.now()) {
             self.disarm(key);
             self.fall_due(key, call);
         } else {

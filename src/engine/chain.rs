@@ -19,9 +19,13 @@ pub(crate) enum When {
 impl When {
     pub(crate) const NOW: Self = Self::After(Duration::ZERO);
 
+    /// Returns whether the step begins without a delay.
     #[inline]
-    pub(crate) fn is_now(self) -> bool {
-        self == Self::NOW
+    pub(crate) fn is_now(self, now: Instant) -> bool {
+        match self {
+            Self::After(delay) => delay.is_zero(),
+            Self::At(at) => at <= now,
+        }
     }
 
     pub(crate) fn plus(self, delay: Duration) -> Self {

@@ -91,7 +91,7 @@ impl<N: Net> Core<N> {
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
             Command::Start(key, when) => match self.chains[key].stage {
                 Stage::Waiting { call } => self.wait(key, call, when),
-                _ if when.is_now() => self.begin(key),
+                _ if when.is_now(self.clock.now()) => self.begin(key),
                 _ => self.delay(key, when),
             },
             Command::Cancel(id) => {

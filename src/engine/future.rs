@@ -242,7 +242,7 @@ impl<S: 'static> Submitter<S> {
     }
 
     /// Completes after `delay`, counted from when the engine takes the order; [`Duration::MAX`]
-    /// means never. Completes at once if the engine is dropped.
+    /// means never. Completes early if the engine is dropped or drained, or cancels all its chains.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<S> {
         let (promise, slot) = promise();
         let id = self.new_id();
@@ -272,7 +272,7 @@ impl<S: 'static> Submitter<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Gone`] if the engine has been dropped.
+    /// [`Gone`] if the engine has been dropped, or has canceled the call.
     pub fn with<T, F>(&self, f: F) -> impl Future<Output = Result<T, Gone>> + Send + use<S, T, F>
     where
         T: Send + 'static,

@@ -150,8 +150,8 @@ impl<S: 'static> Local<S> {
         fetched(request, Awaited::of(remote, id, slot))
     }
 
-    /// Completes after `delay`; [`Duration::MAX`] means never. Completes at once if the engine is
-    /// dropped.
+    /// Completes after `delay`; [`Duration::MAX`] means never. Completes early if the engine is
+    /// dropped or drained, or cancels all its chains.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + use<S> {
         let (promise, slot) = promise();
         let id = self.start(Next::call(|_, _| promise.keep(())).after(delay));
@@ -163,7 +163,7 @@ impl<S: 'static> Local<S> {
     /// Runs `f` with the state that the turn is lent, and completes with what `f` returns.
     ///
     /// # Errors
-    /// [`Gone`] if the engine has been dropped.
+    /// [`Gone`] if the engine has been dropped, or has canceled the call.
     pub fn with<T, F>(&self, f: F) -> impl Future<Output = Result<T, Gone>> + use<S, T, F>
     where
         T: 'static,

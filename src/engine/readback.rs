@@ -649,6 +649,9 @@ impl<'a, S> Context<'a, S> {
     /// [`Submitter`](crate::Submitter) or [`Local`](crate::Local) are not canceled if the engine
     /// has not taken them yet. The cost is proportional to the number of chains.
     ///
+    /// Tasks, and the futures of `fetch`, `sleep` and `with`, are chains, too. A canceled `sleep`
+    /// completes, and a canceled `with` fails with [`Gone`](crate::Gone).
+    ///
     /// ```
     /// use httpstream::{Context, Next, Reply, Request};
     ///

@@ -213,7 +213,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.chains.watch_request(chain);
         }
         self.core.restart(chain);
-        if when.is_now() {
+        if when.is_now(self.core.clock.now()) {
             self.core.begin(chain);
         } else {
             self.core.chains[chain].attempts = 0;

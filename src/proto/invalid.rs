@@ -1,5 +1,6 @@
 //! Describes why a request cannot be sent: the part, the position of the byte, and the reason.
-//! Contains no more of the text than the beginning of a wrong header name.
+//! Contains no more of the text than a header's name, or the beginning of a wrong one, and the
+//! IPv4 address that a host may have meant.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,7 +15,8 @@ const MAX_NAME_START: usize = 16;
 /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
 ///
 /// Contains which part is wrong, at which byte, and why. Neither `Display` nor `Debug` shows a
-/// field's value, or any piece of a URL beyond the one offending byte.
+/// field's value. Of a URL they show the one offending byte, or the IPv4 address that its host may
+/// have meant.
 ///
 /// ```
 /// use std::error::Error;

@@ -340,6 +340,8 @@ pub(super) struct ServerEnd {
     pub(super) closing: bool,
     /// The server has ended the connection.
     pub(super) ended: bool,
+    /// The server was stopped, so nothing is reported to the one that took its place.
+    pub(super) stopped: bool,
     /// The server sends no more answers: one was cut short, and the connection was left open.
     pub(super) unresponsive: bool,
     /// How many more bytes the server reads; `None` if all.
@@ -368,6 +370,7 @@ impl ServerEnd {
             downlink: Duration::ZERO,
             closing: false,
             ended: false,
+            stopped: false,
             unresponsive: false,
             appetite,
             leaves_unread: false,

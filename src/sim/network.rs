@@ -151,6 +151,9 @@ impl Network {
             .collect();
         for id in &open {
             world.hang_up(*id, End::Reset);
+            if let Some(server) = world.server_mut(*id) {
+                server.stopped = true;
+            }
         }
         open.len()
     }

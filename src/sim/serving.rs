@@ -138,7 +138,9 @@ impl World {
             End::Reset => Closed::ResetByClient,
         };
         self.record_end(id, now, how);
-        if let Some(Site::Serves(service)) = self.sites.get(&connection.addr) {
+        if let Some(Site::Serves(service)) = self.sites.get(&connection.addr)
+            && !connection.server.stopped
+        {
             let server = service.server.clone();
             self.calls.push_back(Call::Closed { id, server });
         }

@@ -1063,3 +1063,32 @@ fn server_hears_when_a_client_closes_on_a_held_answer() {
     assert!(!bench.network.answer(connection, Answer::ok("too late")));
     assert_eq!(bench.network.misuses(), []);
 }
+
+/// The ids of the connections whose end a server is told of.
+#[derive(Clone, Default)]
+struct Ends(Rc<RefCell<Vec<ConnectionId>>>);
+
+impl Server for Ends {
+    fn on_request(&mut self, _: &Incoming) -> Answer {
+        Answer::held()
+    }
+
+    fn on_close(&mut self, connection: ConnectionId) {
+        self.0.borrow_mut().push(connection);
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_resets_its_connections_and_tells_its_successor_nothing() {
+    let mut bench = Bench::new(hello);
+    let socket = bench.connected(7);
+    assert_eq!(bench.network.stop(addr()), 1);
+    assert_eq!(bench.network.stop(addr()), 0);
+    let ends = Ends::default();
+    let _ = bench.network.serve(addr(), ends.clone());
+    bench.network.sleep(10 * MS);
+    assert_eq!(bench.recv(&socket, 99), Err(ErrorKind::ConnectionReset));
+    bench.close(socket);
+    bench.network.sleep(10 * MS);
+    assert!(ends.0.borrow().is_empty());
+}

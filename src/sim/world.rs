@@ -314,6 +314,11 @@ impl World {
         if connection.client.link != Link::Connecting {
             return;
         }
+        // The server may have been stopped while the handshake was under way.
+        let outcome = match self.sites.get(&addr) {
+            Some(Site::Refuses) => outcome.and(Err(ErrorKind::ConnectionRefused)),
+            _ => outcome,
+        };
         self.note("connected", id.0, usize::from(outcome.is_ok()));
         if let Err(error) = outcome {
             return self.change(id, |client| client.on_death(error));

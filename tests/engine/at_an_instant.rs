@@ -133,3 +133,24 @@ fn at_replaces_delays_given_before_and_delays_given_after_count_from_it() {
         assert_eq!(calls, 1, "{why}: late");
     }
 }
+
+#[test]
+fn a_drain_lets_a_request_end_whose_instant_has_passed() {
+    let (network, seen) = slow(Duration::from_millis(5));
+    let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default()).unwrap();
+    for at in [network.now(), network.now() + MINUTE] {
+        engine.start(
+            engine
+                .send(request())
+                .at(at)
+                .read_by(|answered: &mut u32, reply, cx| {
+                    *answered += u32::from(reply.is_ok());
+                    cx.done()
+                }),
+        );
+    }
+    let mut answered = 0;
+    // The one that is due is sent, and the delayed one is canceled.
+    assert_eq!(engine.drain(&mut answered, MINUTE).unwrap(), 1);
+    assert_eq!((answered, seen.borrow().len(), engine.pending()), (1, 1, 0));
+}

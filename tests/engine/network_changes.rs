@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::common;
 use common::{Bench, Gate, Server, ok};
-use httpstream::ErrorKind;
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Engine, ErrorKind, Next, Request, Sim};
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
@@ -177,4 +178,28 @@ fn on_another_network_connections_and_names_are_new() {
     assert_eq!(bench.log.replies.pop().unwrap().unwrap().text(), "/held");
     assert_eq!(bench.stats().links_open, 1);
     bench.assert_empty();
+}
+
+#[test]
+fn a_handshake_under_way_when_the_server_is_stopped_is_refused() {
+    let network = Network::new(1);
+    network.host("a.test", [[10, 0, 0, 1]]);
+    network.set_latency(Duration::from_millis(50));
+    let addr = "10.0.0.1:80".parse().unwrap();
+    let _ = network.serve(addr, |_: &Incoming| Answer::ok("never"));
+    let mut engine =
+        Engine::<Vec<ErrorKind>, Sim>::on_network(&network, Config::default()).unwrap();
+    engine.submit(
+        Request::get("http://a.test/").build().unwrap(),
+        |log, reply, _| {
+            log.push(reply.unwrap_err().kind());
+            Next::done()
+        },
+    );
+    let mut log = Vec::new();
+    engine.advance(&mut log, Duration::from_millis(60)).unwrap();
+    assert_eq!(network.stop(addr), 0, "nothing is established yet");
+    engine.advance(&mut log, Duration::from_secs(1)).unwrap();
+    assert_eq!(log, [ErrorKind::Connect]);
+    assert!(network.connections().is_empty());
 }
