@@ -97,7 +97,7 @@ int main(int argc, char **argv) {
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = freed}, 1, 0, "was freed");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = freed, .frees = true}, 1, 0, "was freed");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = engine}, 1, 0, "is an engine");
-    expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = spoiled, .delay_ms = UINT64_MAX}, 1, 0, "header name");
+    expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = spoiled, .delay_ms = UINT64_MAX}, 1, 0, "name of header 0");
     expect(engine, (bad){.action = HTTPSTREAM_DONE, .request = freed, .frees = true}, 1, 0, "on_reply of chain %lu frees 0x");
     expect(engine, (bad){.flow = 5}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu returned 5, which is not a valid flow");
     expect(engine, (bad){.flow = -2}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu returned -2, which is not a valid flow");
