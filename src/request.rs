@@ -447,8 +447,8 @@ impl Request {
 
     /// Returns what the caller set for idempotence, if anything.
     pub(crate) fn explicit_idempotence(&self) -> Option<bool> {
-        let was_said = self.0.flags.has(Flags::EXPLICIT);
-        was_said.then_some(self.is_idempotent())
+        let is_explicit = self.0.flags.has(Flags::EXPLICIT);
+        is_explicit.then_some(self.is_idempotent())
     }
 
     /// Returns the value of Host that replaced the origin's.

@@ -28,14 +28,12 @@ use crate::proto::{Invalid, InvalidPart, Origin};
     label = "expected a URL",
     note = "a URL is anything that is `AsRef<str>` (`&str`, `String`, …) or an `http::Uri`"
 )]
-pub trait IntoUrl<Form>: sealed::Sealed<Form> {}
+pub trait IntoUrl<Form> {
+    /// Returns the URL.
+    fn text(&self) -> Cow<'_, str>;
+}
 
-#[diagnostic::do_not_recommend]
-impl<T: sealed::Sealed<Form>, Form> IntoUrl<Form> for T {}
-
-pub(super) mod sealed {
-    use std::borrow::Cow;
-
+mod form {
     /// The form of types that implement `AsRef<str>`.
     #[derive(Debug)]
     pub enum Text {}
@@ -44,26 +42,22 @@ pub(super) mod sealed {
     /// implementations only if they differ in their form, because `http` might add that one.
     #[derive(Debug)]
     pub enum Parsed {}
-
-    pub trait Sealed<Form> {
-        fn text(&self) -> Cow<'_, str>;
-    }
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: AsRef<str>> sealed::Sealed<sealed::Text> for T {
+impl<T: AsRef<str>> IntoUrl<form::Text> for T {
     fn text(&self) -> Cow<'_, str> {
         Cow::Borrowed(self.as_ref())
     }
 }
 
-impl sealed::Sealed<sealed::Parsed> for http::Uri {
+impl IntoUrl<form::Parsed> for http::Uri {
     fn text(&self) -> Cow<'_, str> {
         Cow::Owned(self.to_string())
     }
 }
 
-impl sealed::Sealed<sealed::Parsed> for &http::Uri {
+impl IntoUrl<form::Parsed> for &http::Uri {
     fn text(&self) -> Cow<'_, str> {
         Cow::Owned(self.to_string())
     }
@@ -108,11 +102,11 @@ mod tests {
     #[test]
     fn urls_and_names_come_in_any_form() {
         let text = "http://a.test/b?c";
-        let uri: http::Uri = text.parse().unwrap();
+        let (owned, uri): (String, http::Uri) = (text.to_owned(), text.parse().unwrap());
         let requests = [
             Request::get(text),
             Request::get(text.to_owned()),
-            Request::get(text.to_owned()),
+            Request::get(&owned),
             Request::get(Cow::Borrowed(text)),
             Request::get(&uri),
             Request::get(uri),

@@ -1,6 +1,4 @@
-//! The engine itself, with the methods that every engine has, and those of one on its own poll.
-//!
-//! `Engine<S, Owned>` comes first, so that the documentation begins with [`Engine::new`].
+//! The engine itself, with the methods that it has on any poll.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +13,10 @@ use crate::engine::orders::Orders;
 use crate::engine::readback::{Context, Next, Readback, ReadbackFn};
 use crate::engine::stats::Stats;
 use crate::engine::submitter::{Remote, Submitter};
-use crate::engine::turn::{ClockAtStart, Turn};
 use crate::engine::waking::Waking;
 use crate::error::Error;
 use crate::id::ChainId;
 use crate::net::Net;
-use crate::net::poll::OwnPoll;
-use crate::net::socket::MioNet;
 use crate::request::Request;
 
 /// Runs requests and their readbacks on one thread, over as many connections as they need.
@@ -64,8 +59,9 @@ use crate::request::Request;
 ///    interrupted.
 ///
 /// **Draining.** A level-triggered loop makes one turn for each wakeup. An edge-triggered loop is
-/// not notified again of what a turn leaves over. It must repeat the turn until [`Turn::more`] is
-/// false and [`Turn::events`] is 0, and once more after a panic of a readback that it has caught.
+/// not notified again of what a turn leaves over. It must repeat the turn until
+/// [`Turn::more`](crate::Turn::more) is false and [`Turn::events`](crate::Turn::events) is 0, and
+/// once more after a panic of a readback that it has caught.
 ///
 /// **Other threads** use a [`Submitter`], which makes the descriptor readable.
 ///
@@ -128,101 +124,6 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Restricts the engine to one thread: its state may not be `Send`, and readbacks do not expect
     /// to move to another thread.
     not_send: std::marker::PhantomData<*const ()>,
-}
-
-impl<S> Engine<S, Owned> {
-    /// Creates an engine with the default configuration, on a poll of its own.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the system provides no poll or no waker.
-    pub fn new() -> Result<Self, Error> {
-        Self::with_config(Config::default())
-    }
-
-    /// Creates an engine on a poll of its own.
-    ///
-    /// ```
-    /// use httpstream::{Config, Engine};
-    ///
-    /// let mut config = Config::default();
-    /// config.max_connections = 64;
-    /// let engine = Engine::<()>::with_config(config)?;
-    /// # Ok::<(), httpstream::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field;
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
-    pub fn with_config(config: Config) -> Result<Self, Error> {
-        config.check()?;
-        let poll = OwnPoll::new(config.turn_events, config.deadlines()).map_err(Error::io)?;
-        Self::on_net(MioNet::new(poll), config)
-    }
-
-    /// Runs one turn: waits until something is ready, a deadline passes or `timeout` elapses, then
-    /// does what is due and calls readbacks with `state`.
-    ///
-    /// With a `timeout` of `None` it waits as long as it takes, with zero not at all.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the poll failed. Failures of exchanges go to
-    /// their readbacks.
-    ///
-    /// # Panics
-    /// If a readback or a policy panics. The engine stays usable.
-    pub fn turn(&mut self, state: &mut S, timeout: Option<Duration>) -> Result<Turn, Error> {
-        self.core.agenda.draining = false;
-        self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
-    }
-
-    /// Runs turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or until
-    /// the end of the turn in which [`Context::stop`](crate::Context::stop) or
-    /// [`Submitter::stop`](crate::Submitter::stop) was called.
-    ///
-    /// # Errors
-    /// As [`turn`](Self::turn).
-    ///
-    /// # Panics
-    /// As [`turn`](Self::turn).
-    pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
-        self.core.agenda.draining = false;
-        let mut clock = ClockAtStart::MayHaveMoved;
-        while self.has_something_to_come() {
-            if self.turn_within(state, None, clock)?.stopped {
-                break;
-            }
-            // Nothing happens between the turns of this loop, so the clock is still good that the
-            // last turn read after its last readback.
-            clock = ClockAtStart::IsAsRead;
-        }
-        Ok(())
-    }
-
-    /// Lets requests that are in flight or queued finish, for `within` at most, and starts nothing
-    /// new.
-    ///
-    /// No chain goes on to another step. Requests that a [policy](crate::policy) holds back or
-    /// sends again count as in flight. Delayed chains are canceled at once, calls included, and so
-    /// is what readbacks submit meanwhile. What is left after `within` is canceled as well. `stop`
-    /// has no effect during a drain. The engine stays usable.
-    ///
-    /// Returns how many of the chains that existed before were canceled.
-    ///
-    /// Readbacks that submit more whenever they are told of a cancellation do not hold the drain
-    /// up: it returns after a few rounds, and the rest stays [pending](Self::pending).
-    ///
-    /// # Errors
-    /// As [`turn`](Self::turn).
-    ///
-    /// # Panics
-    /// As [`turn`](Self::turn). The rest is then not drained.
-    pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
-        self.drain_by(within, |engine, timeout| {
-            engine
-                .turn_within(state, timeout, ClockAtStart::MayHaveMoved)
-                .map(|_| ())
-        })
-    }
 }
 
 impl<S, M: Mode> Engine<S, M> {
@@ -461,20 +362,6 @@ impl<S, M: Mode> Engine<S, M> {
             let deadline = self.next_deadline();
             self.core.net.set_alarm(deadline);
         }
-    }
-}
-
-#[cfg(unix)]
-impl<S> std::os::fd::AsFd for Engine<S, Owned> {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.core.net.watch.fd()
-    }
-}
-
-#[cfg(unix)]
-impl<S> std::os::fd::AsRawFd for Engine<S, Owned> {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.core.net.watch.fd().as_raw_fd()
     }
 }
 

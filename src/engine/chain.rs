@@ -265,7 +265,7 @@ impl Chain {
 
     /// Returns the key of the origin of the chain's request.
     #[inline]
-    pub(super) fn home(&self) -> OriginKey {
+    pub(super) fn origin_key(&self) -> OriginKey {
         self.origin
             .get()
             .expect("a chain that sends has entered its origin")

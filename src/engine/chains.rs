@@ -277,17 +277,28 @@ impl Chains {
         true
     }
 
-    /// Queues the cancellation of all chains except one, and returns how many it cancels.
-    pub(super) fn cancel_others(&mut self, id: ChainId) -> usize {
-        let own = self.find(id);
-        let others = self.keys().filter(|key| Some(*key) != own);
-        let ids: Vec<ChainId> = others.map(|key| self.id(key)).collect();
-        ids.into_iter().filter(|id| self.cancel(*id)).count()
+    /// Returns the ids of the chains for which `is_meant` holds.
+    pub(super) fn ids_where(&self, is_meant: impl Fn(ChainKey) -> bool) -> Vec<ChainId> {
+        let meant = self.keys().filter(|key| is_meant(*key));
+        meant.map(|key| self.id(key)).collect()
     }
 
-    /// Queues the cancellation of all chains, and returns how many it cancels.
+    /// Queues the cancellation of chains, and returns how many were neither over nor canceled before.
+    pub(super) fn cancel_each(&mut self, ids: &[ChainId]) -> usize {
+        ids.iter().filter(|id| self.cancel(**id)).count()
+    }
+
+    /// [`cancel_each`](Self::cancel_each) of every chain except `own`.
+    pub(super) fn cancel_others(&mut self, own: ChainId) -> usize {
+        let own = self.find(own);
+        let others = self.ids_where(|key| Some(key) != own);
+        self.cancel_each(&others)
+    }
+
+    /// [`cancel_each`](Self::cancel_each) of every chain.
     pub(super) fn cancel_all(&mut self) -> usize {
-        self.cancel_others(ChainId::NONE)
+        let all = self.ids_where(|_| true);
+        self.cancel_each(&all)
     }
 
     /// Queues the resumption of a paused exchange. Returns false if it is not paused.

@@ -298,7 +298,7 @@ impl<N: Net> Core<N> {
     /// Records when the first attempt began, and returns whether this is the first.
     fn note_begun(&mut self, key: LinkKey) -> bool {
         let now = self.clock.micros();
-        let exchange = self.dialled_for(key);
+        let exchange = self.dialed_for(key);
         let is_first = exchange.times.resolve == 0;
         if is_first {
             exchange.times.resolve = exchange.since(now);
@@ -589,7 +589,7 @@ impl<N: Net> Core<N> {
         first: Written,
     ) -> bool {
         let now = self.clock.micros();
-        let exchange = self.dialled_for(key);
+        let exchange = self.dialed_for(key);
         exchange.times.connect = exchange.since(now);
         let token = self.links.token(key);
         debug!("{token:?} {}: connected", self.origin_of(key));
@@ -612,7 +612,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Returns the exchange for which a link is dialed.
-    fn dialled_for(&mut self, key: LinkKey) -> &mut Exchange<ChainKey> {
+    fn dialed_for(&mut self, key: LinkKey) -> &mut Exchange<ChainKey> {
         let exchange = self.links[key].h1.front_mut();
         exchange.expect("a connecting link has an exchange")
     }

@@ -38,7 +38,10 @@
 //! pool are in `net`, the exchanges of a link in `h1`.
 //!
 //! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
-//! `orders`, `waking`, `mode`, `shared`, `simulated`.
+//! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
+
+// First, because the documentation lists methods in this order, and should begin with `Engine::new`.
+mod owned;
 
 mod agenda;
 mod alerts;

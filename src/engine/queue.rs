@@ -36,7 +36,7 @@ enum Grant {
 impl<N: Net> Core<N> {
     /// Finds a link for the chain's request, or a place in the queue.
     pub(super) fn place(&mut self, key: ChainKey) {
-        let origin = self.chains[key].home();
+        let origin = self.chains[key].origin_key();
         // First in, first out: a new request does not overtake those already waiting.
         let grant = match self.pool[origin].waiting {
             Some(_) => Grant::Wait,
@@ -57,7 +57,7 @@ impl<N: Net> Core<N> {
     /// Does what [`place`](Self::place) does, for a request that is sent again. The request keeps
     /// its place in line: at the end, it would wait behind everything that was submitted after it.
     pub(super) fn place_again(&mut self, key: ChainKey) {
-        let origin = self.chains[key].home();
+        let origin = self.chains[key].origin_key();
         match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
             Grant::Join(link) => self.join(link, key),

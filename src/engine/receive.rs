@@ -282,7 +282,7 @@ impl<N: Net> Core<N> {
             self.fail(key, Failure::Closed { missing, error });
             return false;
         }
-        if link.h1.outlet() == WriteSide::Reset {
+        if link.h1.write_side() == WriteSide::Reset {
             // A socket reports a reset only once, and the send received that report. Reads return
             // an end of file from then on. If that counted as the end of a body that lasts until
             // the close, a truncated response would appear complete.

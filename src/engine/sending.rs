@@ -219,7 +219,7 @@ impl<N: Net> Core<N> {
         loop {
             let link = &mut self.links[key];
             let chain = link.chain().expect("a tunnel has a chain");
-            if link.h1.outlet() != WriteSide::Open {
+            if link.h1.write_side() != WriteSide::Open {
                 // Nothing can be written any more, so the waiting bytes are dropped and no more are
                 // accepted.
                 return self.chains.close_tunnel(chain);
@@ -300,7 +300,7 @@ impl<N: Net> Core<N> {
     #[inline]
     fn write_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
-        if link.h1.outlet() != WriteSide::Open {
+        if link.h1.write_side() != WriteSide::Open {
             return None;
         }
         let Some(Going::Out {

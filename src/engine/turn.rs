@@ -280,11 +280,11 @@ impl<S, M: Mode> Engine<S, M> {
         for (id, next) in self.orders.take_local() {
             self.asks().start(next, Some(id));
         }
-        let mut woken = self.orders.take_woken(&self.core.wakeups);
-        for woken in woken.drain(..) {
+        let mut all_woken = self.orders.take_woken(&self.core.wakeups);
+        for woken in all_woken.drain(..) {
             self.core.chains.wake(woken);
         }
-        self.orders.give_back_woken(woken);
+        self.orders.give_back_woken(all_woken);
         let mut orders = self.orders.take();
         for order in orders.drain(..) {
             match order {
@@ -358,13 +358,14 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.settle_and_park();
         self.core.agenda.draining = true;
         let end = self.core.clock.now().checked_add(within);
-        let meant = self.chains_where(|stage| {
+        let chains = &self.core.chains;
+        let not_in_flight = chains.ids_where(|key| {
             matches!(
-                stage,
+                chains[key].stage,
                 Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. }
             )
         });
-        let mut cancelled = self.cancel_each(&meant);
+        let mut cancelled = self.core.chains.cancel_each(&not_in_flight);
         // The chains that the last round canceled. The readbacks of all of them are called before
         // the drain ends.
         let (mut rounds, mut last) = (0, Vec::new());
@@ -380,8 +381,8 @@ impl<S, M: Mode> Engine<S, M> {
                         break;
                     }
                     rounds += 1;
-                    last = self.chains_where(|_| true);
-                    let count = self.cancel_each(&last);
+                    last = self.core.chains.ids_where(|_| true);
+                    let count = self.core.chains.cancel_each(&last);
                     if rounds == 1 {
                         cancelled += count;
                     }
@@ -391,18 +392,5 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.core.agenda.draining = false;
         Ok(cancelled)
-    }
-
-    /// Returns the chains whose stage `is_meant` accepts.
-    fn chains_where(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<ChainId> {
-        let chains = &self.core.chains;
-        let meant = chains.keys().filter(|key| is_meant(chains[*key].stage));
-        meant.map(|key| chains.id(key)).collect()
-    }
-
-    /// Cancels chains, and returns how many were not canceled before.
-    fn cancel_each(&mut self, ids: &[ChainId]) -> usize {
-        let chains = &mut self.core.chains;
-        ids.iter().filter(|id| chains.cancel(**id)).count()
     }
 }

@@ -87,7 +87,7 @@ impl<N: Net> Core<N> {
         let Stage::Queued { before, behind } = self.chains[key].stage else {
             unreachable!("{:?} is in no queue", self.chains[key].stage)
         };
-        let origin = self.chains[key].home();
+        let origin = self.chains[key].origin_key();
         let (before, behind) = (before.get(), behind.get());
         if let Some(before) = before
             && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage

@@ -49,7 +49,7 @@ pub(crate) struct H1<T> {
     response: Connection,
     /// The parts of a response that have to be kept because it did not arrive whole.
     inbound: Option<Box<Inbound>>,
-    outlet: WriteSide,
+    write_side: WriteSide,
     /// The connection closes after the front exchange: see
     /// [`end_behind_front`](Self::end_behind_front).
     ends: bool,
@@ -97,7 +97,7 @@ impl<T: Copy + PartialEq> H1<T> {
             line: None,
             response: Connection::new(),
             inbound: None,
-            outlet: WriteSide::Open,
+            write_side: WriteSide::Open,
             ends: false,
             is_reused: false,
             is_tunnel: false,
@@ -179,7 +179,7 @@ impl<T: Copy + PartialEq> H1<T> {
     pub(crate) fn has_unwritten(&self) -> bool {
         // If the connection is about to close, the requests in line go out on another one.
         let line = self.line.as_ref().filter(|_| !self.ends);
-        self.outlet == WriteSide::Open
+        self.write_side == WriteSide::Open
             && (self.front.as_ref().is_some_and(Exchange::has_unwritten)
                 || line.is_some_and(|line| line.has_unwritten()))
     }
@@ -187,7 +187,7 @@ impl<T: Copy + PartialEq> H1<T> {
     /// Returns whether the connection accepts bytes at all.
     #[inline]
     pub(crate) fn is_writable(&self) -> bool {
-        self.outlet == WriteSide::Open
+        self.write_side == WriteSide::Open
             && !matches!(&self.front, Some(front) if front.going() == Going::Refused)
     }
 
@@ -252,15 +252,15 @@ impl<T: Copy + PartialEq> H1<T> {
     /// connection reset.
     pub(crate) fn on_write_failed(&mut self, by_reset: bool) {
         self.ends = true;
-        self.outlet = if by_reset || self.outlet == WriteSide::Reset {
+        self.write_side = if by_reset || self.write_side == WriteSide::Reset {
             WriteSide::Reset
         } else {
             WriteSide::Broken
         };
     }
 
-    pub(crate) fn outlet(&self) -> WriteSide {
-        self.outlet
+    pub(crate) fn write_side(&self) -> WriteSide {
+        self.write_side
     }
 
     // ---- what is read ----
