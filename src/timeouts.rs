@@ -87,8 +87,8 @@ impl Timeouts {
     };
 
     /// Stands for a timeout that is not set, in what a closure is shown. It is close to the
-    /// default, so that comparisons with it make sense, but has a fraction of a millisecond that
-    /// nobody writes.
+    /// default, so that comparisons with it make sense, but has an unlikely
+    /// fraction of a millisecond.
     fn placeholder(usual: Duration) -> Duration {
         usual + Duration::from_nanos(577_215)
     }

@@ -530,8 +530,8 @@ int32_t httpstream_turn(httpstream_engine engine, uint32_t budget, struct httpst
 // HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 int32_t httpstream_wakeup(httpstream_engine engine);
 
-// Sets `stopped` in the result of one httpstream_turn: the one that is running, or the next. The
-// engine itself goes on. Callable from any thread.
+// Sets `stopped` in the result of the httpstream_turn that is running, or else of the next one.
+// The engine can still be used afterwards. Callable from any thread.
 //
 // HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 int32_t httpstream_stop(httpstream_engine engine);

@@ -440,8 +440,8 @@ pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Sets `stopped` in the result of one httpstream_turn: the one that is running, or the next. The
-/// engine itself goes on. Callable from any thread.
+/// Sets `stopped` in the result of the httpstream_turn that is running, or else of the next one.
+/// The engine can still be used afterwards. Callable from any thread.
 ///
 /// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 #[unsafe(no_mangle)]

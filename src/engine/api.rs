@@ -110,8 +110,8 @@ use crate::request::Request;
 /// There are shorter ways for some loops: [`on_registry`](Engine::on_registry) puts the engine's
 /// sockets on the host's own [`mio::Poll`]; `calloop::EngineSource` and `tokio::Driver` (features
 /// `calloop` and `tokio`) adapt it to those loops; and with feature `timerfd`, on Linux, the
-/// descriptor becomes readable for deadlines, too. docs/EMBEDDING.md has a recipe for each kind of
-/// loop.
+/// descriptor becomes readable for deadlines, too. [`embedding`](crate::embedding) has a recipe for
+/// each kind of loop.
 ///
 /// # Forking
 /// A forked child must not use its parent's engine: both have the same poll, and a turn in the

@@ -283,7 +283,8 @@ impl Chains {
         meant.map(|key| self.id(key)).collect()
     }
 
-    /// Queues the cancellation of chains, and returns how many were neither over nor canceled before.
+    /// Queues the cancellation of chains, and returns how many were neither over nor canceled
+    /// before.
     pub(super) fn cancel_each(&mut self, ids: &[ChainId]) -> usize {
         ids.iter().filter(|id| self.cancel(**id)).count()
     }

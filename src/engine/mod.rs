@@ -40,7 +40,8 @@
 //! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
 //! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
 
-// First, because the documentation lists methods in this order, and should begin with `Engine::new`.
+// First, because the documentation lists methods in this order, and should begin with
+// `Engine::new`.
 mod owned;
 
 mod agenda;

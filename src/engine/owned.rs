@@ -42,7 +42,7 @@ impl<S> Engine<S, Owned> {
     /// Runs one turn: waits until something is ready, a deadline passes or `timeout` elapses, then
     /// does what is due and calls readbacks with `state`.
     ///
-    /// With a `timeout` of `None` it waits as long as it takes, with zero not at all.
+    /// `None` waits without a limit. Zero does not wait.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the poll failed. Failures of exchanges go to
@@ -71,8 +71,8 @@ impl<S> Engine<S, Owned> {
             if self.turn_within(state, None, clock)?.stopped {
                 break;
             }
-            // Nothing happens between the turns of this loop, so the clock is still good that the
-            // last turn read after its last readback.
+            // Nothing happens between the turns of this loop, so the time that was read at the end
+            // of the last turn is still current.
             clock = ClockAtStart::IsAsRead;
         }
         Ok(())
@@ -88,8 +88,8 @@ impl<S> Engine<S, Owned> {
     ///
     /// Returns how many of the chains that existed before were canceled.
     ///
-    /// Readbacks that submit more whenever they are told of a cancellation do not hold the drain
-    /// up: it returns after a few rounds, and the rest stays [pending](Self::pending).
+    /// If readbacks keep submitting when they are canceled, the drain ends after a few rounds, and
+    /// the rest stays [pending](Self::pending).
     ///
     /// # Errors
     /// As [`turn`](Self::turn).

@@ -69,7 +69,7 @@ impl Limits {
     };
 
     /// Represents limits that are not set, when passed to a closure: above the defaults, by an
-    /// amount that nobody would choose.
+    /// unlikely amount.
     const PLACEHOLDER: Self = {
         const MORE: usize = 1_000_003;
         let usual = Self::DEFAULT;

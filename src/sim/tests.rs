@@ -1064,7 +1064,7 @@ fn server_hears_when_a_client_closes_on_a_held_answer() {
     assert_eq!(bench.network.misuses(), []);
 }
 
-/// The ids of the connections whose end a server is told of.
+/// A server that records the ids of the connections that end.
 #[derive(Clone, Default)]
 struct Ends(Rc<RefCell<Vec<ConnectionId>>>);
 

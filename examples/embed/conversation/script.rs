@@ -105,9 +105,9 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(3);
 pub(crate) const HOLD: Duration = Duration::from_secs(60);
 /// The body that a request of [`Act::TooLarge`] allows.
 pub(crate) const MAX_BODY_BYTES: u64 = 100;
-/// What comes of the body in [`Act::Truncated`].
+/// The number of bytes of the body that arrive in [`Act::Truncated`].
 pub(crate) const TRUNCATED_AT: usize = 90;
-/// The chunks of [`Act::Chunked`], but for the last; of [`Act::TruncatedChunked`] one comes.
+/// The size of each chunk of [`Act::Chunked`] except the last. [`Act::TruncatedChunked`] sends one.
 pub(crate) const CHUNK: usize = 120;
 
 /// One step of one chain.
