@@ -180,9 +180,8 @@ impl Engine<(), Owned> {
             {
                 return Ok(output);
             }
-            // A future that wakes itself is polled once per turn, and the engine does not wait.
-            let is_woken = alert.is_woken.load(Ordering::Relaxed);
-            self.turn(&mut (), is_woken.then_some(Duration::ZERO))?;
+            // A wake since then ends the wait, or has made this turn due.
+            self.turn(&mut (), None)?;
         }
     }
 }
