@@ -386,6 +386,7 @@ pub mod resolver;
 mod response;
 mod route;
 mod sched;
+pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod timeouts;

@@ -1,5 +1,6 @@
 //! HTTP/1.1 without I/O: bytes in, events out. No sockets and no clock.
 
+pub(crate) mod base64;
 mod body;
 pub(crate) mod chunked;
 pub(crate) mod connection;

@@ -1,0 +1,1 @@
+//! Sessions: what the requests of one conversation share.
