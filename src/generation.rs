@@ -34,7 +34,6 @@ pub(crate) struct Mark {
 }
 
 impl Generation {
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -49,7 +48,6 @@ impl Generation {
 
     /// Ends the current generation: all marks taken so far are stale. Wakes the watching engines
     /// and drops their wakers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn end(&self) {
         // Release: a thread that sees a stale mark also sees everything done before the end.
         self.0.ended.fetch_add(1, Ordering::AcqRel);
@@ -75,6 +73,17 @@ impl Mark {
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.taken_at != self.of.ended()
+    }
+
+    /// Whether it belongs to the session that counts with `generation`.
+    pub(crate) fn is_of(&self, generation: &Generation) -> bool {
+        Arc::ptr_eq(&self.of.0, &generation.0)
+    }
+
+    /// Whether both belong to the same generation of the same session.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is_of(&other.of) && self.taken_at == other.taken_at
     }
 
     /// Returns a mark of the session's current generation, which may be a later one.

@@ -487,6 +487,13 @@ impl Request {
         self.0.rare.as_ref()?.policies.as_ref()
     }
 
+    /// Whether the request carries policies or belongs to a generation.
+    #[inline]
+    pub(crate) fn is_accompanied(&self) -> bool {
+        let rare = self.0.rare.as_ref();
+        rare.is_some_and(|rare| rare.policies.is_some() || rare.mark.is_some())
+    }
+
     /// Returns the generation of its session that the request belongs to. Once that generation has
     /// ended, the request is ended too, at whatever stage it is.
     #[inline]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{StatusCode, Uri, Version};
@@ -106,6 +106,64 @@ pub(crate) struct About {
     pub(crate) request: Request,
     /// Whether everything that was sent in place of `request` before it was idempotent.
     pub(crate) earlier_is_safe: bool,
+    /// What a policy has done on the way here.
+    pub(crate) way: Option<Arc<Way>>,
+}
+
+/// What a policy has done with a request before its current exchange.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Way {
+    pub(crate) hops: Vec<Hop>,
+    /// The attempts of earlier exchanges.
+    pub(crate) attempts: u32,
+    /// How long the request was held back.
+    pub(crate) waited: Duration,
+}
+
+/// A redirect that was followed, or is about to be.
+///
+/// The URLs may contain secrets, so `Debug` prints only their origins.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hop {
+    /// The status of the redirect.
+    pub status: StatusCode,
+    /// The URL that answered with it.
+    pub from: Uri,
+    /// The URL that it leads to, without a fragment.
+    pub to: Uri,
+}
+
+impl Hop {
+    /// Returns the redirect that leads from one request to the next, if `status` is one.
+    pub(crate) fn between(from: &Request, status: StatusCode, to: &Request) -> Option<Self> {
+        is_redirect(status).then(|| Self {
+            status,
+            from: from.uri().clone(),
+            to: to.uri().clone(),
+        })
+    }
+}
+
+impl fmt::Debug for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = |uri: &Uri| {
+            let (scheme, authority) = (uri.scheme_str(), uri.authority());
+            let authority = authority.map_or("", |authority| authority.as_str());
+            format!("{}://{authority}", scheme.unwrap_or_default())
+        };
+        f.debug_struct("Hop")
+            .field("status", &self.status)
+            .field("from", &format_args!("{}", origin(&self.from)))
+            .field("to", &format_args!("{}", origin(&self.to)))
+            .finish()
+    }
+}
+
+/// Whether the status refers to another URL that a client may follow by itself (RFC 9110 §15.4).
+#[inline]
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
 impl About {
@@ -115,7 +173,7 @@ impl About {
             id: self.id,
             peer: self.peer,
             reused: self.reused,
-            attempts: self.attempts.into(),
+            attempts: u32::from(self.attempts) + self.way.as_ref().map_or(0, |way| way.attempts),
             timings: Timings {
                 resolve: at(self.times.resolve.into()),
                 connect: at(self.times.connect.into()),
@@ -126,6 +184,7 @@ impl About {
             },
             tls: self.tls.clone(),
             request: self.request.clone(),
+            way: self.way.clone(),
         }
     }
 }
@@ -169,13 +228,14 @@ pub struct Info {
     pub peer: SocketAddr,
     /// Whether the connection had already served another exchange.
     pub reused: bool,
-    /// How many times the engine has given the request to a connection: 2 after it was resent. The
-    /// same count as [`Error::attempts`].
+    /// How many times the request, or one that a policy sent in its place, was given to a
+    /// connection: 2 after it was resent. The same count as [`Error::attempts`].
     pub attempts: u32,
     /// When each step was completed.
     pub timings: Timings,
     tls: Option<TlsInfo>,
     request: Request,
+    way: Option<Arc<Way>>,
 }
 
 /// When each step of an exchange was completed, counted from its submission or from the end of its
@@ -214,9 +274,21 @@ impl Info {
         self.tls.as_ref()
     }
 
-    /// Returns the request that this response answers.
+    /// Returns the request that this response answers: the last one, if a policy has sent others
+    /// before it.
     pub fn request(&self) -> &Request {
         &self.request
+    }
+
+    /// Returns the redirects that led to this response, in order; see
+    /// [`session`](crate::session).
+    pub fn hops(&self) -> &[Hop] {
+        self.way.as_ref().map_or(&[], |way| &way.hops)
+    }
+
+    /// Returns how long a policy held the request back, over all its exchanges.
+    pub fn waited(&self) -> Duration {
+        self.way.as_ref().map_or(Duration::ZERO, |way| way.waited)
     }
 }
 
@@ -450,6 +522,7 @@ pub(crate) mod testing {
             tls: None,
             request: request.clone(),
             earlier_is_safe: true,
+            way: None,
         };
         to(Response {
             head: &head,

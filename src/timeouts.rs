@@ -144,13 +144,13 @@ impl Timeout {
 }
 
 /// A timeout in whole milliseconds, from 1 to [`MAX_MS`].
-type Ms = NonZeroU32;
+pub(crate) type Ms = NonZeroU32;
 
 /// The longest timeout in milliseconds; a longer one means no deadline.
 const MAX_MS: u32 = u32::MAX >> 1;
 
 /// Rounds up. `None` means no deadline.
-fn milliseconds(timeout: Option<Duration>) -> Option<Ms> {
+pub(crate) fn milliseconds(timeout: Option<Duration>) -> Option<Ms> {
     let ms = timeout?.as_nanos().div_ceil(1_000_000).max(1);
     let ms = u32::try_from(ms).ok().filter(|ms| *ms <= MAX_MS);
     ms.and_then(Ms::new)
@@ -279,12 +279,24 @@ impl TimeoutsEdit {
     /// `None` means no deadline.
     #[inline]
     pub(crate) fn get(&self, which: Timeout, engine: &Millis) -> Option<u32> {
-        let engine = engine.0[which as usize];
+        self.resolve(which, engine.0[which as usize])
+    }
+
+    /// Returns the total timeout in milliseconds, where `policy` is that of the request's policy,
+    /// which replaces the engine's.
+    #[inline]
+    pub(crate) fn total(&self, policy: Option<Ms>, engine: &Millis) -> Option<u32> {
+        let which = Timeout::Total;
+        self.resolve(which, policy.or(engine.0[which as usize]))
+    }
+
+    #[inline]
+    fn resolve(&self, which: Timeout, default: Option<Ms>) -> Option<u32> {
         let ms = match self.0[which as usize].setting() {
-            Setting::Nothing => engine,
+            Setting::Nothing => default,
             Setting::Never => None,
             Setting::Exactly(ms) => Some(ms),
-            Setting::AtLeast(ms) => engine.map(|engine| engine.max(ms)),
+            Setting::AtLeast(ms) => default.map(|default| default.max(ms)),
         };
         ms.map(Ms::get)
     }

@@ -8,6 +8,7 @@ use slab::Slab;
 use crate::engine::chain::{ChainKey, Stage, When};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
+use crate::generation::Mark;
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::request::Request;
@@ -91,14 +92,13 @@ impl<S> Asks<'_, S> {
         when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
-        let mark = request.generation().cloned();
+        let is_marked = request.generation().is_some();
         let key = self.chains.insert(Stage::New, Some(request), when, remote);
         self.readbacks.insert(key, readback);
-        let id = self.chains.id(key);
-        if mark.is_some() {
-            self.chains.watch(id, mark);
+        if is_marked {
+            self.chains.watch_request(key);
         }
-        id
+        self.chains.id(key)
     }
 
     /// Inserts a chain that begins with a call. Its readback is [`Unread`] until the call installs
@@ -109,7 +109,7 @@ impl<S> Asks<'_, S> {
         when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
-        self.insert_waiting(Some(call), Box::new(Unread), when, remote)
+        self.insert_waiting(Some(call), Box::new(Unread), when, (remote, None))
     }
 
     /// Inserts a chain that begins by waiting. When the wait ends, `call` runs; without one, the
@@ -119,13 +119,16 @@ impl<S> Asks<'_, S> {
         call: Option<Call<S>>,
         readback: Box<dyn Readback<S>>,
         when: When,
-        remote: Option<ChainId>,
+        (remote, mark): (Option<ChainId>, Option<Mark>),
     ) -> ChainId {
         let call = call.map_or(MaybeKey::NONE, |call| self.readbacks.keep_call(call));
         let key = self
             .chains
             .insert(Stage::Waiting { call }, None, when, remote);
         self.readbacks.insert(key, readback);
+        if mark.is_some() {
+            self.chains.watch_wait(key, mark);
+        }
         self.chains.id(key)
     }
 
@@ -142,14 +145,11 @@ impl<S> Asks<'_, S> {
             Action::Send(request) => self.insert(request, readback, when, remote),
             Action::Call(call) => {
                 let (call, mark) = *call;
-                let id = self.insert_waiting(Some(call), readback, when, remote);
-                self.chains.watch(id, mark);
-                id
+                self.insert_waiting(Some(call), readback, when, (remote, mark))
             }
             Action::Wait(mark) => {
-                let id = self.insert_waiting(None, readback, when, remote);
-                self.chains.watch(id, mark.map(|mark| *mark));
-                id
+                let mark = mark.map(|mark| *mark);
+                self.insert_waiting(None, readback, when, (remote, mark))
             }
             Action::Done | Action::Again | Action::Pend => remote.unwrap_or(ChainId::NONE),
         }

@@ -4,6 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks, Stage, When};
 use crate::engine::clock::Since;
@@ -15,6 +17,7 @@ use crate::net::pool::OriginRef;
 use crate::net::slots::MaybeKey;
 use crate::policy::{Moment, Start, Visiting, Waits};
 use crate::request::Request;
+use crate::response::Hop;
 
 impl<N: Net> Core<N> {
     /// Stamps a chain's next step with the current time. The readback may have run for a long time.
@@ -29,7 +32,7 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
         chain.marks.clear(Marks::OF_ONE_SUBMISSION);
-        if self.wants_visit(key) || self.chains.generations.has_some() {
+        if self.wants_visit(key) {
             self.begin_visit(key)
         } else {
             self.enter_and_place(key)
@@ -114,20 +117,20 @@ impl<N: Net> Core<N> {
     /// request.
     #[inline(never)]
     pub(super) fn begin_visit(&mut self, key: ChainKey) {
-        if self.chains.generations.is_over(key) {
+        if self.is_visited(key) {
+            // The visit of the chain's last request serves this one too.
+            return self.ask_start(key);
+        }
+        if self.chains.is_request_over(key) {
             return self.end_with_generation(key);
         }
-        let mut kept = self.take_visit(key);
         let at = Moment::new(
             self.clock.present(),
             &self.wakeups,
             Some(self.chains.id(key)),
         );
         let (request, default) = (self.chains[key].request(), self.settings.policy.as_ref());
-        let begun = catch_unwind(AssertUnwindSafe(|| {
-            Visiting::begin(&mut kept, request, default, &at)
-        }));
-        self.discard(kept);
+        let begun = catch_unwind(AssertUnwindSafe(|| Visiting::begin(request, default, &at)));
         self.clock.since = Since::UserCode;
         match begun {
             Ok(Some(visiting)) => {
@@ -144,12 +147,19 @@ impl<N: Net> Core<N> {
 
     /// Calls the policy, which decides when the exchange may begin.
     pub(super) fn ask_start(&mut self, key: ChainKey) {
-        if self.chains.generations.is_over(key) {
+        if self.chains.is_request_over(key) {
             return self.end_with_generation(key);
         }
+        let now = self.clock.micros();
         let visit = self.visit(key);
-        let decoding = visit.clear();
-        self.discard(decoding);
+        if visit.rare_mut().is_some() {
+            let decoding = visit.clear_response();
+            if let Some(since) = visit.rare().held_back_at.take() {
+                let waited = Duration::from_micros(now.saturating_sub(since));
+                visit.way_mut().waited += waited;
+            }
+            self.discard(decoding);
+        }
         let start = self.ask(key, |visiting, request, at| visiting.start(request, at));
         self.catch_up();
         match start {
@@ -164,6 +174,8 @@ impl<N: Net> Core<N> {
     /// Holds the request back until `delay` is over or, without one, until the chain is woken. The
     /// policy is then called again.
     fn hold_back(&mut self, key: ChainKey, delay: Option<Duration>) {
+        let now = self.clock.micros();
+        self.visit(key).rare().held_back_at = Some(now);
         let until_woken = delay.is_none();
         self.chains[key].stage = Stage::HeldBack { until_woken };
         let millis = delay.map(|delay| delay.as_nanos().div_ceil(1_000_000));
@@ -192,13 +204,33 @@ impl<N: Net> Core<N> {
         self.complete(key, Completion::Final(error));
     }
 
-    /// Sends `request` as a replacement for the one whose exchange has ended. The visit and the
-    /// total deadline continue.
-    pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
+    /// Sends `request` as a replacement for the one whose exchange has ended, with a response of
+    /// this `status` or without a response. The visit, the generation and the total deadline
+    /// continue.
+    pub(super) fn resend(
+        &mut self,
+        key: ChainKey,
+        request: Request,
+        after: Duration,
+        status: Option<StatusCode>,
+    ) {
+        if self.chains.is_request_over(key) {
+            return self.end_with_generation(key);
+        }
         if self.total_is_over(key) {
             return self.end_in_visit(key);
         }
-        self.chains[key].replace_request(request);
+        self.chains.keep_generation(key, &request);
+        let attempts = self.chains[key].attempts;
+        let next = request.clone();
+        let former = self.chains[key].replace_request(request);
+        let hop = status.and_then(|status| Hop::between(&former, status, &next));
+        let visit = self.visit(key);
+        visit.visiting.on_resend(&former, &next);
+        visit.rare().first.get_or_insert(former);
+        let way = visit.way_mut();
+        way.attempts += u32::from(attempts);
+        way.hops.extend(hop);
         self.catch_up();
         match after {
             Duration::ZERO => self.ask_start(key),

@@ -69,7 +69,7 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(never)]
     fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
         let visit = self.core.visit(chain);
-        let Some(decoding) = &mut visit.decoding else {
+        let Some(decoding) = visit.decoding() else {
             return taking;
         };
         match taking {
@@ -80,14 +80,17 @@ impl<S, M: Mode> Engine<S, M> {
             Taking::Collect => decoding.limit(max_bytes),
             Taking::Stream => {}
         }
-        visit.taking = taking;
+        visit.rare().taking = taking;
         Taking::Stream
     }
 
     /// Drops the decoders of a body whose rest is not needed.
     fn stop_decoding(&mut self, chain: ChainKey) {
-        let visit = self.core.visit_mut(chain);
-        let decoding = visit.and_then(|visit| visit.decoding.take());
+        let rare = self
+            .core
+            .visit_mut(chain)
+            .and_then(|visit| visit.rare_mut());
+        let decoding = rare.and_then(|rare| rare.decoding.take());
         self.core.discard(decoding);
     }
 
@@ -118,8 +121,7 @@ impl<S, M: Mode> Engine<S, M> {
             // The response has no body (RFC 9112 §6.3), so its coding fields describe another one.
             self.stop_decoding(chain);
         }
-        let visit = self.core.visit(chain);
-        if visit.decoding.is_some() {
+        if self.core.visit(chain).is_decoding() {
             // These fields describe the body as it was before decoding.
             reading.forget_fields(&["Content-Encoding", "Content-Length"]);
         }
@@ -135,10 +137,10 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         data: &[u8],
     ) -> Option<Fed> {
-        let visit = self.core.visit(chain);
-        match visit.decoding {
-            Some(_) => self.decode(state, key, chain, data),
-            None => self.on_data(state, key, chain, data),
+        if self.core.visit(chain).is_decoding() {
+            self.decode(state, key, chain, data)
+        } else {
+            self.on_data(state, key, chain, data)
         }
     }
 
@@ -182,12 +184,12 @@ impl<S, M: Mode> Engine<S, M> {
                 self.keep_undecoded(chain, input);
                 return Some(Fed::Yielded);
             }
-            let visit = self.core.visit(chain);
-            let Some(decoding) = &mut visit.decoding else {
+            let rare = self.core.visit(chain).rare();
+            let Some(decoding) = &mut rare.decoding else {
                 // The readback does not want the rest of the body.
                 return None;
             };
-            visit.is_pending = false;
+            rare.is_pending = false;
             // A panic may leave the decoding in an inconsistent state. It is dropped with its
             // chain.
             let decoded =
@@ -228,12 +230,12 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Option<Fed> {
         let request = self.core.chains[chain].request();
         let limit = self.core.settings.limits_of(request).max_body_bytes;
-        let visit = self.core.visit(chain);
-        match visit.taking {
+        let rare = self.core.visit(chain).rare();
+        match rare.taking {
             Taking::Discard => unreachable!("a body that is discarded has no decoders"),
             Taking::Collect => {
-                visit.body.extend_from_slice(data);
-                let seen = visit.body.len() as u64;
+                rare.body.extend_from_slice(data);
+                let seen = rare.body.len() as u64;
                 (seen > limit).then(|| {
                     let violation = Violation::BodyTooLarge { limit, seen };
                     Fed::Failed(Failure::Violation(violation))
@@ -250,11 +252,14 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Keeps the undecoded input for a later turn.
     pub(super) fn keep_undecoded(&mut self, chain: ChainKey, input: &[u8]) {
-        if let Some(visit) = self.core.visit_mut(chain)
-            && let Some(decoding) = &mut visit.decoding
+        if let Some(rare) = self
+            .core
+            .visit_mut(chain)
+            .and_then(|visit| visit.rare_mut())
+            && let Some(decoding) = &mut rare.decoding
         {
             decoding.keep(input);
-            visit.is_pending = true;
+            rare.is_pending = true;
         }
     }
 
@@ -265,8 +270,7 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         chain: ChainKey,
     ) -> Option<Fed> {
-        let visit = self.core.visit(chain);
-        visit.decoding.as_mut()?.end_input();
+        self.core.visit(chain).decoding()?.end_input();
         self.decode(state, key, chain, &[])
     }
 

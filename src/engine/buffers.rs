@@ -97,7 +97,13 @@ impl Lines {
 
 /// Blocks of field lines, for requests to which a policy adds fields.
 #[derive(Debug, Default)]
-pub(super) struct Blocks(Vec<Vec<u8>>);
+pub(super) struct Blocks(
+    #[expect(
+        clippy::vec_box,
+        reason = "visits hold them as boxes, so only a pointer moves"
+    )]
+    Vec<Box<Vec<u8>>>,
+);
 
 impl Blocks {
     /// The maximum number of blocks. Blocks beyond it, and longer ones, are returned to the
@@ -105,11 +111,13 @@ impl Blocks {
     const MAX: usize = 256;
     const MAX_BYTES: usize = 16 << 10;
 
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    #[inline]
+    pub(super) fn take(&mut self) -> Box<Vec<u8>> {
         self.0.pop().unwrap_or_default()
     }
 
-    pub(super) fn give(&mut self, mut block: Vec<u8>) {
+    #[inline]
+    pub(super) fn give(&mut self, mut block: Box<Vec<u8>>) {
         if self.0.len() < Self::MAX && block.capacity() <= Self::MAX_BYTES {
             block.clear();
             self.0.push(block);

@@ -208,15 +208,23 @@ impl Chain {
         }
     }
 
-    /// Replaces the current request, as part of the same submission.
-    pub(super) fn replace_request(&mut self, request: Request) {
+    /// Replaces the current request, as part of the same submission, and returns it.
+    pub(super) fn replace_request(&mut self, request: Request) -> Request {
         // Recorded here, because the request itself is dropped.
         if self.earlier().sent != Sent::No && !self.request().is_idempotent() {
             self.marks.set(Marks::UNSAFE);
         }
-        self.request = Some(request);
+        let former = self.request.replace(request);
         self.attempts = 0;
         self.marks.clear(Marks::OF_ONE_REQUEST);
+        self.marks.clear(Marks::ORIGIN_ENTERED);
+        former.expect("a chain that sends has a request")
+    }
+
+    /// Sets the request that the current submission began with, after others were sent in its
+    /// place.
+    pub(super) fn restore_request(&mut self, first: Request) {
+        self.request = Some(first);
         self.marks.clear(Marks::ORIGIN_ENTERED);
     }
 

@@ -9,9 +9,9 @@ use std::task::Waker;
 use slab::Slab;
 
 use crate::engine::chain::{Chain, ChainKey, Marks, Stage, When};
-use crate::engine::generations::Generations;
+use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
 use crate::engine::outbox::Outbox;
-use crate::generation::Mark;
+use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Woken;
@@ -48,7 +48,7 @@ pub(crate) struct Chains {
     commands: VecDeque<Command>,
     /// Bytes to be written on connections that switched protocols.
     tunnels: BTreeMap<ChainKey, Outbox>,
-    /// The generations that chains, or their requests, belong to.
+    /// The generations that chains belong to, apart from those of their requests.
     pub(super) generations: Generations,
     /// The time stamp of new chains, in microseconds of the engine's life.
     pub(super) now: u64,
@@ -341,33 +341,112 @@ impl Chains {
         Some(outbox.waiting().len())
     }
 
-    /// Makes a chain end with the generation of its request, if the request belongs to one.
-    #[cold]
-    pub(super) fn watch_request(&mut self, key: ChainKey) {
-        let mark = self[key].request().generation().cloned();
-        self.watch(self.id(key), mark);
+    /// Returns the generation that a chain's request belongs to, if any.
+    #[inline]
+    fn mark_of_request(&self, key: ChainKey) -> Option<&Mark> {
+        self.generations
+            .of_spared(key)
+            .or_else(|| self[key].request.as_ref()?.generation())
     }
 
-    /// Makes a chain end with the generation that `mark` belongs to. Without a mark, the chain no
-    /// longer belongs to any generation.
-    pub(super) fn watch(&mut self, id: ChainId, mark: Option<Mark>) {
-        let Some(key) = self.find(id) else {
+    /// Returns whether the generation has ended that a chain's request belongs to, but no sweep has
+    /// reached the chain yet.
+    #[inline]
+    pub(super) fn is_request_over(&self, key: ChainKey) -> bool {
+        self.mark_of_request(key).is_some_and(Mark::is_over)
+    }
+
+    /// Keeps a chain in the generation of its request when `next` is sent in its place.
+    pub(super) fn keep_generation(&mut self, key: ChainKey, next: &Request) {
+        let Some(mark) = self.mark_of_request(key) else {
             return;
         };
-        match mark {
-            None => self.generations.forget(key),
-            Some(mark) => {
-                if !self.generations.watch(key, mark) {
-                    self.cancel(id);
-                }
-            }
+        // Usually the request was edited, and has the same mark.
+        if !next.generation().is_some_and(|next| next.is_same(mark)) {
+            let mark = mark.clone();
+            self.generations.spare(key, mark);
+        }
+    }
+
+    /// Makes a chain that sends end with the generation of its request, if that belongs to one.
+    #[inline(never)]
+    pub(super) fn watch_request(&mut self, key: ChainKey) {
+        self.generations.set_waiting(key, None);
+        let Some(mark) = self.mark_of_request(key).cloned() else {
+            return;
+        };
+        if !self.generations.watch(&mark) {
+            self.cancel(self.id(key));
+        }
+    }
+
+    /// Makes a chain that waits end with the generation that `mark` belongs to. Without a mark, it
+    /// belongs to no generation.
+    pub(super) fn watch_wait(&mut self, key: ChainKey, mark: Option<Mark>) {
+        let is_over = mark
+            .as_ref()
+            .is_some_and(|mark| !self.generations.watch(mark));
+        self.generations.set_waiting(key, mark);
+        if is_over {
+            self.cancel(self.id(key));
+        }
+    }
+
+    /// Ends the generation of a session, but not for the chain `own`, whose last request is
+    /// `request`: if it belongs to the session, it belongs to the next generation from now on.
+    pub(super) fn end_generation(
+        &mut self,
+        generation: &Generation,
+        own: Option<(ChainId, Option<&Request>)>,
+    ) {
+        let own = own.and_then(|(id, request)| Some((self.find(id)?, request)));
+        generation.end();
+        let Some((key, request)) = own else {
+            return;
+        };
+        let is_of = |mark: &&Mark| mark.is_of(generation);
+        let mark = self.generations.of_spared(key);
+        let mark = mark.or_else(|| request?.generation());
+        if mark.filter(is_of).is_some() {
+            let renewed = generation.mark();
+            self.generations.watch(&renewed);
+            self.generations.spare(key, renewed);
+        }
+        if self.generations.of_waiting(key).filter(is_of).is_some() {
+            let renewed = generation.mark();
+            self.generations.watch(&renewed);
+            self.generations.set_waiting(key, Some(renewed));
         }
     }
 
     /// Cancels chains whose generation has ended, among those that one turn checks.
     pub(super) fn sweep(&mut self) {
-        for key in self.generations.sweep() {
-            self.cancel(self.id(key));
+        let Some(start) = self.generations.take_unchecked() else {
+            return;
+        };
+        let end = self.given_out.len() as ChainKey;
+        let (mut over, mut key) = (Vec::new(), start);
+        while key < end && over.len() < MAX_SWEPT && key - start < MAX_CHECKED as ChainKey {
+            if self.is_over(key) {
+                over.push(self.id(key));
+            }
+            key += 1;
+        }
+        if key < end {
+            self.generations.set_unchecked(key);
+        }
+        self.cancel_each(&over);
+    }
+
+    /// Returns whether the generation of the chain in this slot has ended.
+    fn is_over(&self, key: ChainKey) -> bool {
+        match self.slab.get(key as usize).map(|chain| chain.stage) {
+            None | Some(Stage::Retired) => false,
+            // Its request is the last one, which may have ended long ago.
+            Some(Stage::Waiting { .. } | Stage::Due { .. }) => {
+                self.generations.of_waiting(key).is_some_and(Mark::is_over)
+            }
+            Some(_) => self.is_request_over(key),
         }
     }
 

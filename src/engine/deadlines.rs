@@ -60,13 +60,19 @@ impl<N: Net> Core<N> {
 
     /// Returns the tick of the chain's total deadline.
     pub(super) fn total_tick(&self, key: ChainKey) -> Option<u64> {
-        let chain = &self.chains[key];
-        let ms = chain
-            .request
-            .as_ref()?
-            .timeouts()
-            .get(Timeout::Total, &self.settings.timeouts)?;
-        Some(tick_after(chain.submitted) + u64::from(ms))
+        let ms = self.total_timeout(key)?;
+        Some(tick_after(self.chains[key].submitted) + u64::from(ms))
+    }
+
+    /// Returns the total timeout of a chain's request in milliseconds.
+    #[inline]
+    fn total_timeout(&self, key: ChainKey) -> Option<u32> {
+        let timeouts = self.chains[key].request.as_ref()?.timeouts();
+        let of_visit = self
+            .chains
+            .visit_of(key)
+            .and_then(|visit| self.visits[visit].visiting.total());
+        timeouts.total(of_visit, &self.settings.timeouts)
     }
 
     pub(super) fn total_is_over(&self, key: ChainKey) -> bool {
@@ -77,8 +83,10 @@ impl<N: Net> Core<N> {
     /// Formats the timeout that has passed, and its length.
     pub(super) fn timeout_text(&self, key: ChainKey, timeout: Timeout) -> String {
         let request = self.chains[key].request.as_ref();
-        let ms =
-            request.and_then(|request| request.timeouts().get(timeout, &self.settings.timeouts));
+        let ms = match timeout {
+            Timeout::Total => self.total_timeout(key),
+            of_phase => request.and_then(|it| it.timeouts().get(of_phase, &self.settings.timeouts)),
+        };
         let time = Duration::from_millis(ms.unwrap_or_default().into());
         format!("{} timeout of {time:?}", timeout.as_str())
     }

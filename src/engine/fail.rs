@@ -304,7 +304,7 @@ impl<N: Net> Core<N> {
             sent,
             resend_is_safe: sent == Sent::No || idempotent,
             reused,
-            attempts: chain.attempts,
+            attempts: self.attempts_of(chain_key),
             origin: Some(self.origin_of(key).clone()),
             request: chain.request.clone(),
             status,
@@ -383,6 +383,14 @@ impl<N: Net> Core<N> {
         error
     }
 
+    /// Returns how often a chain's request, and those that its policy has replaced, were given to a
+    /// connection.
+    fn attempts_of(&self, key: ChainKey) -> u8 {
+        let earlier = self.way_of(key).map_or(0, |way| way.attempts);
+        let earlier = u8::try_from(earlier).unwrap_or(u8::MAX);
+        self.chains[key].attempts.saturating_add(earlier)
+    }
+
     /// Collects the circumstances of a chain that has no link, for its error.
     pub(super) fn circumstances_unlinked(&self, key: ChainKey) -> Circumstances {
         let chain = &self.chains[key];
@@ -392,7 +400,7 @@ impl<N: Net> Core<N> {
             sent: Sent::No,
             resend_is_safe: true,
             reused: false,
-            attempts: chain.attempts,
+            attempts: self.attempts_of(key),
             origin: request.as_ref().map(Request::origin),
             request,
             status: None,

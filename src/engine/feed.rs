@@ -102,7 +102,8 @@ impl<S, M: Mode> Engine<S, M> {
             && self
                 .core
                 .visit_mut(chain)
-                .is_some_and(|visit| visit.is_pending)
+                .and_then(|visit| visit.rare_mut())
+                .is_some_and(|rare| rare.is_pending)
         {
             // Bytes left undecoded, by a pause or because the allowance was used up, come before
             // new bytes.

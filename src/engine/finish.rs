@@ -136,6 +136,7 @@ impl<N: Net> Core<N> {
             tls: link.tls_state().and_then(TlsState::info),
             request: front.request.clone(),
             earlier_is_safe: self.chains[front.tag].is_safe(),
+            way: self.way_of(front.tag),
         }
     }
 
@@ -154,6 +155,7 @@ impl<N: Net> Core<N> {
         let (request, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
         let peer = link.peer.get();
+        let way = self.way_of(chain_key);
         let chain = &mut self.chains[chain_key];
         // The timer stays armed: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
@@ -171,6 +173,7 @@ impl<N: Net> Core<N> {
             request,
             earlier_is_safe: chain.is_safe(),
             id: self.chains.id(chain_key),
+            way,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Chains that belong to a generation of a session and end with it.
 //!
-//! A generation can be ended on any thread, and holds no list of its chains. Ending it therefore
-//! wakes the engine, which checks the chains recorded here.
+//! A chain that sends belongs to the generation of its request, so nothing is recorded for it here.
+//! The generations of waits, calls and tasks are. A generation can be ended on any thread, and
+//! holds no list of its chains: ending it wakes the engine, which then checks all its chains.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,15 +13,24 @@ use crate::engine::chain::ChainKey;
 use crate::engine::waking::Waking;
 use crate::generation::Mark;
 
-/// The number of chains that a turn checks after a generation has ended.
-const MAX_SWEPT: usize = 2048;
+/// The most chains that a turn ends after a generation has ended.
+pub(super) const MAX_SWEPT: usize = 2048;
 
-/// The chains of one engine that belong to a generation.
+/// The most slots of chains that a turn checks after a generation has ended.
+pub(super) const MAX_CHECKED: usize = 16 * MAX_SWEPT;
+
+/// The generations that the chains of one engine belong to, apart from those of their requests.
 pub(super) struct Generations {
-    marks: BTreeMap<ChainKey, Mark>,
+    /// The generations of chains that wait, or run a call or a task.
+    waiting: BTreeMap<ChainKey, Mark>,
+    /// The generations of chains that have ended the one that their last request was built for.
+    /// They override that of the request if it is sent again.
+    spared: BTreeMap<ChainKey, Mark>,
     /// Wakes the engine and records that a generation has ended.
     waker: Waker,
-    /// The chains from this key on are still to be checked.
+    /// The generation that the engine was last registered with.
+    watched: Option<Mark>,
+    /// The slots from this one on are still to be checked.
     next: Option<ChainKey>,
 }
 
@@ -59,40 +69,83 @@ impl Wake for Ended {
 impl Generations {
     pub(super) fn new(waker: Waker) -> Self {
         Self {
-            marks: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            spared: BTreeMap::new(),
             waker,
+            watched: None,
             next: None,
         }
     }
 
-    /// Records a chain. Returns false if its generation has ended.
-    pub(super) fn watch(&mut self, key: ChainKey, mark: Mark) -> bool {
+    /// Has the engine woken when the generation of `mark` ends. Returns false if it has ended.
+    pub(super) fn watch(&mut self, mark: &Mark) -> bool {
+        if mark.is_over() {
+            return false;
+        }
+        // Most chains belong to the same session, so this is the usual case.
+        if self
+            .watched
+            .as_ref()
+            .is_some_and(|watched| watched.is_same(mark))
+        {
+            return true;
+        }
         let is_there = mark.watch(&self.waker);
-        self.marks.insert(key, mark);
+        if is_there {
+            self.watched = Some(mark.clone());
+        }
         is_there
     }
 
+    /// Sets the generation of a chain that waits. Without one, it belongs to none.
+    pub(super) fn set_waiting(&mut self, key: ChainKey, mark: Option<Mark>) {
+        match mark {
+            Some(mark) => drop(self.waiting.insert(key, mark)),
+            None if self.waiting.is_empty() => {}
+            None => drop(self.waiting.remove(&key)),
+        }
+    }
+
+    /// Returns the generation of a chain that waits, if it belongs to one.
+    pub(super) fn of_waiting(&self, key: ChainKey) -> Option<&Mark> {
+        self.waiting.get(&key)
+    }
+
+    /// Sets the generation that the last request of a chain belongs to from now on.
+    pub(super) fn spare(&mut self, key: ChainKey, mark: Mark) {
+        self.spared.insert(key, mark);
+    }
+
+    /// Returns the generation that overrides that of a chain's request, if there is one.
+    #[inline]
+    pub(super) fn of_spared(&self, key: ChainKey) -> Option<&Mark> {
+        if self.spared.is_empty() {
+            return None;
+        }
+        self.spared.get(&key)
+    }
+
+    /// Removes the generation that overrides that of a chain's request, because the chain has
+    /// another request now.
+    #[inline]
+    pub(super) fn forget_spared(&mut self, key: ChainKey) {
+        if !self.spared.is_empty() {
+            self.spared.remove(&key);
+        }
+    }
+
+    /// Returns whether generations of chains are recorded here.
     #[inline]
     pub(super) fn has_some(&self) -> bool {
-        !self.marks.is_empty()
+        !self.waiting.is_empty() || !self.spared.is_empty()
     }
 
-    /// Returns whether the chain's generation has ended but no sweep has reached the chain yet.
-    #[inline]
-    pub(super) fn is_over(&self, key: ChainKey) -> bool {
-        self.has_some() && self.marks.get(&key).is_some_and(Mark::is_over)
-    }
-
-    /// Returns the chain's mark, if it belongs to a generation.
-    pub(super) fn mark_of(&self, key: ChainKey) -> Option<Mark> {
-        self.marks.get(&key).cloned()
-    }
-
-    /// Removes a chain that no longer belongs to a generation.
+    /// Removes what is recorded of a chain.
     #[inline]
     pub(super) fn forget(&mut self, key: ChainKey) {
         if self.has_some() {
-            self.marks.remove(&key);
+            self.waiting.remove(&key);
+            self.spared.remove(&key);
         }
     }
 
@@ -107,25 +160,14 @@ impl Generations {
         self.next.is_some()
     }
 
-    /// Checks one turn's share of the chains, and returns those whose generation has ended.
-    pub(super) fn sweep(&mut self) -> Vec<ChainKey> {
-        let Some(next) = self.next else {
-            return Vec::new();
-        };
-        let share = self.marks.range(next..).take(MAX_SWEPT);
-        let (mut last, mut seen, mut over) = (None, 0, Vec::new());
-        for (key, mark) in share {
-            (last, seen) = (Some(*key), seen + 1);
-            // For a chain that continues, this registers for the next end.
-            if !mark.watch(&self.waker) {
-                over.push(*key);
-            }
-        }
-        let is_all = seen < MAX_SWEPT;
-        self.next = last
-            .filter(|_| !is_all)
-            .and_then(|last| last.checked_add(1));
-        over
+    /// Returns the slot from which on chains are to be checked. The check begins there now, and
+    /// [`set_unchecked`](Self::set_unchecked) tells how far it got.
+    pub(super) fn take_unchecked(&mut self) -> Option<ChainKey> {
+        self.next.take()
+    }
+
+    pub(super) fn set_unchecked(&mut self, next: ChainKey) {
+        self.next = Some(next);
     }
 }
 

@@ -45,7 +45,7 @@ impl<S, M: Mode> Engine<S, M> {
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
                 self.core.discard(reply.map(|_: Response<'_>| ()));
-                self.core.resend(chain, request, after);
+                self.core.resend(chain, request, after, None);
             }
             (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
             (Ok(Ok(_)), Ok(_)) => unreachable!("the reply was made from an error"),
@@ -69,9 +69,9 @@ impl<S, M: Mode> Engine<S, M> {
         let mut decoded;
         let mut shown = Shown::AtOnce;
         if let Some(visit) = self.core.visit_mut(chain) {
-            shown = visit.shown;
-            if visit.decoding.is_some() {
-                decoded = Collected::from(std::mem::take(&mut visit.body));
+            shown = visit.visiting.shown();
+            if visit.is_decoding() {
+                decoded = Collected::from(std::mem::take(&mut visit.rare().body));
                 response.body = Body::Collected(&mut decoded);
             }
         }
@@ -82,7 +82,8 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let next = match asked {
             Ok(Ok(Verdict::Resend { request, after })) => {
-                return self.core.resend(chain, request, after);
+                let status = Some(response.status());
+                return self.core.resend(chain, request, after, status);
             }
             Ok(Ok(_)) => {
                 self.core.reset_visit(chain);
@@ -198,9 +199,7 @@ impl<S, M: Mode> Engine<S, M> {
         } = next;
         match action {
             Action::Send(request) if !self.core.agenda.draining => {
-                let chain = &mut self.core.chains[chain];
-                chain.request = Some(request);
-                chain.marks.clear(Marks::ORIGIN_ENTERED);
+                self.core.set_request(chain, request);
             }
             // `again` needs no drop, but the compiler cannot see that: forgetting it saves the drop
             // call.
@@ -235,7 +234,8 @@ impl<S, M: Mode> Engine<S, M> {
     ) {
         let (call, mark) = match action {
             Action::Pend if !self.core.agenda.draining => {
-                (MaybeKey::NONE, self.core.chains.generations.mark_of(chain))
+                let mark = self.core.chains.generations.of_waiting(chain);
+                (MaybeKey::NONE, mark.cloned())
             }
             Action::Wait(mark) if !self.core.agenda.draining => {
                 (MaybeKey::NONE, mark.map(|mark| *mark))
@@ -250,8 +250,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
         };
         self.change_readback(chain, readback);
-        let id = self.core.chains.id(chain);
-        self.core.chains.watch(id, mark);
+        self.core.chains.watch_wait(chain, mark);
         self.core.restart(chain);
         self.core.chains[chain].attempts = 0;
         self.core.wait(chain, call, when);
@@ -291,8 +290,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
         self.core.disarm(key);
-        let visit = self.core.take_visit(key);
-        self.core.discard(visit);
+        self.core.drop_visit(key);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
             self.core.pool.leave(origin);

@@ -398,6 +398,9 @@ impl<N: Net> Core<N> {
                     true => Some(Timeout::Idle),
                 };
                 self.arm(chain_key, clock);
+                if self.is_visited(chain_key) {
+                    self.give_back_block(chain_key);
+                }
             }
         }
         has_line || matches!(advance, Advance::None | Advance::Partly)

@@ -7,6 +7,7 @@
 //! each later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -20,9 +21,9 @@ use crate::engine::visit::VisitState;
 use crate::error::Error;
 use crate::net::Net;
 use crate::net::slots::grow;
-use crate::policy::{Moment, Screened, Shown, Verdict, Visiting};
+use crate::policy::{Moment, Policies, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
-use crate::response::{Reply, Response};
+use crate::response::{Reply, Response, Way};
 
 /// The block number of fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
@@ -74,21 +75,27 @@ impl<N: Net> Core<N> {
         self.visits.get_mut(visit)
     }
 
-    /// Returns whether the request is to be visited, or the visit of the previous request still
-    /// exists.
+    /// Returns what the chain's policy has done with its request before the current exchange.
+    #[inline]
+    pub(super) fn way_of(&self, key: ChainKey) -> Option<Arc<Way>> {
+        let visit = self.chains.visit_of(key)?;
+        self.visits[visit].way().cloned()
+    }
+
+    /// Returns whether the request is to be visited or belongs to a generation, or the visit of the
+    /// previous request still exists.
     #[inline]
     pub(super) fn wants_visit(&self, key: ChainKey) -> bool {
         self.settings.policy.is_some()
             || self.is_visited(key)
-            || self.chains[key].request().policies().is_some()
+            || self.chains[key].request().is_accompanied()
     }
 
     /// Calls the policy to add its fields for an attempt, and appends the default ones. Returns
     /// false if there is no attempt: the chain is then on the agenda.
     #[inline(never)]
     pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
-        let visit = self.visit(key);
-        let kept = visit.block.take();
+        let kept = self.visit(key).block.take();
         let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
         let sent = self.ask(key, |visiting, request, at| {
             visiting.send(request, &mut block, at)
@@ -131,9 +138,9 @@ impl<N: Net> Core<N> {
             visiting.head(request, response, at)
         })?;
         Ok(screened.map(|Screened { shown, decoding }| {
-            let visit = self.visit(key);
-            visit.shown = shown;
-            visit.decoding = decoding;
+            if let Some(decoding) = decoding {
+                self.visit(key).rare().decoding = Some(Box::new(decoding));
+            }
             shown
         }))
     }
@@ -149,22 +156,32 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Ends a visit before the readback is called. The visit is kept for the chain's next request
-    /// if it allows that, and dropped otherwise.
+    /// Ends a visit before the readback is called. The chain's request is again the one that the
+    /// visit began with. The visit is kept for the chain's next request if it allows that, and
+    /// dropped otherwise.
     pub(super) fn reset_visit(&mut self, key: ChainKey) {
-        let Some(mut visiting) = self.take_visit(key) else {
+        let Some(index) = self.chains.visit_of(key) else {
             return;
         };
+        let visit = &mut self.visits[index];
+        if let Some(mut rare) = visit.take_rare() {
+            if let Some(first) = rare.first.take() {
+                self.chains[key].restore_request(first);
+            }
+            self.discard(rare);
+        }
+        self.give_back_block(key);
+        let visiting = &mut self.visits[index].visiting;
         // Lent to `catch_unwind` and not moved in: its destructor may panic as well, and a panic
         // during another aborts the process.
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
-            Ok(true) => return self.keep_visit(key, visiting),
+            Ok(true) => return,
             Ok(false) => {}
             Err(panic) => {
                 self.panic.get_or_insert(panic);
             }
         }
-        self.discard(visiting);
+        self.drop_visit(key);
     }
 
     /// Sets a chain's visit.
@@ -174,15 +191,38 @@ impl<N: Net> Core<N> {
         self.chains.set_visit(key, visit);
     }
 
-    /// Takes a chain's visit out of the slab.
-    pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<Visiting> {
-        let visit = self.chains.take_visit(key)?;
-        let visit = self.visits.remove(visit);
-        self.discard(visit.decoding);
-        if let Some(block) = visit.block {
+    /// Drops a chain's visit, if it has one.
+    pub(super) fn drop_visit(&mut self, key: ChainKey) {
+        self.give_back_block(key);
+        if let Some(visit) = self.chains.take_visit(key) {
+            let visit = self.visits.remove(visit);
+            self.discard(visit);
+        }
+    }
+
+    /// Returns the block of a chain's visit to the others, because its fields have been written or
+    /// are not going to be.
+    #[inline]
+    pub(super) fn give_back_block(&mut self, key: ChainKey) {
+        if let Some(visit) = self.visit_mut(key)
+            && let Some(block) = visit.block.take()
+        {
             self.buffers.blocks.give(block);
         }
-        Some(visit.visiting)
+    }
+
+    /// Sets a chain's next request. The last visit serves it only if it carries the same policies.
+    pub(super) fn set_request(&mut self, key: ChainKey, request: Request) {
+        if self.is_visited(key) {
+            let last = self.chains[key].request.as_ref();
+            if !last.is_some_and(|last| Policies::are_same(last, &request)) {
+                self.drop_visit(key);
+            }
+        }
+        self.chains.generations.forget_spared(key);
+        let chain = &mut self.chains[key];
+        chain.request = Some(request);
+        chain.marks.clear(Marks::ORIGIN_ENTERED);
     }
 
     pub(super) fn ask<R>(
@@ -191,13 +231,16 @@ impl<N: Net> Core<N> {
         ask: impl FnOnce(&mut Visiting, &Request, &Moment<'_>) -> R,
     ) -> Result<R, PolicyPanicked> {
         let id = self.chains.id(key);
-        let at = Moment::new(self.clock.present(), &self.wakeups, Some(id));
         let visit = self.chains.visit_of(key).expect("the chain is visited");
-        let visiting = &mut self.visits[visit].visiting;
+        let visit = &mut self.visits[visit];
+        let held = visit.take_held();
+        let at = Moment::new(self.clock.present(), &self.wakeups, Some(id)).noting(&held);
+        let visiting = &mut visit.visiting;
         let request = self.chains[key].request();
         // A panic may leave the visit in an inconsistent state. It is dropped with its chain.
         let asked = catch_unwind(AssertUnwindSafe(|| ask(visiting, request, &at)));
         self.clock.since = Since::UserCode;
+        visit.keep_held(held);
         asked.map_err(|panic| {
             self.panic.get_or_insert(panic);
             PolicyPanicked

@@ -81,9 +81,10 @@ pub(crate) enum Advance {
 }
 
 /// What happens to the body of the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Taking {
     /// It is collected.
+    #[default]
     Collect,
     /// It is passed on piece by piece.
     Stream,

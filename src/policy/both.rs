@@ -1,6 +1,7 @@
 //! Two policies as one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
@@ -59,6 +60,14 @@ impl BothVisits {
 }
 
 impl Visit for BothVisits {
+    fn total(&self) -> Option<Duration> {
+        let (outer, inner) = (self.outer.total(), self.inner.total());
+        match (outer, inner) {
+            (Some(outer), Some(inner)) => Some(outer.min(inner)),
+            (outer, inner) => outer.or(inner),
+        }
+    }
+
     fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
         self.is_shown = false;
         if !self.outer_is_through {
@@ -126,7 +135,6 @@ impl Visit for BothVisits {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
     use crate::error::ErrorKind;

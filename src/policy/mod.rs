@@ -73,12 +73,13 @@ mod screening;
 mod visiting;
 
 pub use both::both;
+pub(crate) use carried::Policies;
 pub use decoding::{Decoder, Progress};
 pub(crate) use decoding::{Decoding, ROOM, Step, Undecodable};
 pub use fields::Fields;
 pub use lane::{Lane, Ticket};
 pub use moment::Moment;
-pub(crate) use moment::{Present, Waits, Wakeups, Woken};
+pub(crate) use moment::{Held, Present, Waits, Wakeups, Woken};
 pub use outcome::Outcome;
 pub use screening::Screening;
 pub(crate) use screening::Shown;
@@ -179,6 +180,13 @@ impl<V: Visit + Clone + Send + Sync + 'static> Policy for V {
 /// to the readback. An error from `on_send` or `on_head` ends the exchange and, like any other
 /// failure, is passed to `on_end` first.
 pub trait Visit {
+    /// Returns how long the visit may take in total, over all its exchanges and waits: the value of
+    /// [`Timeouts::total`](crate::Timeouts::total) for requests that do not set their own. `None`,
+    /// the default, means the engine's. Called once, when the visit begins.
+    fn total(&self) -> Option<Duration> {
+        None
+    }
+
     /// Decides when the exchange may begin. Called before each exchange, while it holds no
     /// connection, and again after each wait, until it returns [`Start::Now`].
     ///

@@ -7,9 +7,6 @@
 //! - The number of decoding layers is limited.
 //! - A response that was shown is delivered: `Resend` counts as `Deliver`. A 101 is always shown,
 //!   and the bytes after it are not decoded.
-//! - A visit is kept only for a request with the same policies.
-//! - A visit ends with the login in which it began, even if a request that it has sent again was
-//!   edited since and belongs to a later one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,20 +17,21 @@ use crate::error::{Circumstances, Error};
 use crate::policy::carried::Policies;
 use crate::policy::decoding::{Decoding, Undecodable};
 use crate::policy::fields::Fields;
-use crate::policy::moment::{Held, Moment};
+use crate::policy::moment::Moment;
 use crate::policy::screening::Shown;
 use crate::policy::{Policy, Start, Verdict, Visit};
 use crate::request::Request;
 use crate::response::{Reply, Response};
+use crate::timeouts::{Ms, milliseconds};
 
 /// One request's visit.
 pub(crate) struct Visiting {
     visit: Box<dyn Visit>,
-    /// The policies whose visit it is.
-    of: Policies,
-    held: Held,
-    /// Whether the readback has seen the current response, or part of it.
-    was_shown: bool,
+    total: Option<Ms>,
+    /// How the response to the current exchange is presented, once its head has arrived.
+    shown: Option<Shown>,
+    /// The visit has sent a request with other policies, so it serves no further request.
+    is_foreign: bool,
 }
 
 /// What happens to a response, as decided by [`Visiting::head`].
@@ -66,33 +64,53 @@ impl Unscreened {
 
 impl Visiting {
     /// Begins the visit of `request`, if it carries a policy or there is a `default`: the
-    /// configuration's, for requests without a session. `kept` is the chain's last visit, if
-    /// [`reset`](Self::reset) returned true. It is taken and serves again if it belongs to the same
-    /// policies.
+    /// configuration's, for requests without a session.
     #[inline]
     pub(crate) fn begin(
-        kept: &mut Option<Self>,
         request: &Request,
         default: Option<&Arc<dyn Policy>>,
         at: &Moment<'_>,
     ) -> Option<Self> {
-        let of = Policies::of(request, default)?;
-        if kept.as_ref().is_some_and(|kept| kept.of.are(&of)) {
-            return kept.take();
-        }
+        let policies = Policies::of(request, default)?;
+        let visit = policies.visit(request, at)?;
         Some(Self {
-            visit: of.visit(request, at)?,
-            of,
-            held: Held::default(),
-            was_shown: false,
+            total: milliseconds(visit.total()),
+            ..Self::of(visit)
         })
     }
 
+    pub(crate) fn of(visit: Box<dyn Visit>) -> Self {
+        Self {
+            visit,
+            total: None,
+            shown: None,
+            is_foreign: false,
+        }
+    }
+
+    /// Returns [`Visit::total`] in milliseconds.
+    #[inline]
+    pub(crate) fn total(&self) -> Option<Ms> {
+        self.total
+    }
+
+    /// Returns how the response to the current exchange is presented.
+    #[inline]
+    pub(crate) fn shown(&self) -> Shown {
+        self.shown.unwrap_or(Shown::AtOnce)
+    }
+
+    /// Records that `former` is replaced by `request`.
+    pub(crate) fn on_resend(&mut self, former: &Request, request: &Request) {
+        self.is_foreign |= !Policies::are_same(former, request);
+    }
+
     /// Called before an exchange, and again after each wait.
+    #[inline]
     pub(crate) fn start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
-        self.was_shown = false;
-        let start = self.visit.on_start(request, &at.noting(&self.held))?;
-        if start == Start::Wait && !self.held.is_held() {
+        self.shown = None;
+        let start = self.visit.on_start(request, at)?;
+        if start == Start::Wait && at.wants_waker() {
             let why = "it waits, but holds no waker that could end the wait";
             return Err(Error::policy(why));
         }
@@ -109,9 +127,7 @@ impl Visiting {
     ) -> Result<(), Error> {
         block.clear();
         let mut fields = Fields::new(block, request);
-        let sent = self
-            .visit
-            .on_send(request, &mut fields, &at.noting(&self.held));
+        let sent = self.visit.on_send(request, &mut fields, at);
         if sent.is_err() {
             block.clear();
         }
@@ -127,13 +143,13 @@ impl Visiting {
     ) -> Result<Screened, Unscreened> {
         let screening = self
             .visit
-            .on_head(request, head, &at.noting(&self.held))
+            .on_head(request, head, at)
             .map_err(Unscreened::Failed)?;
-        self.was_shown = screening.shows(head);
         let (shown, decoders) = match head.status() {
             StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new()),
             _ => screening.into_parts(),
         };
+        self.shown = Some(shown);
         let decoding = match (shown, decoders.is_empty()) {
             (Shown::WithoutBody, _) | (_, true) => None,
             (Shown::AtOnce | Shown::AtTheEnd, false) => {
@@ -151,50 +167,38 @@ impl Visiting {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
-        match self.visit.on_end(request, reply, &at.noting(&self.held))? {
-            Verdict::Resend { .. } if self.was_shown => Ok(Verdict::Deliver),
+        match self.visit.on_end(request, reply, at)? {
+            Verdict::Resend { .. } if self.shown == Some(Shown::AtOnce) => Ok(Verdict::Deliver),
             verdict => Ok(verdict),
         }
     }
 
-    /// Called when the visit is over. Returns whether it should be kept until the chain's next
-    /// request [begins](Self::begin).
+    /// Called when the visit is over. Returns whether it can serve the chain's next request, if
+    /// that [carries the same policies](Policies::are_same).
+    #[inline]
     pub(crate) fn reset(&mut self) -> bool {
-        self.held = Held::default();
-        self.visit.reset()
+        self.shown = None;
+        self.visit.reset() && !self.is_foreign
     }
 }
 
 impl fmt::Debug for Visiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Visiting")
-            .field("was_shown", &self.was_shown)
+            .field("shown", &self.shown)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-impl Visiting {
-    /// Creates a visit that no policy has begun.
-    pub(crate) fn of(visit: Box<dyn Visit>) -> Self {
-        Self {
-            visit,
-            of: Policies::default(),
-            held: Held::default(),
-            was_shown: false,
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
     use std::time::Duration;
 
     use super::*;
     use crate::error::{Earlier, ErrorKind, Phase, Sent};
+    use crate::policy::moment::Held;
     use crate::policy::moment::testing::at;
     use crate::policy::{Decoder, Progress, Screening};
     use crate::response::testing::lend;
@@ -205,7 +209,7 @@ mod tests {
 
     fn begun(policy: impl Policy + 'static, at: &Moment<'_>) -> (Request, Visiting) {
         let request = get().policy(Arc::new(policy)).build().unwrap();
-        let visiting = Visiting::begin(&mut None, &request, None, at).expect("it has a policy");
+        let visiting = Visiting::begin(&request, None, at).expect("it has a policy");
         (request, visiting)
     }
 
@@ -216,9 +220,9 @@ mod tests {
         impl Visit for Nothing {}
         at(1, |at| {
             let plain = get().lane("x").build().unwrap();
-            assert!(Visiting::begin(&mut None, &plain, None, at).is_none());
+            assert!(Visiting::begin(&plain, None, at).is_none());
             let default: Arc<dyn Policy> = Arc::new(Nothing);
-            assert!(Visiting::begin(&mut None, &plain, Some(&default), at).is_some());
+            assert!(Visiting::begin(&plain, Some(&default), at).is_some());
             // The default methods let everything pass.
             let (request, mut visiting) = begun(Nothing, at);
             assert_eq!(visiting.start(&request, at).unwrap(), Start::Now);
@@ -255,6 +259,8 @@ mod tests {
         at(1, |at| {
             let start = |visit: Waits| {
                 let (request, mut visiting) = begun(visit, at);
+                let held = Held::default();
+                let at = &at.noting(&held);
                 visiting.start(&request, at).map_err(|error| error.kind())
             };
             assert_eq!(start(Waits::default()), Err(ErrorKind::Policy));
@@ -287,12 +293,15 @@ mod tests {
         }
         at(1, |at| {
             let (request, mut visiting) = begun(Once(None), at);
+            let held = Held::default();
             for _ in 0..3 {
+                let at = &at.noting(&held);
                 assert_eq!(visiting.start(&request, at).unwrap(), Start::Wait);
             }
             // A waker that an earlier visit took does not count.
             assert!(visiting.reset());
-            assert!(visiting.start(&request, at).is_err());
+            let held = Held::default();
+            assert!(visiting.start(&request, &at.noting(&held)).is_err());
         });
     }
 
@@ -464,51 +473,5 @@ mod tests {
         assert_eq!(layers.kind(), ErrorKind::Malformed);
         let expected = "the body has 7 layers of coding, more than 5";
         assert!(format!("{layers:#}").contains(expected), "{layers:#}");
-    }
-
-    #[test]
-    fn a_visit_is_kept_for_the_same_policies_only() {
-        /// Counts the visits that it makes.
-        #[derive(Default)]
-        struct Counts(Arc<AtomicUsize>);
-        struct Kept;
-        impl Policy for Counts {
-            fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
-                self.0.fetch_add(1, Ordering::Relaxed);
-                Box::new(Kept)
-            }
-        }
-        impl Visit for Kept {
-            fn reset(&mut self) -> bool {
-                true
-            }
-        }
-        at(1, |at| {
-            let counts = Counts::default();
-            let made = Arc::clone(&counts.0);
-            let (request, mut visiting) = begun(counts, at);
-            let default: Arc<dyn Policy> = Arc::new(Counts(Arc::clone(&made)));
-            let edited = request.edit().header("a", "b").build().unwrap();
-            let other = get().policy(Arc::clone(&default)).build().unwrap();
-            // Request, default, number of visits made by then.
-            let rows = [
-                (&request, None, 1),
-                (&edited, None, 1),
-                (&other, None, 2),
-                (&request, None, 3),
-                (&request, Some(&default), 5),
-                (&edited, Some(&default), 5),
-            ];
-            for (request, default, expected) in rows {
-                assert!(visiting.reset());
-                let mut kept = Some(visiting);
-                visiting = Visiting::begin(&mut kept, request, default, at).expect("a policy");
-                assert_eq!(made.load(Ordering::Relaxed), expected);
-            }
-            let plain = get().build().unwrap();
-            let mut kept = Some(visiting);
-            assert!(Visiting::begin(&mut kept, &plain, None, at).is_none());
-            assert!(kept.is_some(), "the visit is not taken");
-        });
     }
 }
