@@ -2,15 +2,17 @@
 //! check.
 //!
 //! No byte from a caller can end a line, and the framing is always a correct Content-Length; this
-//! prevents the attacks of RFC 9112 §11.1 and §11.2. URLs are parsed by `proto::target`.
+//! prevents the attacks of RFC 9112 §11.1 and §11.2. URLs are parsed by `proto::target`, and the
+//! parts are kept and checked by `draft`.
 //!
 //! `build` returns an [`Error`], and an error may hold a [`Request`]. The value is therefore in a
 //! layer below the error, in `request`, and its builder in a layer above both.
 
+mod auth;
+mod draft;
 pub(crate) mod url;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,18 +20,12 @@ use http::Method;
 
 use crate::error::Error;
 use crate::generation::Mark;
-use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, value_fault};
-use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
-use crate::proto::{Invalid, InvalidPart, Limits, Scheme};
-use crate::request::{
-    Carried, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines,
-};
+use crate::proto::{Invalid, InvalidPart, Limits};
+use crate::request::{Carried, Request};
 use crate::route::Route;
-use crate::timeouts::{Timeout, Timeouts, TimeoutsEdit};
+use crate::timeouts::{Timeout, Timeouts};
+use draft::Draft;
 use url::IntoUrl;
-
-/// The longest accepted method in bytes. The longest in the IANA registry has 17.
-const MAX_METHOD: usize = 255;
 
 /// What a long poll may take beyond the server's own silence: the round trip, and a server that is
 /// late.
@@ -38,18 +34,6 @@ const LONG_POLL_SLACK: Duration = Duration::from_secs(10);
 /// What a long poll may take in total beyond its silence: connecting, sending, and reading the
 /// response.
 const LONG_POLL_REST: Duration = Duration::from_secs(30);
-
-/// The line that [`RequestBuilder::close`] appends.
-const CLOSE: &[u8] = b"Connection: close\r\n";
-
-/// The line added to a request with an Upgrade field if the caller does not add one.
-const UPGRADE: &[u8] = b"Connection: Upgrade\r\n";
-
-/// Whether `https` can be sent. In the simulation it is sent without TLS; without feature `tls`, an
-/// engine on the real network refuses such a request.
-const fn has_tls() -> bool {
-    cfg!(any(feature = "tls", feature = "sim"))
-}
 
 impl Request {
     /// Begins a GET request (RFC 9110 §9.3.1).
@@ -61,10 +45,22 @@ impl Request {
     ///
     /// Path and query may be encoded or not: characters that a URL cannot contain are
     /// percent-encoded, `%` is left alone, and a fragment is dropped. `..` in a path is sent as it
-    /// is ([`resolve`](Self::resolve) removes it). Credentials (`user:password@`) are refused.
+    /// is ([`resolve`](Self::resolve) removes it).
     ///
-    /// Do not format untrusted text into a URL: a `?` or `#` in it ends the path. For pairs there
-    /// are [`query`](RequestBuilder::query) and [`form`](RequestBuilder::form).
+    /// Credentials (`user:password@`) are percent-decoded, removed from the URL, and sent as by
+    /// [`basic_auth`](RequestBuilder::basic_auth). The host begins after the last `@`, and the
+    /// password after the first `:`.
+    ///
+    /// Do not format untrusted text into a URL: a `?` or `#` in it ends the path, and an `@` the
+    /// credentials. Use [`segments`](RequestBuilder::segments), [`query`](RequestBuilder::query)
+    /// and [`form`](RequestBuilder::form), which encode it.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("http://bot:pa%20ss@example.com/a").build()?;
+    /// assert_eq!(request.uri(), "http://example.com/a");
+    /// assert_eq!(request.header_str("Authorization"), Some("Basic Ym90OnBhIHNz"));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     pub fn get<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::GET, url)
     }
@@ -137,8 +133,8 @@ impl Request {
     /// are removed: `Cookie`, `Authorization`, `Proxy-Authorization`, and a `Host` set by the
     /// caller. Method, body and other fields stay.
     ///
-    /// [`build`](RequestBuilder::build) refuses user information and schemes other than http and
-    /// https, and reports the position of the offending byte in `reference`.
+    /// [`build`](RequestBuilder::build) refuses credentials in `reference`, since it may come from
+    /// someone else, as well as schemes other than http and https, and reports the position of the offending byte in `reference`.
     ///
     /// ```
     /// let page = httpstream::Request::get("http://example.com/a/b?page=1").build()?;
@@ -153,10 +149,22 @@ impl Request {
     pub fn resolve(&self, reference: impl AsRef<str>) -> RequestBuilder {
         self.edit().with(|parts| parts.resolve(reference.as_ref()))
     }
+
+    /// Begins a request to where a Location field leads, as [`resolve`](Self::resolve) does, with
+    /// two differences. Credentials in the location are ignored: a server cannot choose those of
+    /// its clients. And `location` need not be UTF-8: bytes that are not ASCII are
+    /// percent-encoded, as browsers do.
+    ///
+    /// If it is not UTF-8, the position in an error counts bytes after encoding.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for redirects"))]
+    pub(crate) fn follow(&self, location: &[u8]) -> RequestBuilder {
+        self.edit().with(|parts| parts.follow(location))
+    }
 }
 
 /// Takes over method, URI (which must be absolute), fields in their order, and body. The version is
-/// ignored; requests are sent as HTTP/1.1.
+/// ignored; requests are sent as HTTP/1.1. Credentials in the URI are sent as by [`Request::get`],
+/// unless there is an Authorization field.
 ///
 /// # Errors
 /// As [`RequestBuilder::build`].
@@ -206,38 +214,6 @@ impl<B: Into<Vec<u8>>> TryFrom<http::Request<B>> for Request {
 #[must_use = "nothing is checked or sent before `build`"]
 pub struct RequestBuilder(Result<Draft, Invalid>);
 
-struct Draft {
-    method: Method,
-    target: Target,
-    /// The caller's field lines in their order, without Host and Content-Length.
-    lines: Vec<u8>,
-    /// The [`field_bit`]s of the names in `lines`.
-    fields: u32,
-    /// Number of calls of `header` so far.
-    headers: usize,
-    host: Option<Box<[u8]>>,
-    content_length: Option<u64>,
-    /// Whether Content-Length is sent although the body is empty and the method does not require
-    /// it.
-    says_length: bool,
-    has_content_type: bool,
-    /// The position of the Expect line in `lines`.
-    expect: Option<Range<usize>>,
-    has_close: bool,
-    /// Whether there is an `Upgrade` field, and a `Connection` field with the option `upgrade`.
-    has_upgrade: bool,
-    has_upgrade_option: bool,
-    close: bool,
-    body: CheckedBody,
-    is_form: bool,
-    timeouts: TimeoutsEdit,
-    idempotent: Option<bool>,
-    fresh: bool,
-    /// The depth as given. The one in `rare` is set when the request is built.
-    pipeline: Option<usize>,
-    rare: Rare,
-}
-
 impl RequestBuilder {
     fn with(mut self, step: impl FnOnce(&mut Draft) -> Result<(), Invalid>) -> Self {
         if let Ok(parts) = &mut self.0
@@ -261,6 +237,7 @@ impl RequestBuilder {
     /// - `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8), and `Connection:
     ///   Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
     ///   [`Context::write`](crate::Context::write).
+    /// - `Authorization` replaces one that was set before, by this method or any other.
     ///
     /// Refused are names that are not tokens (RFC 9110 §5.1), control bytes other than HTAB in
     /// values (§5.5), a second `Host` or `Content-Length`, `Transfer-Encoding` (the length of a
@@ -271,7 +248,7 @@ impl RequestBuilder {
 
     /// Removes all field lines of this name, so that [`header`](Self::header) can set another
     /// value: those added by `header`, those taken over by [`edit`](Request::edit), and those that
-    /// [`close`](Self::close) and [`form`](Self::form) would add. `Host` is the URL's again, and
+    /// [`close`](Self::close), [`form`](Self::form) and `json` would add. `Host` is the URL's again, and
     /// `Content-Length` the body's.
     pub fn without(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
@@ -283,27 +260,103 @@ impl RequestBuilder {
     /// Changes the method, to any except CONNECT. The new method also decides whether the request
     /// is idempotent, unless [`idempotent`](Self::idempotent) has been called.
     pub fn method(self, method: Method) -> Self {
+        self.with(|parts| parts.set_method(method))
+    }
+
+    /// Appends segments to the URL's path, before its query. A segment may be any text: all
+    /// characters except unreserved ones (RFC 3986 §2.3) are percent-encoded, including `/`, `?`
+    /// and `%`. A slash at the end of the path is not doubled.
+    ///
+    /// Segments that are empty, `.` or `..` are refused, because they could lead elsewhere.
+    ///
+    /// ```
+    /// use httpstream::Request;
+    ///
+    /// let request = Request::get("http://example.com/v1/?pretty")
+    ///     .segments(["chats", "tea & cake", "messages"])
+    ///     .segment(42)
+    ///     .build()?;
+    /// assert_eq!(request.target(), "/v1/chats/tea%20%26%20cake/messages/42?pretty");
+    ///
+    /// let error = Request::get("http://example.com/").segments(["users", ".."]).build().unwrap_err();
+    /// let expected = "request cannot be sent: path segment 1: a segment must not be . or ..";
+    /// assert_eq!(error.to_string(), expected);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn segments(self, segments: impl IntoIterator<Item = impl fmt::Display>) -> Self {
         self.with(|parts| {
-            if let Some(fault) = method_fault(&method) {
-                return Err(InvalidPart::Method.is(fault));
-            }
-            parts.method = method;
-            Ok(())
+            let mut segments = segments.into_iter();
+            segments.try_for_each(|segment| parts.push_segment(segment))
         })
+    }
+
+    /// Appends one segment to the URL's path, as [`segments`](Self::segments) does. The segments in
+    /// one array have one type.
+    pub fn segment(self, segment: impl fmt::Display) -> Self {
+        self.with(|parts| parts.push_segment(segment))
     }
 
     /// Appends `name=value` pairs to the URL's query. All characters except unreserved ones (RFC
     /// 3986 §2.3) are percent-encoded; a space becomes `%20`.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("http://example.com/search")
+    ///     .query([("page", 2), ("per_page", 50)])
+    ///     .param("q", "tea & cake")
+    ///     .build()?;
+    /// assert_eq!(request.target(), "/search?page=2&per_page=50&q=tea%20%26%20cake");
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     pub fn query(
         self,
-        pairs: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>,
+        pairs: impl IntoIterator<Item = (impl AsRef<str>, impl fmt::Display)>,
     ) -> Self {
         self.with(|parts| {
-            for (name, value) in pairs {
-                parts.target.push_query(name.as_ref(), value.as_ref());
-            }
-            let checked = parts.target.check_length();
-            checked.map_err(|fault| InvalidPart::Query.is(fault))
+            let mut pairs = pairs.into_iter();
+            pairs.try_for_each(|(name, value)| parts.push_query(name.as_ref(), value))
+        })
+    }
+
+    /// Appends one pair to the URL's query, as [`query`](Self::query) does. The values in one array
+    /// have one type.
+    pub fn param(self, name: impl AsRef<str>, value: impl fmt::Display) -> Self {
+        self.with(|parts| parts.push_query(name.as_ref(), value))
+    }
+
+    /// Sets `Authorization` to Basic credentials (RFC 7617), encoded in UTF-8. They can be read by
+    /// anyone who sees the request, so use `https`.
+    ///
+    /// Of this method, [`bearer_auth`](Self::bearer_auth), credentials in the URL, and
+    /// [`header`](Self::header) with the name `Authorization`, the last one wins.
+    ///
+    /// A colon in `user` and control characters in either are refused.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("https://example.com/")
+    ///     .basic_auth("Aladdin", "open sesame")
+    ///     .build()?;
+    /// let expected = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+    /// assert_eq!(request.header_str("Authorization"), Some(expected));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn basic_auth(self, user: &str, password: &str) -> Self {
+        self.with(|parts| {
+            let value = auth::basic(user.as_bytes(), password.as_bytes());
+            parts.authorize(&value.map_err(|fault| InvalidPart::Credentials.is(fault))?);
+            Ok(())
+        })
+    }
+
+    /// Sets `Authorization` to a Bearer token (RFC 6750). Replaces what was set before, like
+    /// [`basic_auth`](Self::basic_auth).
+    ///
+    /// A token consists of ASCII letters, digits and `-._~+/`, and may end in `=`; any other is
+    /// refused.
+    pub fn bearer_auth(self, token: &str) -> Self {
+        self.with(|parts| {
+            let value = auth::bearer(token);
+            parts.authorize(&value.map_err(|fault| InvalidPart::Credentials.is(fault))?);
+            Ok(())
         })
     }
 
@@ -317,29 +370,40 @@ impl RequestBuilder {
     /// // The body is user=a+b&code=1%262.
     /// # Ok::<(), httpstream::Error>(())
     /// ```
-    pub fn form(self, pairs: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> Self {
-        self.with(|parts| {
-            let mut form = String::new();
-            for (name, value) in pairs {
-                if !form.is_empty() {
-                    form.push('&');
-                }
-                push_form(&mut form, name.as_ref());
-                form.push('=');
-                push_form(&mut form, value.as_ref());
-            }
-            parts.body = CheckedBody::Bytes(form.into_bytes());
-            parts.is_form = true;
-            Ok(())
-        })
+    pub fn form(
+        self,
+        pairs: impl IntoIterator<Item = (impl AsRef<str>, impl fmt::Display)>,
+    ) -> Self {
+        self.with(|parts| parts.set_form(pairs))
+    }
+
+    /// Sets the body to `value`, serialized as JSON, and adds `Content-Type: application/json`
+    /// unless there is a Content-Type. Replaces an earlier body.
+    ///
+    /// A value that cannot be serialized is refused, such as a map whose keys are no strings. The
+    /// error does not contain the value, so if the value's own `Serialize` refused it, the error
+    /// does not say why.
+    ///
+    /// ```
+    /// use serde_json::json;
+    ///
+    /// let request = httpstream::Request::post("http://example.com/messages")
+    ///     .json(&json!({"chat": 42, "text": "hello"}))
+    ///     .build()?;
+    /// assert_eq!(request.body(), Some(&br#"{"chat":42,"text":"hello"}"#[..]));
+    /// assert_eq!(request.header_str("Content-Type"), Some("application/json"));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn json(self, value: &(impl serde::Serialize + ?Sized)) -> Self {
+        self.with(|parts| parts.set_json(value))
     }
 
     /// Sets the body. Its length is sent as `Content-Length`; an empty body has one only with POST,
     /// PUT and PATCH (RFC 9110 §8.6).
     pub fn body(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.with(|parts| {
-            parts.body = CheckedBody::Bytes(bytes.into());
-            parts.is_form = false;
+            parts.set_body(bytes.into(), None);
             Ok(())
         })
     }
@@ -554,439 +618,6 @@ impl fmt::Debug for RequestBuilder {
             Err(invalid) => s.field("invalid", invalid),
         };
         s.finish_non_exhaustive()
-    }
-}
-
-impl Draft {
-    fn new(method: Method, url: &str) -> Result<Self, Invalid> {
-        if let Some(fault) = method_fault(&method) {
-            return Err(InvalidPart::Method.is(fault));
-        }
-        let target = Target::parse(url).and_then(check_scheme);
-        Ok(Self {
-            method,
-            target: target.map_err(|fault| InvalidPart::Url.is(fault))?,
-            lines: Vec::new(),
-            fields: 0,
-            headers: 0,
-            host: None,
-            content_length: None,
-            says_length: false,
-            has_content_type: false,
-            expect: None,
-            has_close: false,
-            has_upgrade: false,
-            has_upgrade_option: false,
-            close: false,
-            body: CheckedBody::Bytes(Vec::new()),
-            is_form: false,
-            timeouts: TimeoutsEdit::NONE,
-            idempotent: None,
-            fresh: false,
-            pipeline: None,
-            rare: Rare::default(),
-        })
-    }
-
-    /// Recovers the parts that `request` was built from. The lines that [`build`](Self::build)
-    /// appended are removed in reverse order.
-    fn of(request: &Request) -> Self {
-        let mut lines = request.lines();
-        take_last(&mut lines, |line| line == UPGRADE);
-        let close = request.wants_close() && take_last(&mut lines, |line| line == CLOSE);
-        let has_length = take_last(&mut lines, |line| is_named(line, "Content-Length"));
-        let is_form = request.has_form_type();
-        if is_form {
-            take_last(&mut lines, |line| is_named(line, "Content-Type"));
-        }
-        let body = match request.wire_body() {
-            [] => CheckedBody::Bytes(Vec::new()),
-            [..] => CheckedBody::Of(request.clone()),
-        };
-        let mut rare = request.rare().cloned().unwrap_or_default();
-        rare.mark = rare.mark.map(|mark| mark.renewed());
-        let mut parts = Self {
-            method: request.method().clone(),
-            target: Target::restored(request.origin(), request.target()),
-            lines: lines.to_vec(),
-            fields: 0,
-            headers: 0,
-            host: request.own_host().map(Into::into),
-            content_length: None,
-            says_length: has_length && body.is_empty() && !awaits_body(request.method()),
-            has_content_type: false,
-            expect: None,
-            has_close: false,
-            has_upgrade: false,
-            has_upgrade_option: false,
-            close,
-            body,
-            is_form,
-            timeouts: *request.timeouts(),
-            idempotent: request.explicit_idempotence(),
-            fresh: request.wants_fresh_connection(),
-            pipeline: rare.pipeline.map(usize::from),
-            rare,
-        };
-        parts.read_lines();
-        if parts.close && parts.has_close {
-            // The caller asked for it in both ways. Both lines are kept as they are; `close` alone
-            // would append nothing, since there is a line already.
-            parts.lines.extend_from_slice(CLOSE);
-            parts.close = false;
-        }
-        parts
-    }
-
-    /// Derives everything else that is stored about the lines from the lines themselves.
-    fn read_lines(&mut self) {
-        (self.fields, self.expect) = (0, None);
-        (self.has_content_type, self.has_close) = (false, false);
-        (self.has_upgrade, self.has_upgrade_option) = (false, false);
-        for line in lines(&self.lines) {
-            self.fields |= field_bit(line.name);
-            // Names were checked when their lines were pushed.
-            match OwnField::of(str::from_utf8(line.name).unwrap_or_default()) {
-                OwnField::ContentType => self.has_content_type = true,
-                OwnField::Expect => self.expect = Some(line.place),
-                OwnField::Connection => {
-                    for option in options(line.value()) {
-                        self.has_close |= is_close(option);
-                        self.has_upgrade_option |= is_upgrade(option);
-                    }
-                }
-                OwnField::Upgrade => self.has_upgrade = true,
-                OwnField::Host
-                | OwnField::ContentLength
-                | OwnField::TransferEncoding
-                | OwnField::Other => {}
-            }
-        }
-    }
-
-    fn without(&mut self, name: &str) {
-        match OwnField::of(name) {
-            OwnField::Host => self.host = None,
-            OwnField::ContentLength => (self.content_length, self.says_length) = (None, false),
-            OwnField::ContentType => self.is_form = false,
-            OwnField::Connection => self.close = false,
-            OwnField::TransferEncoding | OwnField::Upgrade | OwnField::Expect | OwnField::Other => {
-            }
-        }
-        if self.fields & field_bit(name.as_bytes()) == 0 {
-            return;
-        }
-        let mut kept = Vec::with_capacity(self.lines.len());
-        for line in lines(&self.lines).filter(|line| !line.is_named(name)) {
-            kept.extend_from_slice(&self.lines[line.place]);
-        }
-        self.lines = kept;
-        self.read_lines();
-    }
-
-    fn resolve(&mut self, reference: &str) -> Result<(), Invalid> {
-        let target = self.target.resolve(reference).and_then(check_scheme);
-        let target = target.map_err(|fault| InvalidPart::Reference.is(fault))?;
-        if target.origin() != self.target.origin() {
-            for meant_for_the_old in ["Host", "Cookie", "Authorization", "Proxy-Authorization"] {
-                self.without(meant_for_the_old);
-            }
-        }
-        self.target = target;
-        Ok(())
-    }
-
-    fn header(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
-        let index = self.headers;
-        self.headers += 1;
-        if let Some(fault) = name_fault(name) {
-            return Err(Invalid::header_name(index, name, fault));
-        }
-        if let Some(fault) = value_fault(value) {
-            return Err(InvalidPart::value_of(name).is(fault));
-        }
-        let refused = |why| Err(InvalidPart::header(name).is(Fault::whole(why)));
-        let trimmed = trim(value);
-        match OwnField::of(name) {
-            OwnField::Host if self.host.is_some() => return refused("given twice"),
-            OwnField::Host => self.set_host(name, value)?,
-            OwnField::ContentLength if self.content_length.is_some() => {
-                return refused("given twice");
-            }
-            OwnField::ContentLength => self.set_content_length(name, trimmed)?,
-            OwnField::TransferEncoding => {
-                return refused("the length of the body is known and sent as Content-Length");
-            }
-            OwnField::Upgrade => {
-                self.has_upgrade = true;
-                self.push_line(name, trimmed);
-            }
-            OwnField::Connection => self.push_connection(name, trimmed)?,
-            OwnField::Expect => self.push_expect(name, trimmed)?,
-            OwnField::ContentType => {
-                self.has_content_type = true;
-                self.push_line(name, trimmed);
-            }
-            OwnField::Other => self.push_line(name, trimmed),
-        }
-        Ok(())
-    }
-
-    fn set_host(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
-        let trimmed = trim(value);
-        check_host_value(trimmed).map_err(|fault| {
-            let before = offset_of_trimmed(value);
-            InvalidPart::value_of(name).is(Fault {
-                at: fault.at.map(|at| before + at),
-                ..fault
-            })
-        })?;
-        self.host = Some(trimmed.into());
-        Ok(())
-    }
-
-    fn set_content_length(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
-        self.content_length = decimal(value);
-        match self.content_length {
-            Some(_) => Ok(()),
-            None => Err(InvalidPart::value_of(name).is(Fault::whole("not a decimal number"))),
-        }
-    }
-
-    fn push_connection(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
-        for option in options(value) {
-            self.has_upgrade_option |= is_upgrade(option);
-            self.has_close |= is_close(option);
-        }
-        self.push_line(name, value);
-        Ok(())
-    }
-
-    fn push_expect(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
-        if !value.eq_ignore_ascii_case(b"100-continue") {
-            let fault = Fault::whole("100-continue is the only expectation defined");
-            return Err(InvalidPart::value_of(name).is(fault));
-        }
-        // One line is enough, and a single line is easy to remove.
-        if self.expect.is_none() {
-            let start = self.lines.len();
-            self.push_line(name, value);
-            self.expect = Some(start..self.lines.len());
-        }
-        Ok(())
-    }
-
-    fn push_line(&mut self, name: &str, value: &[u8]) {
-        for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
-            self.lines.extend_from_slice(piece);
-        }
-        self.fields |= field_bit(name.as_bytes());
-    }
-
-    fn build(mut self) -> Result<Request, Invalid> {
-        if self.method == Method::TRACE && !self.body.is_empty() {
-            let fault = Fault::whole("a TRACE request has none");
-            return Err(InvalidPart::Body.is(fault));
-        }
-        let length = self.body.len() as u64;
-        if self.content_length.is_some_and(|given| given != length) {
-            let fault = Fault::whole("not the length of the body");
-            return Err(InvalidPart::value_of("Content-Length").is(fault));
-        }
-        if self.body.is_empty()
-            && let Some(line) = self.expect.take()
-        {
-            self.lines.drain(line);
-            self.read_lines();
-        }
-        let has_form_type = self.is_form && !self.has_content_type;
-        if has_form_type {
-            self.push_line("Content-Type", b"application/x-www-form-urlencoded");
-        }
-        let says_length = self.says_length || self.content_length.is_some();
-        if length > 0 || awaits_body(&self.method) || says_length {
-            self.push_line("Content-Length", length.to_string().as_bytes());
-        }
-        if self.close && !self.has_close {
-            self.lines.extend_from_slice(CLOSE);
-            self.fields |= field_bit(b"connection");
-        }
-        match (self.has_upgrade, self.has_upgrade_option) {
-            // RFC 9110 §7.8: a sender of Upgrade also sends the connection option `upgrade`.
-            (true, false) => {
-                self.lines.extend_from_slice(UPGRADE);
-                self.fields |= field_bit(b"connection");
-            }
-            (false, true) => {
-                let fault = Fault::whole("there is no Upgrade field");
-                return Err(InvalidPart::value_of("Connection").is(fault));
-            }
-            (true, true) | (false, false) => {}
-        }
-        let idempotent = self.idempotent.unwrap_or(matches!(
-            self.method,
-            Method::GET
-                | Method::HEAD
-                | Method::OPTIONS
-                | Method::TRACE
-                | Method::PUT
-                | Method::DELETE
-        ));
-
-        self.rare.pipeline = match self.pipeline {
-            Some(depth) => Some(self.check_pipeline(depth, idempotent)?),
-            None => None,
-        };
-
-        Ok(Request::new(Checked {
-            method: &self.method,
-            target: &self.target,
-            own_host: self.host.as_deref(),
-            lines: &self.lines,
-            fields: self.fields,
-            body: self.body,
-            is_idempotent: idempotent,
-            idempotence_is_explicit: self.idempotent.is_some(),
-            has_form_type,
-            wants_fresh_connection: self.fresh,
-            wants_close: self.close || self.has_close,
-            wants_upgrade: self.has_upgrade,
-            expects_continue: self.expect.is_some(),
-            timeouts: self.timeouts,
-            rare: self.rare,
-        }))
-    }
-
-    /// Checks the depth given to [`RequestBuilder::pipeline`] and returns it as a request stores
-    /// it.
-    fn check_pipeline(&self, depth: usize, idempotent: bool) -> Result<u16, Invalid> {
-        let refused = |why| Err(InvalidPart::Pipeline.is(Fault::whole(why)));
-        match u16::try_from(depth) {
-            Ok(1) => Ok(1),
-            Ok(2..=MAX_PIPELINE) if !idempotent => {
-                refused("not idempotent, so it could not be sent again if the connection broke")
-            }
-            Ok(2..=MAX_PIPELINE) if self.close || self.has_close => {
-                refused("it closes the connection")
-            }
-            Ok(2..=MAX_PIPELINE) if self.has_upgrade => {
-                refused("the connection may switch to another protocol")
-            }
-            Ok(2..=MAX_PIPELINE) if self.fresh => refused("it uses a connection of its own"),
-            Ok(2..=MAX_PIPELINE) if self.expect.is_some() => {
-                refused("its body waits for an interim response (Expect)")
-            }
-            Ok(depth @ 2..=MAX_PIPELINE) => Ok(depth),
-            Ok(0 | 1025..) | Err(_) => refused("the depth must be from 1 (off) to 1024"),
-        }
-    }
-}
-
-/// The fields that are not solely the caller's: those of message framing and of the connection, and
-/// those that decide when something is sent.
-#[derive(Clone, Copy)]
-enum OwnField {
-    Host,
-    ContentLength,
-    TransferEncoding,
-    Upgrade,
-    Connection,
-    Expect,
-    ContentType,
-    Other,
-}
-
-impl OwnField {
-    fn of(name: &str) -> Self {
-        const NAMES: [(&str, OwnField); 7] = [
-            ("host", OwnField::Host),
-            ("content-length", OwnField::ContentLength),
-            ("transfer-encoding", OwnField::TransferEncoding),
-            ("upgrade", OwnField::Upgrade),
-            ("connection", OwnField::Connection),
-            ("expect", OwnField::Expect),
-            ("content-type", OwnField::ContentType),
-        ];
-        NAMES
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map_or(OwnField::Other, |(_, known)| *known)
-    }
-}
-
-fn check_scheme(target: Target) -> Result<Target, Fault> {
-    match target.origin().scheme() {
-        Scheme::Https if !has_tls() => Err(Fault::rule(0, "https needs the feature `tls`")),
-        Scheme::Http | Scheme::Https => Ok(target),
-    }
-}
-
-/// Whether a request of this method has a Content-Length even if its body is empty (RFC 9110 §8.6).
-fn awaits_body(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
-}
-
-/// Iterates over the options in the value of a Connection field (RFC 9110 §7.6.1).
-fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b',').map(trim)
-}
-
-fn is_upgrade(option: &[u8]) -> bool {
-    option.eq_ignore_ascii_case(b"upgrade")
-}
-
-fn is_close(option: &[u8]) -> bool {
-    option.eq_ignore_ascii_case(b"close")
-}
-
-fn is_named(line: &[u8], name: &str) -> bool {
-    lines(line).any(|line| line.is_named(name))
-}
-
-/// Removes the last line if `is` holds for it, and returns whether it did.
-fn take_last(lines: &mut &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
-    let before = lines.strip_suffix(b"\n").unwrap_or_default();
-    let start = before.iter().rposition(|&b| b == b'\n');
-    let (rest, last) = lines.split_at(start.map_or(0, |at| at + 1));
-    let found = is(last);
-    if found {
-        *lines = rest;
-    }
-    found
-}
-
-fn method_fault(method: &Method) -> Option<Fault> {
-    let bytes = method.as_str().as_bytes();
-    if *method == Method::CONNECT {
-        return Some(Fault::whole(
-            "CONNECT asks for a tunnel, not for a response",
-        ));
-    }
-    if bytes.len() > MAX_METHOD {
-        return Some(Fault::rule(MAX_METHOD, "longer than 255 bytes"));
-    }
-    // `http` checks methods by its own table, which agrees with RFC 9110. An error in it would
-    // allow request injection, so the method is checked here again.
-    token_fault(bytes)
-}
-
-/// Parses `1*DIGIT`: no sign, which `str::parse` would accept.
-fn decimal(bytes: &[u8]) -> Option<u64> {
-    if !bytes.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    str::from_utf8(bytes).ok()?.parse().ok()
-}
-
-/// The serializer of application/x-www-form-urlencoded of WHATWG URL §5.2.
-fn push_form(out: &mut String, text: &str) {
-    for (i, word) in text.split(' ').enumerate() {
-        if i > 0 {
-            out.push('+');
-        }
-        percent_encode(out, word.as_bytes(), |b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'*' | b'-' | b'.' | b'_')
-        });
     }
 }
 

@@ -338,13 +338,15 @@
 //! - `tls` (default): `https`, through rustls with ring and the platform's root certificates; see
 //!   the `tls` module.
 //! - `webpki-roots`: Mozilla's root certificates, built in.
+//! - `json`: JSON bodies, `RequestBuilder::json` and `Response::json`.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
 //! - `tokio`: `tokio::Driver` and `tokio::Client`.
 //! - `timerfd` (Linux): a timer in the engine's own poll, so that another event loop needs to watch
 //!   only the engine's file descriptor; see `Config::timerfd`.
 //!
-//! With no features enabled, the crate depends only on mio, httparse, slab, socket2, log and http.
+//! With no features enabled, the crate depends only on mio, http, httparse, httpdate, slab, socket2
+//! and log.
 //! Only the `tokio` feature adds an async runtime.
 //!
 //! # Logging
@@ -422,7 +424,7 @@ pub use id::ChainId;
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;
-pub use response::{Info, Reply, Response, Timings};
+pub use response::{Info, Reply, Response, ResponseExt, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
 

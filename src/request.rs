@@ -131,8 +131,8 @@ impl Flags {
     const EXPECT: Self = Self(16);
     /// The caller set whether the request is idempotent; otherwise its method decides.
     const EXPLICIT: Self = Self(32);
-    /// The request's Content-Type was added by `form`.
-    const FORM: Self = Self(64);
+    /// The request's Content-Type came with its body, from `form` or `json`.
+    const BODY_TYPE: Self = Self(64);
     const UPGRADE: Self = Self(128);
     /// The flags that decide whether a request may be pipelined.
     const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16 | 128);
@@ -160,9 +160,9 @@ pub(crate) struct Checked<'a> {
     pub(crate) is_idempotent: bool,
     /// Whether the caller set that, rather than the method.
     pub(crate) idempotence_is_explicit: bool,
-    /// Whether the line before Content-Length is the Content-Type of a form, which is removed
-    /// together with the form.
-    pub(crate) has_form_type: bool,
+    /// Whether the line before Content-Length is a Content-Type that came with the body, from `form`
+    /// or `json`. It is removed together with the body.
+    pub(crate) has_body_type: bool,
     pub(crate) wants_fresh_connection: bool,
     /// Whether `lines` contains `Connection: close`.
     pub(crate) wants_close: bool,
@@ -267,7 +267,7 @@ impl Request {
                 .with(Flags::EXPECT, checked.expects_continue)
                 .with(Flags::UPGRADE, checked.wants_upgrade)
                 .with(Flags::EXPLICIT, checked.idempotence_is_explicit)
-                .with(Flags::FORM, checked.has_form_type),
+                .with(Flags::BODY_TYPE, checked.has_body_type),
             body,
             rare,
             timeouts: checked.timeouts,
@@ -471,9 +471,9 @@ impl Request {
         &head[host.place.end..]
     }
 
-    /// Whether the line before Content-Length is the Content-Type of a form.
-    pub(crate) fn has_form_type(&self) -> bool {
-        self.0.flags.has(Flags::FORM)
+    /// Whether the line before Content-Length is a Content-Type that came with the body.
+    pub(crate) fn has_body_type(&self) -> bool {
+        self.0.flags.has(Flags::BODY_TYPE)
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare> {

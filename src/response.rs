@@ -3,10 +3,14 @@
 //! A policy sees responses, and a request carries its policy. This module is therefore above
 //! `request` and `net`, whose buffers it lends from, and below `policy` and `engine`.
 
+mod content;
+mod ext;
+mod retry_after;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{StatusCode, Uri, Version};
 
@@ -20,10 +24,12 @@ use crate::proto::field::Field;
 use crate::proto::head::Head;
 use crate::request::Request;
 
+pub use ext::ResponseExt;
+
 /// What a readback receives: the response, or why there is none or only part of one.
 ///
 /// A response of any status is `Ok`; look at [`status`](Response::status), or turn an unwanted
-/// status into an error with [`Error::of_status`].
+/// status into an error with [`Response::error_for_status`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -106,6 +112,9 @@ pub(crate) struct About {
     pub(crate) request: Request,
     /// Whether everything that was sent in place of `request` before it was idempotent.
     pub(crate) earlier_is_safe: bool,
+    /// The time of day in a simulation. `None` stands for the system's clock, which few readers of
+    /// a response need.
+    pub(crate) simulated_time: Option<SystemTime>,
     /// What a policy has done on the way here.
     pub(crate) way: Option<Arc<Way>>,
 }
@@ -185,6 +194,8 @@ impl About {
             tls: self.tls.clone(),
             request: self.request.clone(),
             way: self.way.clone(),
+            earlier_is_safe: self.earlier_is_safe,
+            simulated_time: self.simulated_time,
         }
     }
 }
@@ -192,7 +203,7 @@ impl About {
 /// Facts about an exchange besides its response: peer, timings, attempts, and TLS.
 ///
 /// A readback gets it from [`Response::info`]. A response that a future resolves to has it in its
-/// extensions: `response.extensions().get::<Info>()`.
+/// extensions, where [`ResponseExt::info`] finds it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -236,6 +247,8 @@ pub struct Info {
     tls: Option<TlsInfo>,
     request: Request,
     way: Option<Arc<Way>>,
+    earlier_is_safe: bool,
+    simulated_time: Option<SystemTime>,
 }
 
 /// When each step of an exchange was completed, counted from its submission or from the end of its
@@ -289,6 +302,11 @@ impl Info {
     /// Returns how long a policy held the request back, over all its exchanges.
     pub fn waited(&self) -> Duration {
         self.way.as_ref().map_or(Duration::ZERO, |way| way.waited)
+    }
+
+    /// As [`Error::resend_is_safe`].
+    fn resend_is_safe(&self) -> bool {
+        self.request.is_idempotent() && self.earlier_is_safe
     }
 }
 
@@ -377,14 +395,95 @@ impl<'a> Response<'a> {
     /// body with a content coding, such as gzip, is not decoded by the engine; the error then names
     /// the coding.
     pub fn text(&self) -> Result<&str, Error> {
-        std::str::from_utf8(self.body()).map_err(|error| {
-            let mut why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
-            if let Some(coding) = self.header_str("Content-Encoding") {
-                // Usually a short token, but a peer may send anything.
-                let coding: String = coding.chars().take(32).collect();
-                why += &format!(", and has the content coding {coding:?}");
-            }
-            Error::from_text(ErrorKind::Malformed, why, self.circumstances())
+        content::text(self.body(), self.header_str("Content-Encoding"))
+            .map_err(|why| self.malformed(why))
+    }
+
+    /// Parses the body as JSON (RFC 8259), whatever its Content-Type.
+    ///
+    /// ```
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Next, Request, Sim};
+    /// use serde_json::{Value, json};
+    ///
+    /// let network = Network::new(1);
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok(r#"{"id":7}"#));
+    /// let mut engine = Engine::<Value, Sim>::on_network(&network, Config::default())?;
+    /// engine.submit(Request::get("http://10.0.0.1/").build()?, |message, reply, _| {
+    ///     match reply.and_then(|response| response.error_for_status()?.json()) {
+    ///         Ok(parsed) => *message = parsed,
+    ///         Err(error) => eprintln!("{error:#}"),
+    ///     }
+    ///     Next::done()
+    /// });
+    /// let mut message = Value::Null;
+    /// engine.run(&mut message)?;
+    /// assert_eq!(message, json!({"id": 7}));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if it is not JSON, or not of the type `T`, with line and column.
+    /// The error contains nothing of the body. If the body has a content coding, such as gzip, the
+    /// error names it, as that of [`text`](Self::text) does.
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        content::json(self.body(), self.header_str("Content-Encoding"))
+            .map_err(|why| self.malformed(why))
+    }
+
+    fn malformed(&self, why: String) -> Error {
+        Error::from_text(ErrorKind::Malformed, why, self.circumstances())
+    }
+
+    /// Returns the response unless its status is 400 or greater: a client or server error. An
+    /// invalid status, above 599, counts as a server error (RFC 9110 §15).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Status`] with the [`status`](Error::status), and with the response's body as
+    /// [`partial_body`](Error::partial_body). It is the error of [`Error::of_status`], but takes
+    /// the body without copying it if possible.
+    pub fn error_for_status(self) -> Result<Self, Error> {
+        if !is_error(self.status()) {
+            return Ok(self);
+        }
+        let at = self.circumstances();
+        let partial_body = self.into_body();
+        Err(Error::of(
+            ErrorKind::Status,
+            Circumstances { partial_body, ..at },
+        ))
+    }
+
+    /// Returns how long the server asks to wait, by its Retry-After field (RFC 9110 §10.2.3): from
+    /// zero to 2³¹ seconds.
+    ///
+    /// The field contains a number of seconds or a date. A date is measured from the response's own
+    /// Date field, so that it does not matter whether the two clocks agree; if there is none, from
+    /// the time of day. A date in the past is no delay. `None` if there is no such field, or
+    /// neither in it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Context, Next, Reply};
+    ///
+    /// fn on_reply(sent: &mut u32, reply: Reply<'_>, _: &mut Context<'_, u32>) -> Next<u32> {
+    ///     match reply {
+    ///         Ok(response) if response.status() == 429 => {
+    ///             Next::again().after(response.retry_after().unwrap_or(Duration::from_secs(1)))
+    ///         }
+    ///         Ok(_) => {
+    ///             *sent += 1;
+    ///             Next::done()
+    ///         }
+    ///         Err(_) => Next::done(),
+    ///     }
+    /// }
+    /// ```
+    pub fn retry_after(&self) -> Option<Duration> {
+        let value = self.header("Retry-After")?;
+        retry_after::delay(value, self.header("Date"), || {
+            self.about.simulated_time.unwrap_or_else(SystemTime::now)
         })
     }
 
@@ -485,6 +584,11 @@ impl fmt::Debug for Response<'_> {
     }
 }
 
+/// Whether a status says that the request failed.
+fn is_error(status: StatusCode) -> bool {
+    status.as_u16() >= 400
+}
+
 /// Returns an empty list of field lines.
 pub(crate) fn no_fields<'a>() -> Headers<'a> {
     const NONE: &[Field] = &[];
@@ -496,6 +600,7 @@ pub(crate) mod testing {
     //! Responses without an engine.
 
     use std::net::Ipv4Addr;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::proto::Limits;
@@ -523,6 +628,7 @@ pub(crate) mod testing {
             request: request.clone(),
             earlier_is_safe: true,
             way: None,
+            simulated_time: Some(UNIX_EPOCH),
         };
         to(Response {
             head: &head,

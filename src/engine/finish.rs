@@ -6,6 +6,7 @@
 //! its chain takes is put into the pool by [`park`](Core::park).
 
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use log::debug;
 use mio::Token;
@@ -20,7 +21,7 @@ use crate::engine::reply::is_worth_another_try;
 use crate::h1::reading::Reading;
 use crate::net::slots::LinkKey;
 use crate::net::tls::TlsState;
-use crate::net::{Net, Readiness};
+use crate::net::{Machine, Net, Readiness};
 use crate::proto::head::Head;
 use crate::response::{About, Response};
 use crate::timeouts::Timeout;
@@ -137,6 +138,7 @@ impl<N: Net> Core<N> {
             request: front.request.clone(),
             earlier_is_safe: self.chains[front.tag].is_safe(),
             way: self.way_of(front.tag),
+            simulated_time: self.simulated_time(),
         }
     }
 
@@ -174,6 +176,16 @@ impl<N: Net> Core<N> {
             earlier_is_safe: chain.is_safe(),
             id: self.chains.id(chain_key),
             way,
+            simulated_time: self.simulated_time(),
+        }
+    }
+
+    /// Returns the time of day in a simulation. The system's clock is read only when it is needed.
+    #[inline(always)]
+    fn simulated_time(&self) -> Option<SystemTime> {
+        match N::MACHINE {
+            Machine::Real => None,
+            Machine::Simulated => Some(self.clock.present().wall_clock()),
         }
     }
 

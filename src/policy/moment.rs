@@ -222,7 +222,8 @@ impl Present {
         self.now.set(now);
     }
 
-    fn wall_clock(&self) -> SystemTime {
+    /// Returns the time of day, which is read at most once in a turn.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
         match &self.wall {
             Wall::System(read) => {
                 let time = read.get().unwrap_or_else(SystemTime::now);

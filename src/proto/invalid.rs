@@ -34,9 +34,9 @@ const MAX_NAME_START: usize = 16;
 pub struct Invalid {
     part: InvalidPart,
     fault: Fault,
-    /// Of a header name, what precedes the offending byte. The rest may be anything, such as a
-    /// secret value that was passed for a name.
-    name_start: Box<str>,
+    /// Of a header name, what precedes the offending byte; the rest may be anything, such as a
+    /// secret value that was passed for a name. Of a body that cannot be serialized, why not.
+    text: Box<str>,
 }
 
 /// The part of a request that is wrong.
@@ -49,8 +49,19 @@ pub enum InvalidPart {
     Url,
     /// The reference passed to [`Request::resolve`](crate::Request::resolve).
     Reference,
-    /// A pair appended to the URL with [`RequestBuilder::query`](crate::RequestBuilder::query).
+    /// A segment appended to the URL's path with
+    /// [`RequestBuilder::segments`](crate::RequestBuilder::segments) or
+    /// [`segment`](crate::RequestBuilder::segment).
+    Segment {
+        /// The index of the segment, in the order in which they were appended, starting at 0.
+        index: usize,
+    },
+    /// A pair appended to the URL with [`RequestBuilder::query`](crate::RequestBuilder::query) or
+    /// [`param`](crate::RequestBuilder::param).
     Query,
+    /// The credentials passed to [`RequestBuilder::basic_auth`](crate::RequestBuilder::basic_auth)
+    /// or [`bearer_auth`](crate::RequestBuilder::bearer_auth).
+    Credentials,
     /// The name of a header. The name itself is not included, because an invalid name may contain
     /// anything.
     HeaderName {
@@ -79,8 +90,17 @@ impl Invalid {
         let at = fault.at.unwrap_or_default().min(MAX_NAME_START);
         let start = name.get(..at).unwrap_or_default();
         Self {
-            name_start: start.into(),
+            text: start.into(),
             ..InvalidPart::HeaderName { index }.is(fault)
+        }
+    }
+
+    /// `why` must not contain a value of the data.
+    #[cfg(feature = "json")]
+    pub(crate) fn unserializable(why: &str) -> Self {
+        Self {
+            text: why.into(),
+            ..InvalidPart::Body.is(Fault::whole("cannot be serialized"))
         }
     }
 
@@ -102,7 +122,9 @@ impl fmt::Display for InvalidPart {
             InvalidPart::Method => f.write_str("method"),
             InvalidPart::Url => f.write_str("URL"),
             InvalidPart::Reference => f.write_str("reference"),
+            InvalidPart::Segment { index } => write!(f, "path segment {index}"),
             InvalidPart::Query => f.write_str("query"),
+            InvalidPart::Credentials => f.write_str("credentials"),
             InvalidPart::HeaderName { .. } => f.write_str("header name"),
             InvalidPart::HeaderValue { name } => write!(f, "header value of {name:?}"),
             InvalidPart::Header { name } => write!(f, "header {name:?}"),
@@ -115,15 +137,19 @@ impl fmt::Display for InvalidPart {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.part {
-            InvalidPart::HeaderName { index } if self.name_start.is_empty() => {
+            InvalidPart::HeaderName { index } if self.text.is_empty() => {
                 write!(f, "name of header {index}")?;
             }
             InvalidPart::HeaderName { .. } => {
-                write!(f, "header name starting with {:?}", self.name_start)?;
+                write!(f, "header name starting with {:?}", self.text)?;
             }
             part => write!(f, "{part}")?,
         }
-        write!(f, ": {}", self.fault)
+        write!(f, ": {}", self.fault)?;
+        match &self.part {
+            InvalidPart::Body if !self.text.is_empty() => write!(f, ": {}", self.text),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -142,7 +168,7 @@ impl InvalidPart {
         Invalid {
             part: self,
             fault,
-            name_start: Box::default(),
+            text: Box::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod head;
 mod invalid;
 mod limits;
 mod origin;
+pub(crate) mod percent;
 mod plain;
 mod reference;
 pub(crate) mod target;

@@ -1,9 +1,11 @@
 //! The one URL parser, used for validation, for the connection and for the request line.
 //!
 //! A URL check can be bypassed if two readers disagree about the URL (RFC 3986 §7.6). URLs about
-//! which readers are known to disagree are therefore refused: userinfo, a backslash in the
-//! authority, and control bytes anywhere. The rest is written in origin-form (RFC 9112 §3.2.1).
-//! Host names are ASCII here: IDNA is left to the caller. Fields and bodies are handled elsewhere.
+//! which readers are known to disagree are therefore refused: a backslash in the authority, and
+//! control bytes anywhere. Userinfo is separated from the URL here and never part of a [`Target`];
+//! it is refused except where a program itself gives a URL ([`Target::parse_with_userinfo`]). The
+//! rest is written in origin-form (RFC 9112 §3.2.1). Host names are ASCII here: IDNA is left to the
+//! caller. Fields and bodies are handled elsewhere.
 //!
 //! A host whose last label is a number is an address, in a single accepted notation
 //! ([`ends_in_a_number`]). A `.onion` name must not be looked up in the DNS ([`is_onion`]). Both
@@ -12,6 +14,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::percent::{self, Place, is_unreserved, percent_decode, percent_encode};
 use super::reference::Reference;
 use super::{Origin, Scheme};
 
@@ -24,6 +27,11 @@ const MAX_HOST: usize = 253;
 /// The longest zone id in bytes. Interface names have up to 15 bytes on Linux, and under 50 on
 /// Windows.
 const MAX_ZONE: usize = 64;
+
+const USERINFO: &str = "userinfo is refused: credentials belong in an Authorization field";
+
+/// The rule for a value whose `Display` returned an error.
+pub(crate) const UNDISPLAYABLE: &str = "its Display implementation failed";
 
 /// What is wrong with a part of a request, and at which byte. Does not contain the part, which may
 /// be secret.
@@ -104,42 +112,43 @@ pub(crate) struct Target {
     path: String,
 }
 
+/// The credentials of a URL (RFC 3986 §3.2.1), decoded. They are secret, so this type has no
+/// `Debug`.
+pub(crate) struct Userinfo {
+    pub(crate) user: Vec<u8>,
+    /// Empty if there is no colon.
+    pub(crate) password: Vec<u8>,
+}
+
 impl Target {
-    /// Parses an absolute `http` or `https` URL. Its fragment is dropped, and its port may be
-    /// omitted or empty.
+    /// Parses an absolute `http` or `https` URL without userinfo. Its fragment is dropped, and its
+    /// port may be omitted or empty.
     ///
     /// # Errors
     /// Returns a fault whose position is an index in `url`.
     pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
-        let bytes = url.as_bytes();
-        // 1. No control bytes anywhere, even in the fragment: a URL that contains one was assembled
-        //    from something else.
-        if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
-            return Err(Fault::byte(at, bytes[at]));
+        let parts = Parts::split(url)?;
+        match parts.userinfo {
+            Some(userinfo) => Err(Fault::rule(parts.authority + userinfo.len(), USERINFO)),
+            None => parts.target(),
         }
-        // 2. Scheme and authority.
-        let (scheme, start) = scheme(url)?;
-        let end = find(bytes, start, |b| matches!(b, b'/' | b'?' | b'#'));
-        let from_start = |fault: Fault| Fault {
-            at: fault.at.map(|at| start + at),
-            ..fault
+    }
+
+    /// Like [`parse`](Self::parse), but accepts userinfo, and returns it beside the target.
+    ///
+    /// The authority is split at its last `@` and the userinfo at its first `:`, as browsers and
+    /// curl do; the rest of the userinfo may contain both. Empty userinfo is no userinfo.
+    ///
+    /// # Errors
+    /// Like [`parse`](Self::parse), and if the userinfo is badly encoded. Whether it can be sent is
+    /// left to the caller.
+    pub(crate) fn parse_with_userinfo(url: &str) -> Result<(Self, Option<Userinfo>), Fault> {
+        let parts = Parts::split(url)?;
+        let userinfo = match parts.userinfo {
+            None | Some([] | [b':']) => None,
+            Some(bytes) => Some(userinfo(bytes, parts.authority)?),
         };
-        let mut authority = authority(&bytes[start..end]).map_err(from_start)?;
-        check_host(&mut authority.host).map_err(from_start)?;
-        let port = authority.port.unwrap_or(scheme.default_port());
-        // 3. Path and query.
-        let rest = &bytes[end..find(bytes, end, |b| b == b'#')];
-        let mut path = String::with_capacity(rest.len() + 1);
-        if rest.first() != Some(&b'/') {
-            path.push('/');
-        }
-        percent_encode(&mut path, rest, stands_in_target);
-        let target = Self {
-            origin: Origin::new(scheme, &authority.host, port),
-            path,
-        };
-        target.check_length()?;
-        Ok(target)
+        Ok((parts.target()?, userinfo))
     }
 
     /// Restores a target that was parsed before. `path` must be a value returned by
@@ -156,6 +165,23 @@ impl Target {
     /// # Errors
     /// Like [`parse`](Self::parse), but the position is an index in `reference`.
     pub(crate) fn resolve(&self, reference: &str) -> Result<Self, Fault> {
+        self.resolve_with(reference, Self::parse)
+    }
+
+    /// Like [`resolve`](Self::resolve), but ignores userinfo: a server cannot choose credentials
+    /// for its clients.
+    ///
+    /// # Errors
+    /// As of [`resolve`](Self::resolve), except for userinfo.
+    pub(crate) fn follow(&self, reference: &str) -> Result<Self, Fault> {
+        self.resolve_with(reference, |url| Parts::split(url)?.target())
+    }
+
+    fn resolve_with(
+        &self,
+        reference: &str,
+        parse: impl FnOnce(&str) -> Result<Self, Fault>,
+    ) -> Result<Self, Fault> {
         let bytes = reference.as_bytes();
         if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
             return Err(Fault::byte(at, bytes[at]));
@@ -174,7 +200,7 @@ impl Target {
             Some(_) => 0,
             None => base.scheme.map_or(0, |scheme| scheme.len() + 1),
         };
-        Self::parse(&parts.against(base)).map_err(|fault| Fault {
+        parse(&parts.against(base)).map_err(|fault| Fault {
             at: fault.at.and_then(|at| at.checked_sub(before)),
             ..fault
         })
@@ -191,7 +217,10 @@ impl Target {
 
     /// Appends `name=value` to the query, with everything but unreserved characters percent-encoded
     /// (RFC 3986 §2.3).
-    pub(crate) fn push_query(&mut self, name: &str, value: &str) {
+    ///
+    /// # Errors
+    /// If the value's own `Display` fails, or if the target becomes too long.
+    pub(crate) fn push_query(&mut self, name: &str, value: impl fmt::Display) -> Result<(), Fault> {
         let separator = match self.path.find('?') {
             None => "?",
             Some(_) if self.path.ends_with(['?', '&']) => "",
@@ -200,12 +229,40 @@ impl Target {
         self.path.push_str(separator);
         percent_encode(&mut self.path, name.as_bytes(), is_unreserved);
         self.path.push('=');
-        percent_encode(&mut self.path, value.as_bytes(), is_unreserved);
+        let written = percent::encode(&mut self.path, Place::Component, value);
+        written.map_err(|_| Fault::whole(UNDISPLAYABLE))?;
+        self.check_length()
+    }
+
+    /// Appends a segment to the path, before the query, with everything but unreserved characters
+    /// percent-encoded. RFC 3986 §3.3 would permit more characters, but some servers give them a
+    /// meaning of their own.
+    ///
+    /// # Errors
+    /// If the segment is empty, or is a dot segment, which readers of the URL would resolve
+    /// (§5.2.4). Dots need no encoding, so no other text encodes to one. Also if the value's own
+    /// `Display` fails, or if the target becomes too long.
+    pub(crate) fn push_segment(&mut self, segment: impl fmt::Display) -> Result<(), Fault> {
+        let end = self.path.find('?').unwrap_or(self.path.len());
+        let query = self.path.split_off(end);
+        if !self.path.ends_with('/') {
+            self.path.push('/');
+        }
+        let start = self.path.len();
+        let written = percent::encode(&mut self.path, Place::Component, segment);
+        written.map_err(|_| Fault::whole(UNDISPLAYABLE))?;
+        match &self.path[start..] {
+            "" => return Err(Fault::whole("a segment must not be empty")),
+            "." | ".." => return Err(Fault::whole("a segment must not be . or ..")),
+            _ => {}
+        }
+        self.path.push_str(&query);
+        self.check_length()
     }
 
     /// Refuses a target that [`http::Uri`] would refuse for its length. Encoding and added queries
     /// make a URL longer than it was given.
-    pub(crate) fn check_length(&self) -> Result<(), Fault> {
+    fn check_length(&self) -> Result<(), Fault> {
         // Counts "https://", the "[]:65535" around the host and the "25" of a zone id even if they
         // are absent: the limit need not be exact.
         if self.path.len() + self.origin.host().len() + 18 > MAX_URI {
@@ -250,6 +307,86 @@ fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
     }
 }
 
+/// A URL, split at its delimiters.
+struct Parts<'a> {
+    scheme: Scheme,
+    /// Where the authority begins.
+    authority: usize,
+    userinfo: Option<&'a [u8]>,
+    /// Where the host begins.
+    host: usize,
+    /// `host`, `host:port` or `host:`.
+    host_and_port: &'a [u8],
+    path_and_query: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn split(url: &'a str) -> Result<Self, Fault> {
+        let bytes = url.as_bytes();
+        // No control bytes anywhere, even in the fragment: a URL that contains one was assembled
+        // from something else.
+        if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
+            return Err(Fault::byte(at, bytes[at]));
+        }
+        let (scheme, start) = scheme(url)?;
+        let end = find(bytes, start, |b| matches!(b, b'/' | b'?' | b'#'));
+        let authority = &bytes[start..end];
+        // Browsers treat a backslash as a slash, while RFC 3986 does not treat it as a delimiter.
+        if let Some(at) = authority.iter().position(|&b| b == b'\\') {
+            return Err(Fault::byte(start + at, b'\\'));
+        }
+        // At the last `@`, since a reader that takes the first one sees another host.
+        let at_sign = authority.iter().rposition(|&b| b == b'@');
+        let host = at_sign.map_or(start, |at| start + at + 1);
+        Ok(Self {
+            scheme,
+            authority: start,
+            userinfo: at_sign.map(|at| &authority[..at]),
+            host,
+            host_and_port: &bytes[host..end],
+            path_and_query: &bytes[end..find(bytes, end, |b| b == b'#')],
+        })
+    }
+
+    /// Parses all parts but the userinfo.
+    fn target(&self) -> Result<Target, Fault> {
+        let from_start = |fault: Fault| Fault {
+            at: fault.at.map(|at| self.host + at),
+            ..fault
+        };
+        let mut authority = authority(self.host_and_port).map_err(from_start)?;
+        check_host(&mut authority.host).map_err(from_start)?;
+        let port = authority.port.unwrap_or(self.scheme.default_port());
+        let mut path = String::with_capacity(self.path_and_query.len() + 1);
+        if self.path_and_query.first() != Some(&b'/') {
+            path.push('/');
+        }
+        percent_encode(&mut path, self.path_and_query, stands_in_target);
+        let target = Target {
+            origin: Origin::new(self.scheme, &authority.host, port),
+            path,
+        };
+        target.check_length()?;
+        Ok(target)
+    }
+}
+
+/// Decodes the userinfo of a URL, which begins at `start`. No fault shows a byte of it.
+fn userinfo(bytes: &[u8], start: usize) -> Result<Userinfo, Fault> {
+    let colon = find(bytes, 0, |b| b == b':');
+    let decoded = |part: &[u8], start: usize| {
+        let rule = "% in userinfo must precede two hexadecimal digits";
+        percent_decode(part).map_err(|at| Fault::rule(start + at, rule))
+    };
+    Ok(Userinfo {
+        user: decoded(&bytes[..colon], start)?,
+        password: decoded(
+            bytes.get(colon + 1..).unwrap_or_default(),
+            start + colon + 1,
+        )?,
+    })
+}
+
 struct Authority {
     /// In lower case. An IPv6 address is in its canonical form (RFC 5952) without brackets, and its
     /// zone id follows `%` as given.
@@ -260,16 +397,9 @@ struct Authority {
 /// Parses `host`, `host:port` or `host:`. The host is a name, or an IPv6 address in brackets (RFC
 /// 3986 §3.2).
 fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
-    // Report the last `@`, since a reader that takes the first one sees another host.
+    // URLs have been split at their last `@` before. A value of Host has not.
     if let Some(at) = bytes.iter().rposition(|&b| b == b'@') {
-        return Err(Fault::rule(
-            at,
-            "userinfo is refused: credentials belong in an Authorization field",
-        ));
-    }
-    // Browsers treat a backslash as a slash, while RFC 3986 does not treat it as a delimiter.
-    if let Some(at) = bytes.iter().position(|&b| b == b'\\') {
-        return Err(Fault::byte(at, b'\\'));
+        return Err(Fault::rule(at, USERINFO));
     }
     let (host, end) = match bytes.strip_prefix(b"[") {
         Some(inner) => {
@@ -509,21 +639,6 @@ fn find(bytes: &[u8], start: usize, is: impl Fn(u8) -> bool) -> usize {
     found.map_or(bytes.len(), |n| start + n)
 }
 
-/// Appends `bytes`, with those that do not satisfy `stands` encoded as `%XX`. `stands` must accept
-/// ASCII only.
-pub(crate) fn percent_encode(out: &mut String, bytes: &[u8], stands: impl Fn(u8) -> bool) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if stands(byte) {
-            out.push(byte.into());
-        } else {
-            out.push('%');
-            out.push(HEX[usize::from(byte >> 4)].into());
-            out.push(HEX[usize::from(byte & 15)].into());
-        }
-    }
-}
-
 /// Returns whether a byte of a path or query is written as it is. `%` is, because the URL may be
 /// encoded already, and encoding it twice would change its meaning. So are brackets, which RFC 3986
 /// reserves but servers accept bare.
@@ -533,11 +648,6 @@ fn stands_in_target(byte: u8) -> bool {
             byte,
             b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|' | b'\\' | b'^'
         )
-}
-
-/// RFC 3986 §2.3.
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 #[cfg(test)]
@@ -613,7 +723,6 @@ mod tests {
     #[test]
     fn refused_urls_name_the_byte() {
         const NO_SCHEME: &str = "not an absolute URL with the scheme http or https";
-        const USERINFO: &str = "userinfo is refused: credentials belong in an Authorization field";
         const NOT_ASCII: &str = "host is not ASCII: use the A-label (xn--) form";
         #[rustfmt::skip]
         let rows: &[(&str, &str, Fault)] = &[
@@ -635,7 +744,7 @@ mod tests {
             ("last of two at signs", "http://a@b@c/", Fault::rule(10, USERINFO)),
             ("empty user", "http://@a/", Fault::rule(7, USERINFO)),
             ("backslash", "http://a\\b/", Fault::byte(8, b'\\')),
-            ("backslash before an at sign", "http://a\\@b/", Fault::rule(9, USERINFO)),
+            ("backslash before an at sign", "http://a\\@b/", Fault::byte(8, b'\\')),
             ("space in the host", "http://a b/", Fault::byte(8, b' ')),
             ("encoded byte in the host", "http://a%2eb/", Fault::byte(8, b'%')),
             ("quote in the host", "http://a'b/", Fault::byte(8, b'\'')),
@@ -838,7 +947,6 @@ mod tests {
     #[test]
     fn references_that_lead_nowhere_name_their_byte() {
         const OTHER: &str = "leads to a scheme other than http and https";
-        const USERINFO: &str = "userinfo is refused: credentials belong in an Authorization field";
         #[rustfmt::skip]
         let rows: &[(&str, Fault)] = &[
             ("ftp://a/", Fault::rule(0, OTHER)),
@@ -883,7 +991,7 @@ mod tests {
         for (url, pairs, expected) in ROWS {
             let mut target = parsed(url);
             for (name, value) in *pairs {
-                target.push_query(name, value);
+                target.push_query(name, value).unwrap();
             }
             assert_eq!(target.path(), *expected);
         }
