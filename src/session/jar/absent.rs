@@ -72,6 +72,7 @@ impl Jar {
     }
 
     /// Does nothing.
+    #[expect(dead_code, reason = "only sessions call it")]
     pub(crate) fn store<'v>(
         &self,
         _: Scheme,
@@ -83,6 +84,7 @@ impl Jar {
     }
 
     /// Returns `None`.
+    #[expect(dead_code, reason = "only sessions call it")]
     pub(crate) fn with_line<R>(
         &self,
         _: Scheme,
