@@ -1,1 +1,5 @@
 //! Sessions: what the requests of one conversation share.
+
+mod auth;
+
+pub use auth::Auth;
