@@ -156,7 +156,6 @@ impl Request {
     /// percent-encoded, as browsers do.
     ///
     /// If it is not UTF-8, the position in an error counts bytes after encoding.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for redirects"))]
     pub(crate) fn follow(&self, location: &[u8]) -> RequestBuilder {
         self.edit().with(|parts| parts.follow(location))
     }

@@ -714,6 +714,14 @@ impl Error {
         self.0.status
     }
 
+    /// Returns what is wrong with a request that cannot be sent as it was built.
+    pub fn invalid(&self) -> Option<&Invalid> {
+        match &self.0.source {
+            Source::Invalid(invalid) => Some(invalid),
+            _ => None,
+        }
+    }
+
     /// Returns the part of the body that had been collected.
     pub fn partial_body(&self) -> &[u8] {
         &self.0.partial_body

@@ -426,6 +426,7 @@ pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation
 pub use request::Request;
 pub use response::{Info, Reply, Response, ResponseExt, Timings};
 pub use route::{Keepalive, Route, public_only};
+pub use session::{Retry, Session};
 pub use timeouts::Timeouts;
 
 /// Recipes for engines in other event loops: `docs/EMBEDDING.md` of the repository, to which its

@@ -84,6 +84,8 @@ pub(crate) struct Rare {
     pub(crate) mark: Option<Mark>,
     pub(crate) lane: Option<Box<str>>,
     pub(crate) priority: i8,
+    /// A server has led it to another origin than that of the request it was derived from.
+    pub(crate) is_elsewhere: bool,
 }
 
 /// A value that a request carries for a higher layer, which alone knows its type.
@@ -103,6 +105,7 @@ impl Rare {
             mark,
             lane,
             priority,
+            is_elsewhere,
         } = self;
         limits.is_none()
             && route.is_none()
@@ -111,6 +114,7 @@ impl Rare {
             && mark.is_none()
             && lane.is_none()
             && *priority == 0
+            && !is_elsewhere
     }
 }
 
@@ -414,7 +418,8 @@ impl Request {
         }
     }
 
-    pub(crate) fn scheme(&self) -> Scheme {
+    /// Returns the scheme of the URL.
+    pub fn scheme(&self) -> Scheme {
         if self.0.flags.has(Flags::HTTPS) {
             Scheme::Https
         } else {
@@ -422,15 +427,31 @@ impl Request {
         }
     }
 
-    /// Returns the host to connect to, as in [`Origin::host`].
-    pub(crate) fn host(&self) -> &str {
+    /// Returns the host of the URL, as in [`Origin::host`].
+    pub fn host(&self) -> &str {
         let start = self.0.host_at as usize;
         let host = &self.0.store[start..start + usize::from(self.0.host_len)];
         str::from_utf8(host).expect("Target accepts ASCII hosts only")
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Returns the port of the URL, even if it is the scheme's default.
+    pub fn port(&self) -> u16 {
         self.0.port
+    }
+
+    /// Returns whether the request goes to this origin. Unlike [`origin`](Self::origin), this
+    /// allocates nothing.
+    pub fn goes_to(&self, origin: &Origin) -> bool {
+        self.port() == origin.port()
+            && self.scheme() == origin.scheme()
+            && self.host() == origin.host()
+    }
+
+    /// Whether both go to the same origin.
+    pub(crate) fn has_origin_of(&self, other: &Self) -> bool {
+        self.port() == other.port()
+            && self.scheme() == other.scheme()
+            && self.host() == other.host()
     }
 
     /// Returns scheme, host and port of the URL. Allocates.
@@ -531,6 +552,13 @@ impl Request {
     #[inline]
     pub(crate) fn route(&self) -> Option<&Arc<Route>> {
         self.0.rare.as_ref()?.route.as_ref()
+    }
+
+    /// Whether a server has led the request to another origin than that of the request it was
+    /// derived from. It then shows no client certificate.
+    #[inline]
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.0.rare.as_ref().is_some_and(|rare| rare.is_elsewhere)
     }
 
     #[inline]

@@ -107,6 +107,15 @@ impl Route {
         }
     }
 
+    /// Returns the same route without a client certificate, or `None` if it has none.
+    pub(crate) fn without_identity(&self) -> Option<Self> {
+        let tls = self.tls.without_identity()?;
+        Some(Self {
+            tls,
+            ..self.clone()
+        })
+    }
+
     /// Returns the address to connect from, if the route sets one.
     ///
     /// # Errors

@@ -241,6 +241,11 @@ impl Draft {
             for name in OF_THE_ORIGIN {
                 self.without(name);
             }
+            self.rare.is_elsewhere = true;
+            let route = self.rare.route.as_ref();
+            if let Some(route) = route.and_then(|route| route.without_identity()) {
+                self.rare.route = Some(route.into());
+            }
         }
         self.target = target;
         Ok(())

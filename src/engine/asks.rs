@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::engine::chain::{ChainKey, Stage, When};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
-use crate::generation::Mark;
+use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::request::Request;
@@ -175,6 +175,10 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.chains.write(id, bytes)
+    }
+
+    fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {
+        self.chains.end_generation(generation, own, request);
     }
 
     fn stop(&mut self) {

@@ -60,7 +60,7 @@ impl<N: Net> Core<N> {
                 scheme: request.scheme(),
                 host: request.host(),
                 port: request.port(),
-                route: request.route().unwrap_or(&self.settings.route),
+                route: self.settings.route_of(request),
             };
             chain.origin = self.pool.enter(chain.origin.get(), parts).into();
             chain.marks.set(Marks::ORIGIN_ENTERED);

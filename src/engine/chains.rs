@@ -397,11 +397,11 @@ impl Chains {
     pub(super) fn end_generation(
         &mut self,
         generation: &Generation,
-        own: Option<(ChainId, Option<&Request>)>,
+        own: ChainId,
+        request: Option<&Request>,
     ) {
-        let own = own.and_then(|(id, request)| Some((self.find(id)?, request)));
         generation.end();
-        let Some((key, request)) = own else {
+        let Some(key) = self.find(own) else {
             return;
         };
         let is_of = |mark: &&Mark| mark.is_of(generation);

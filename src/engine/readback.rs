@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::chain::When;
-use crate::generation::Mark;
+use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::policy::{Moment, Present, Wakeups};
 use crate::request::Request;
@@ -434,10 +434,6 @@ impl<S> Next<S> {
 
     /// Makes a wait, a call or a task end with a generation of a session. Has no effect on a
     /// request, which carries its own mark.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "sessions are not implemented yet")
-    )]
     pub(crate) fn marked(mut self, mark: Mark) -> Self {
         match &mut self.action {
             Action::Wait(marked) => *marked = Some(Box::new(mark)),
@@ -597,6 +593,7 @@ pub(crate) trait Sink<S> {
     fn cancel_others(&mut self, id: ChainId) -> usize;
     fn resume(&mut self, id: ChainId) -> bool;
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
+    fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>);
     fn stop(&mut self);
 }
 
@@ -630,6 +627,12 @@ impl<'a, S> Context<'a, S> {
     /// [`Engine::start`](crate::Engine::start).
     pub fn start(&mut self, next: Next<S>) -> ChainId {
         self.sink.start(next)
+    }
+
+    /// Ends a generation of a session, except for this chain.
+    pub(crate) fn end_generation(&mut self, generation: &Generation) {
+        let Seen { id, request, .. } = self.seen;
+        self.sink.end(generation, id, request);
     }
 
     /// Cancels a chain; see [`Engine::cancel`](crate::Engine::cancel).

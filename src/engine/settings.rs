@@ -29,7 +29,9 @@ pub(super) struct Settings {
     pub(super) defaults: Defaults,
     pub(super) address_filter: AddressFilter,
     /// The route of requests that have none of their own.
-    pub(super) route: Arc<Route>,
+    route: Arc<Route>,
+    /// The same without a client certificate.
+    route_elsewhere: Arc<Route>,
     pub(super) policy: Option<Arc<dyn Policy>>,
 }
 
@@ -42,6 +44,7 @@ impl Settings {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         config.check()?;
         let address_filter = config.address_filter.clone();
+        let route = Arc::new(config.route.clone());
         Ok(Self {
             max_links: config.max_connections,
             max_links_per_origin: config.max_connections_per_origin,
@@ -55,9 +58,23 @@ impl Settings {
             max_inbox: config.max_inbox,
             defaults: Defaults::new(config)?,
             address_filter: address_filter.unwrap_or_else(|| Arc::new(|_| true)),
-            route: Arc::new(config.route.clone()),
+            route_elsewhere: match route.without_identity() {
+                Some(route) => Arc::new(route),
+                None => Arc::clone(&route),
+            },
+            route,
             policy: config.policy.clone(),
         })
+    }
+
+    /// Returns the route of a request.
+    #[inline]
+    pub(super) fn route_of<'a>(&'a self, request: &'a Request) -> &'a Arc<Route> {
+        match request.route() {
+            Some(route) => route,
+            None if request.is_elsewhere() => &self.route_elsewhere,
+            None => &self.route,
+        }
     }
 
     #[inline]

@@ -566,6 +566,11 @@ impl<S> Submitter<S> {
     pub fn stop(&self) -> Result<(), Gone> {
         self.order(Order::Stop)
     }
+
+    /// Returns an error if the engine has been dropped.
+    pub(crate) fn check_alive(&self) -> Result<(), Gone> {
+        self.remote.is_open().then_some(()).ok_or(Gone)
+    }
 }
 
 impl<S> Clone for Submitter<S> {

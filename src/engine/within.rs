@@ -1,7 +1,9 @@
 //! Readbacks and calls that get only a part of the state: one bot out of many, for example.
 
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
+use crate::generation::Generation;
 use crate::id::ChainId;
+use crate::request::Request;
 use crate::response::Response;
 
 /// Adapts a readback over a part of the state, `T`, to the whole state, `S`. A bot that was written
@@ -245,6 +247,10 @@ where
 
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.sink.write(id, bytes)
+    }
+
+    fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {
+        self.sink.end(generation, own, request);
     }
 
     fn stop(&mut self) {

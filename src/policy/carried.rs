@@ -32,7 +32,6 @@ impl RequestBuilder {
     /// Makes the request belong to a session. The session's policy wraps around the request's own,
     /// and the request ends with the session's current generation. `session` is created by
     /// [`Policies::of_session`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn in_session(self, session: &Carried, mark: Mark) -> Self {
         let carried = self.carry(|carried| {
             // Usually there is nothing else, and all requests of the session share one value.
@@ -63,7 +62,6 @@ fn read(carried: &Carried) -> &Policies {
 
 impl Policies {
     /// Creates the value that all requests of a session carry.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn of_session(policy: Arc<dyn Policy>) -> Carried {
         Arc::new(Self {
             outer: Some(policy),

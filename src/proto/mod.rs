@@ -21,6 +21,7 @@ pub use invalid::{Invalid, InvalidPart};
 pub use limits::Limits;
 pub(crate) use limits::LimitsEdit;
 pub use origin::{Origin, Scheme};
+pub(crate) use reference::has_scheme;
 pub use violation::Violation;
 
 #[cfg(test)]

@@ -76,6 +76,11 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// Whether a reference has a scheme, and is therefore not relative.
+pub(crate) fn has_scheme(reference: &str) -> bool {
+    Reference::split(reference).scheme.is_some()
+}
+
 /// RFC 3986 §3.1.
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())

@@ -1,9 +1,280 @@
-//! Sessions: what the requests of one conversation share.
+//! Sessions: what the requests of one conversation share, such as cookies, credentials and rules for
+//! redirects.
+//!
+//! A [`Session`] is a [policy](crate::policy) that is set up once and then carried by requests. It
+//! works the same in all the ways a request can be sent: by readbacks, in tasks, from other
+//! threads, and in the simulation.
+//!
+//! ```
+//! use httpstream::session::{Jar, Redirects, Session};
+//! use httpstream::sim::{Answer, Incoming, Network};
+//! use httpstream::{Config, Engine, Next, Sim};
+//!
+//! let network = Network::new(1);
+//! network.host("chat.test", [[10, 0, 0, 1]]);
+//! network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+//!     "/login" => Answer::status(303)
+//!         .header("Set-Cookie", "id=7KXW; HttpOnly")
+//!         .header("Location", "/home"),
+//!     "/home" if request.header("Cookie") == Some(&b"id=7KXW"[..]) => Answer::ok("welcome"),
+//!     _ => Answer::status(403),
+//! });
+//!
+//! # #[cfg(feature = "cookies")] {
+//! let session = Session::builder()
+//!     .base("http://chat.test/")
+//!     .redirects(Redirects::limited(10))
+//!     .cookies(Jar::new())
+//!     .error_for_status(true)
+//!     .build()?;
+//! let login = session.post("login").form([("user", "bot"), ("password", "s3cret")]).build()?;
+//!
+//! let mut engine = Engine::<String, Sim>::on_network(&network, Config::default())?;
+//! engine.submit(login, |page, reply, _| {
+//!     *page = match reply {
+//!         Ok(response) => String::from_utf8_lossy(response.body()).into_owned(),
+//!         Err(error) => format!("{error:#}"),
+//!     };
+//!     Next::done()
+//! });
+//! let mut page = String::new();
+//! engine.run(&mut page)?;
+//! assert_eq!(page, "welcome");
+//! # }
+//! # Ok::<(), httpstream::Error>(())
+//! ```
+//!
+//! # What a request passes
+//! In this order, of which each step is optional:
+//!
+//! 1. The session's fields are added: User-Agent, headers, credentials, cookies. Fields of the
+//!    request itself take precedence.
+//! 2. The request is sent. The cookies that its response sets are stored.
+//! 3. A 401 with a Digest challenge is answered: the request is sent again with credentials.
+//! 4. A redirect is followed: the next request starts again at step 1.
+//! 5. A response with an error status becomes an error.
+//! 6. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
+//!    that led to it, and [`Info::request`](crate::Info::request) the request that was answered.
+//!    [`Next::again`](crate::Next::again) sends the first one again.
+//!
+//! Responses that are answered or followed are not shown to the readback. Their bodies are read and
+//! dropped, or their connection is closed, whichever is cheaper. Each exchange has its own
+//! [timeouts](crate::Timeouts) of phases; [`SessionBuilder::total`] limits all of them together. The
+//! [address filter](crate::Config::address_filter) applies to each.
+//!
+//! # The end of a session
+//! A login ends, and what was prepared for it must not be sent any more. [`Session::end`] ends all
+//! requests of the session that were built before, with
+//! [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), wherever they are: in flight, queued,
+//! delayed, in an inbox, or in another engine. Waits, calls and tasks end as well if they were
+//! marked by [`Next::session`](crate::Next::session). Requests that are built afterwards belong to
+//! the next login.
+//!
+//! # Other origins
+//! What is secret stays with the origin that it is for; see [`Redirects`]. A session does not send
+//! its headers and credentials to another origin than its [base](SessionBuilder::base), whatever a
+//! server answers.
 
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::builder::RequestBuilder;
+use crate::generation::{Generation, Mark};
+use crate::policy::Policy;
+use crate::proto::has_scheme;
+use crate::request::{Carried, Request};
+
+mod auth;
+mod builder;
+mod decode;
+mod ending;
 #[cfg(feature = "cookies")]
 mod jar;
 #[cfg(not(feature = "cookies"))]
 #[path = "jar/absent.rs"]
 mod jar;
+mod rate;
+mod redirects;
+mod retry;
+mod rules;
+mod visit;
 
+pub use crate::response::Hop;
+pub use auth::Auth;
+pub use builder::SessionBuilder;
+pub use decode::Decode;
 pub use jar::Jar;
+pub use rate::Rate;
+pub use redirects::{RedirectError, Redirects};
+pub use retry::Retry;
+use rules::Rules;
+
+/// What the requests of one conversation share. See the [module](self).
+///
+/// A session is cheap to clone and can be used on all threads; clones share everything.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    /// The value that all requests of the session carry.
+    carried: Carried,
+    policy: Arc<dyn Policy>,
+    rules: Arc<Rules>,
+    /// A request for the base, without anything else.
+    base: Option<Request>,
+    generation: Generation,
+}
+
+impl Session {
+    /// Creates a session that follows up to ten redirects. It keeps no cookies, since these need a
+    /// [jar](SessionBuilder::cookies).
+    pub fn new() -> Self {
+        let session = Self::builder().redirects(Redirects::limited(10));
+        session.build().expect("these settings are valid")
+    }
+
+    /// Begins a session that does nothing.
+    pub fn builder() -> SessionBuilder {
+        SessionBuilder::new()
+    }
+
+    /// Begins a GET request in the session.
+    ///
+    /// `url` may be relative to the [base](SessionBuilder::base) (RFC 3986 §5): with the base
+    /// `http://a/b`, `c` is `http://a/b/c`, and `/c` is `http://a/c`. Without a base, it must be
+    /// absolute.
+    ///
+    /// Do not format untrusted text into a URL; see
+    /// [`segments`](crate::RequestBuilder::segments).
+    pub fn get(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    /// Begins a HEAD request in the session; see [`get`](Self::get).
+    pub fn head(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::HEAD, url)
+    }
+
+    /// Begins a POST request in the session; see [`get`](Self::get).
+    pub fn post(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::POST, url)
+    }
+
+    /// Begins a PUT request in the session; see [`get`](Self::get).
+    pub fn put(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::PUT, url)
+    }
+
+    /// Begins a PATCH request in the session; see [`get`](Self::get).
+    pub fn patch(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::PATCH, url)
+    }
+
+    /// Begins a DELETE request in the session; see [`get`](Self::get).
+    pub fn delete(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::DELETE, url)
+    }
+
+    /// Begins a request with any method except CONNECT in the session; see [`get`](Self::get).
+    pub fn request(&self, method: Method, url: impl AsRef<str>) -> RequestBuilder {
+        let url = url.as_ref();
+        let request = match &self.0.base {
+            Some(base) if !has_scheme(url) => base.resolve(url).method(method),
+            Some(_) | None => Request::builder(method, url),
+        };
+        request.session(self)
+    }
+
+    /// Returns the jar that holds the session's cookies.
+    pub fn jar(&self) -> Option<&Jar> {
+        self.0.rules.jar.as_ref()
+    }
+
+    /// Ends everything that belongs to the session so far, on all threads; see
+    /// [the module](self#the-end-of-a-session). The session itself can be used on, for the next
+    /// login. The jar keeps its cookies.
+    ///
+    /// In a readback, use [`Context::end`](crate::Context::end), which does not end the chain that
+    /// calls it.
+    pub fn end(&self) {
+        self.0.generation.end();
+    }
+
+    /// Returns what the session has counted since it was built, on all threads.
+    pub fn stats(&self) -> SessionStats {
+        let counts = &self.0.rules.counts;
+        SessionStats {
+            exchanges: counts.exchanges.get(),
+            answered: counts.answered.get(),
+            failed: counts.failed.get(),
+            redirected: counts.redirected.get(),
+            challenged: counts.challenged.get(),
+        }
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        self.0.generation.mark()
+    }
+
+    pub(crate) fn generation(&self) -> &Generation {
+        &self.0.generation
+    }
+
+    pub(crate) fn carried(&self) -> &Carried {
+        &self.0.carried
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("rules", &self.0.rules)
+            .finish()
+    }
+}
+
+/// For [`Config::policy`](crate::Config::policy): the session then serves all requests that have
+/// none of their own. Those do not [end](Session::end) with it, since they were not built for it.
+///
+/// ```
+/// use httpstream::{Config, session::Session};
+///
+/// let mut config = Config::default();
+/// config.policy = Some(Session::new().into());
+/// ```
+impl From<Session> for Arc<dyn Policy> {
+    fn from(session: Session) -> Self {
+        Self::from(&session)
+    }
+}
+
+impl From<&Session> for Arc<dyn Policy> {
+    fn from(session: &Session) -> Self {
+        Arc::clone(&session.0.policy)
+    }
+}
+
+/// The counts of a session, returned by [`Session::stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStats {
+    /// Exchanges begun: one for each request, and one for each time that the session had another
+    /// sent in its place.
+    pub exchanges: u64,
+    /// Requests that ended with a response, whatever its status.
+    pub answered: u64,
+    /// Requests that ended with an error. Cancellations are not counted.
+    pub failed: u64,
+    /// Redirects followed.
+    pub redirected: u64,
+    /// Challenges answered: requests sent again with credentials.
+    pub challenged: u64,
+}

@@ -6,6 +6,13 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tls;
 
+impl Tls {
+    /// Returns the same settings without a client certificate, or `None` if there is none.
+    pub(crate) fn without_identity(&self) -> Option<Self> {
+        None
+    }
+}
+
 /// How a connection is protected. Uninhabited, since no connection in this build is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TlsInfo {}

@@ -10,11 +10,11 @@ use std::hash::{Hash, Hasher};
 use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::client::{ClientSessionMemoryCache, ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile};
+use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile, SignatureScheme};
 
 /// The TLS library, whose types appear in this module's interface.
 pub use rustls;
@@ -71,6 +71,8 @@ struct Shared {
     /// Built for the first connection, then kept.
     config: OnceLock<Arc<ClientConfig>>,
     chains: Mutex<Chains>,
+    /// The same without a client certificate, once it has been needed.
+    anonymous: OnceLock<Tls>,
 }
 
 /// Where the rustls configuration comes from.
@@ -156,6 +158,38 @@ impl Tls {
         self.change("key log", |settings| settings.key_log = KeyLogging::FromEnv)
     }
 
+    /// Returns the same settings without a client certificate, or `None` if there is none. All
+    /// calls return clones of one value, whose connections can therefore be shared.
+    ///
+    /// It resumes no session in which the certificate was shown.
+    pub(crate) fn without_identity(&self) -> Option<Self> {
+        if !self.has_identity() {
+            return None;
+        }
+        let anonymous = self.0.anonymous.get_or_init(|| {
+            Self::new(match &self.0.source {
+                Source::Settings(settings) => Source::Settings(Settings {
+                    identity: None,
+                    ..settings.clone()
+                }),
+                Source::Caller(config) => {
+                    let mut config = ClientConfig::clone(config);
+                    config.client_auth_cert_resolver = Arc::new(NoIdentity);
+                    config.resumption = resumption();
+                    Source::Caller(Arc::new(config))
+                }
+            })
+        });
+        Some(anonymous.clone())
+    }
+
+    fn has_identity(&self) -> bool {
+        match &self.0.source {
+            Source::Settings(settings) => settings.identity.is_some(),
+            Source::Caller(config) => config.client_auth_cert_resolver.has_certs(),
+        }
+    }
+
     /// Returns the rustls configuration of all connections.
     ///
     /// # Errors
@@ -184,6 +218,7 @@ impl Tls {
             source,
             config: OnceLock::new(),
             chains: Mutex::default(),
+            anonymous: OnceLock::new(),
         }))
     }
 
@@ -229,12 +264,30 @@ impl Settings {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        let sessions = ClientSessionMemoryCache::new(RESUMABLE_SERVERS);
-        config.resumption = Resumption::store(Arc::new(sessions));
+        config.resumption = resumption();
         if self.key_log == KeyLogging::FromEnv {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(config)
+    }
+}
+
+fn resumption() -> Resumption {
+    let sessions = ClientSessionMemoryCache::new(RESUMABLE_SERVERS);
+    Resumption::store(Arc::new(sessions))
+}
+
+/// Presents no client certificate.
+#[derive(Debug)]
+struct NoIdentity;
+
+impl ResolvesClientCert for NoIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::algorithm::{Algorithm, Key};
 use super::challenge::{Parameters, Value, challenges, info, unescaped};
-use crate::proto::target::percent_encode;
+use crate::proto::percent::percent_encode;
 
 /// The longest realm and nonce in bytes. They are sent back with every request.
 const MAX_REALM: usize = 1024;

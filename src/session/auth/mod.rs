@@ -127,10 +127,6 @@ impl Auth {
     }
 }
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "used by the visits of a session")
-)]
 impl Auth {
     /// # Errors
     /// What was wrong with the arguments, without quoting them.
@@ -143,6 +139,11 @@ impl Auth {
             Some(Err(fault)) => Err(format!("origin of the {scheme:?} credentials: {fault}")),
             Some(Ok(_)) | None => Ok(()),
         }
+    }
+
+    /// Whether the credentials answer challenges, and so depend on what the server has sent.
+    pub(crate) fn is_challenged(&self) -> bool {
+        matches!(self.credentials, Ok(Credentials::Digest(_)))
     }
 
     /// Returns the origin that was set by [`at`](Self::at).

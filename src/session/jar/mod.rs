@@ -182,7 +182,6 @@ impl Jar {
     /// Stores what the Set-Cookie fields of a response set. What is refused is logged and ignored.
     ///
     /// `host` is as in [`Origin::host`](crate::Origin::host), and `path` may have a query.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only sessions call it"))]
     pub(crate) fn store<'v>(
         &self,
         scheme: Scheme,
@@ -205,7 +204,6 @@ impl Jar {
     /// An empty jar costs an atomic load, and an unchanged one neither an allocation nor a search
     /// if the request goes where one of the last ones went. `host` and `path` are as in
     /// [`store`](Self::store).
-    #[cfg_attr(not(test), expect(dead_code, reason = "only sessions call it"))]
     pub(crate) fn with_line<R>(
         &self,
         scheme: Scheme,

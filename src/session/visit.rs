@@ -1,0 +1,224 @@
+//! The visit of a request in a session: what is done at each step on its way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::error::Error;
+use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
+use crate::request::Request;
+use crate::response::{Reply, Response};
+use crate::session::auth::Used;
+use crate::session::redirects::Lead;
+use crate::session::rules::Rules;
+
+/// The policy of a session.
+pub(super) struct Visits(pub(super) Arc<Rules>);
+
+/// A request's visit. As long as nothing special happens, it only refers to the rules: ten thousand
+/// requests of a session may wait at once.
+struct InSession {
+    rules: Arc<Rules>,
+    progress: Option<Box<Progress>>,
+}
+
+/// What has happened to the request so far.
+#[derive(Default)]
+struct Progress {
+    /// The number of redirects followed.
+    followed: usize,
+    /// A redirect has led to another origin than the one that the visit began at.
+    is_astray: bool,
+    /// What the credentials of the current exchange depend on, if they answer a challenge.
+    used: Used,
+    /// The request to send in place of the current one.
+    next: Option<Request>,
+}
+
+impl Policy for Visits {
+    fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
+        Box::new(InSession {
+            rules: Arc::clone(&self.0),
+            progress: None,
+        })
+    }
+}
+
+impl InSession {
+    fn progress(&mut self) -> &mut Progress {
+        self.progress.get_or_insert_default()
+    }
+
+    fn is_astray(&self) -> bool {
+        self.progress
+            .as_ref()
+            .is_some_and(|progress| progress.is_astray)
+    }
+
+    /// Adds the session's credentials, if they are for the request's origin.
+    fn add_credentials(
+        &mut self,
+        request: &Request,
+        fields: &mut Fields<'_>,
+        at: &Moment<'_>,
+    ) -> Result<(), Error> {
+        let Some(auth) = self.rules.auth_for(request) else {
+            return Ok(());
+        };
+        if fields.has("Authorization") {
+            return Ok(());
+        }
+        let (method, target) = (request.method().as_str(), request.target());
+        let mut random = || at.random();
+        let mut unused = Used::default();
+        let used = match auth.is_challenged() {
+            true => &mut self.progress.get_or_insert_default().used,
+            false => &mut unused,
+        };
+        match auth.authorize(used, method, target, &mut random) {
+            Some(value) => fields.add("Authorization", value),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether the request is to be sent again with other credentials.
+    fn is_challenged(&mut self, request: &Request, head: &Response<'_>) -> bool {
+        if self.is_astray() || !request.is_repeatable() || request.has_field("Authorization") {
+            return false;
+        }
+        let (Some(auth), Some(progress)) = (self.rules.auth_for(request), &mut self.progress)
+        else {
+            return false;
+        };
+        auth.on_unauthorized(&mut progress.used, head.header_all("WWW-Authenticate"))
+    }
+
+    /// Returns the request to send in place of `request`, whose response begins with `head`.
+    fn next(&mut self, request: &Request, head: &Response<'_>) -> Result<Option<Request>, Error> {
+        if head.status() == StatusCode::UNAUTHORIZED {
+            if !self.is_challenged(request, head) {
+                return Ok(None);
+            }
+            self.rules.counts.challenged.add_one();
+            return Ok(Some(request.clone()));
+        }
+        let Some(redirects) = &self.rules.redirects else {
+            return Ok(None);
+        };
+        let followed = self
+            .progress
+            .as_ref()
+            .map_or(0, |progress| progress.followed);
+        let Lead::To(next) = redirects.lead(request, head, followed)? else {
+            return Ok(None);
+        };
+        self.rules.counts.redirected.add_one();
+        let is_astray = !request.has_origin_of(&next);
+        let progress = self.progress();
+        progress.followed += 1;
+        progress.is_astray |= is_astray;
+        Ok(Some(next))
+    }
+}
+
+impl Visit for InSession {
+    fn total(&self) -> Option<Duration> {
+        self.rules.total
+    }
+
+    fn on_start(&mut self, _: &Request, _: &Moment<'_>) -> Result<Start, Error> {
+        self.rules.counts.exchanges.add_one();
+        Ok(Start::Now)
+    }
+
+    fn on_send(
+        &mut self,
+        request: &Request,
+        fields: &mut Fields<'_>,
+        at: &Moment<'_>,
+    ) -> Result<(), Error> {
+        if let Some(user_agent) = &self.rules.user_agent
+            && !fields.has("User-Agent")
+        {
+            fields.add("User-Agent", &**user_agent)?;
+        }
+        if !self.is_astray() {
+            for (name, value) in self.rules.headers_for(request) {
+                if !fields.has(name) {
+                    fields.add(name, value)?;
+                }
+            }
+            self.add_credentials(request, fields, at)?;
+        }
+        if let Some(jar) = &self.rules.jar
+            && !jar.is_empty()
+        {
+            let (scheme, host, path) = (request.scheme(), request.host(), request.target());
+            let add = |line: &[u8]| fields.add("Cookie", line);
+            jar.with_line(scheme, host, path, at.wall_clock(), add)
+                .unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    fn on_head(
+        &mut self,
+        request: &Request,
+        head: &Response<'_>,
+        at: &Moment<'_>,
+    ) -> Result<Screening, Error> {
+        if let Some(jar) = &self.rules.jar {
+            let mut cookies = head.header_all("Set-Cookie").peekable();
+            if cookies.peek().is_some() {
+                let (scheme, host, path) = (request.scheme(), request.host(), request.target());
+                jar.store(scheme, host, path, cookies, at.wall_clock());
+            }
+        }
+        if let Some(progress) = &self.progress
+            && let Some(auth) = self.rules.auth_for(request)
+            && let Some(info) = head.header("Authentication-Info")
+        {
+            auth.on_info(&progress.used, info);
+        }
+        let status = head.status().as_u16();
+        if status < 300 {
+            return Ok(Screening::show());
+        }
+        if let Some(next) = self.next(request, head)? {
+            self.progress().next = Some(next);
+            return Ok(Screening::discard());
+        }
+        Ok(if status >= 400 && self.rules.error_for_status {
+            Screening::collect()
+        } else {
+            Screening::show()
+        })
+    }
+
+    fn on_end(&mut self, _: &Request, reply: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
+        if let Some(progress) = &mut self.progress
+            && let Some(request) = progress.next.take()
+        {
+            let after = Duration::ZERO;
+            return Ok(Verdict::Resend { request, after });
+        }
+        let counts = &self.rules.counts;
+        match reply {
+            Ok(response) => {
+                counts.answered.add_one();
+                let status = response.status();
+                if self.rules.error_for_status && status.as_u16() >= 400 {
+                    return Err(Error::of_status(response));
+                }
+            }
+            Err(_) => counts.failed.add_one(),
+        }
+        Ok(Verdict::Deliver)
+    }
+
+    fn reset(&mut self) -> bool {
+        self.progress = None;
+        true
+    }
+}
