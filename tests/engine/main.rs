@@ -40,6 +40,7 @@ mod readme_bot;
 mod response_limits;
 mod routes;
 mod schedules;
+mod sessions;
 mod splits;
 mod stale_connection;
 mod streaming;

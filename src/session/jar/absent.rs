@@ -72,7 +72,6 @@ impl Jar {
     }
 
     /// Does nothing.
-    #[expect(dead_code, reason = "only sessions call it")]
     pub(crate) fn store<'v>(
         &self,
         _: Scheme,
@@ -84,7 +83,6 @@ impl Jar {
     }
 
     /// Returns `None`.
-    #[expect(dead_code, reason = "only sessions call it")]
     pub(crate) fn with_line<R>(
         &self,
         _: Scheme,
