@@ -20,6 +20,10 @@ mod digest;
 #[cfg(not(feature = "digest"))]
 #[path = "absent.rs"]
 mod digest;
+#[cfg(feature = "digest")]
+mod login;
+#[cfg(feature = "digest")]
+mod offer;
 
 use digest::Digest;
 pub(crate) use digest::Used;
@@ -244,6 +248,27 @@ fn parse_origin(origin: &str) -> Result<Origin, Fault> {
     }
 }
 
+#[cfg(all(test, feature = "digest"))]
+mod testing {
+    //! What the tests of Digest have in common.
+
+    /// Random numbers that never repeat.
+    pub(super) fn counter() -> impl FnMut() -> u64 {
+        let mut n = 0;
+        move || {
+            n += 1;
+            n
+        }
+    }
+
+    /// Returns a parameter of an Authorization field, without quotes.
+    pub(super) fn parameter<'v>(value: &'v str, name: &str) -> &'v str {
+        let parameters = value.strip_prefix("Digest ").unwrap().split(", ");
+        let mut values = parameters.filter_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        values.next().unwrap_or_default().trim_matches('"')
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +294,8 @@ mod tests {
             ("the example of RFC 7617 §2.1", Auth::basic("test", "123£"), "Basic dGVzdDoxMjPCow=="),
             ("a password may contain colons", Auth::basic("a", "b:c"), "Basic YTpiOmM="),
             ("both may be empty", Auth::basic("", ""), "Basic Og=="),
-            ("the example of RFC 6750 §2.1", Auth::bearer("mF_9.B5f-4.1JqM"), "Bearer mF_9.B5f-4.1JqM"),
+            ("the example of RFC 6750 §2.1",
+                Auth::bearer("mF_9.B5f-4.1JqM"), "Bearer mF_9.B5f-4.1JqM"),
             ("a token may end in equals signs", Auth::bearer("a+/~=="), "Bearer a+/~=="),
         ];
         for (why, auth, expected) in rows {
