@@ -369,7 +369,8 @@ mod tests {
         let rows: &[(&str, &[u8], Option<&str>)] = &[
             ("nothing", b"", Some("")),
             ("parameters",
-                b"nextnonce=\"a,b\", qop=auth,nc=00000001", Some("nextnonce=a,b; qop=auth; nc=00000001")),
+                b"nextnonce=\"a,b\", qop=auth,nc=00000001",
+                Some("nextnonce=a,b; qop=auth; nc=00000001")),
             ("a scheme before them", b"Digest nextnonce=\"a\"", None),
             ("a name twice", b"nextnonce=a, nextnonce=b", None),
             ("a quote that is not closed", b"nextnonce=\"a", None),

@@ -173,21 +173,20 @@ impl State {
         let Some(sent) = &used.sent else {
             return Reaction::Answer;
         };
-        // An expired nonce says nothing about the credentials. Servers that never send `stale`
-        // challenge an expired nonce like a wrong password, so the first such challenge is answered
-        // if its nonce is a new one.
         let is_stale = offer.freshness == Freshness::Stale;
+        let is_new = *offer.nonce != *sent.nonce;
+        let is_overtaken = self.current().is_some_and(|nonce| *nonce != *sent.nonce);
         if !is_stale && used.answers > 0 {
+            // The server has just issued the nonce, so it is the credentials that it refuses.
             Reaction::GiveUp
-        } else if *offer.nonce != *sent.nonce {
+        } else if is_new {
+            // Without `stale`, the credentials may be wrong. But servers that never send it
+            // challenge an expired nonce in the same way.
             Reaction::Answer
-        } else if self
-            .current()
-            .is_some_and(|current| *current != *sent.nonce)
-        {
+        } else if is_overtaken {
             Reaction::SendAgain
         } else if is_stale {
-            // Odd, but the next count may be accepted.
+            // The same nonce is as stale as before, but its next count may be accepted.
             Reaction::Answer
         } else {
             Reaction::GiveUp
@@ -202,11 +201,8 @@ impl State {
     /// Ends the login if it is the one that was refused. Later requests then do not begin with
     /// credentials that count as another failure.
     fn forget(&mut self, used: &Used) {
-        if used
-            .sent
-            .as_ref()
-            .is_some_and(|sent| sent.login == self.logins)
-        {
+        let refused = used.sent.as_ref().map(|sent| sent.login);
+        if refused == Some(self.logins) {
             self.login = None;
         }
     }
