@@ -123,7 +123,7 @@ pub(crate) struct About {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Way {
     pub(crate) hops: Vec<Hop>,
-    /// The attempts of earlier exchanges.
+    /// The attempts of earlier exchanges since the last redirect.
     pub(crate) attempts: u32,
     /// How long the request was held back.
     pub(crate) waited: Duration,
@@ -176,13 +176,20 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 }
 
 impl About {
+    /// Returns how often the request was given to a connection, those times included that a policy
+    /// has sent it again.
+    fn all_attempts(&self) -> u8 {
+        let earlier = self.way.as_ref().map_or(0, |way| way.attempts);
+        u8::try_from(earlier).map_or(u8::MAX, |earlier| self.attempts.saturating_add(earlier))
+    }
+
     fn write_out(&self) -> Info {
         let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
         Info {
             id: self.id,
             peer: self.peer,
             reused: self.reused,
-            attempts: u32::from(self.attempts) + self.way.as_ref().map_or(0, |way| way.attempts),
+            attempts: self.all_attempts().into(),
             timings: Timings {
                 resolve: at(self.times.resolve.into()),
                 connect: at(self.times.connect.into()),
@@ -239,8 +246,8 @@ pub struct Info {
     pub peer: SocketAddr,
     /// Whether the connection had already served another exchange.
     pub reused: bool,
-    /// How many times the request, or one that a policy sent in its place, was given to a
-    /// connection: 2 after it was resent. The same count as [`Error::attempts`].
+    /// How many times the request was given to a connection: 2 after it was resent, by the engine or
+    /// by a policy. The count begins anew after a redirect. The same count as [`Error::attempts`].
     pub attempts: u32,
     /// When each step was completed.
     pub timings: Timings,
@@ -495,7 +502,7 @@ impl<'a> Response<'a> {
             sent: Sent::Yes,
             resend_is_safe: request.is_idempotent() && self.about.earlier_is_safe,
             reused: self.about.reused,
-            attempts: self.about.attempts,
+            attempts: self.about.all_attempts(),
             origin: Some(request.origin()),
             request: Some(request.clone()),
             status: Some(self.status()),

@@ -230,7 +230,11 @@ impl<N: Net> Core<N> {
         visit.rare().first.get_or_insert(former);
         let way = visit.way_mut();
         way.attempts += u32::from(attempts);
-        way.hops.extend(hop);
+        if let Some(hop) = hop {
+            // Another URL was asked, for the first time.
+            way.attempts = 0;
+            way.hops.push(hop);
+        }
         self.catch_up();
         match after {
             Duration::ZERO => self.ask_start(key),

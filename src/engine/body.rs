@@ -26,10 +26,15 @@ use crate::response::{Response, no_fields};
 /// The minimum cost of a decoded piece, in bytes. A decoder may return single bytes.
 const LEAST_COST: usize = 256;
 
+/// The most bytes of an unwanted body that are read so that its connection can be used again. On
+/// most paths, a new connection costs about as much.
+const MAX_UNWANTED: u64 = 64 << 10;
+
 /// The result of feeding the bytes of one read.
 pub(super) enum Fed {
     /// The response is not complete yet.
     More,
+    /// The response is complete, or the rest of it is not wanted.
     Complete,
     Paused,
     /// The allowance for decoded bytes is used up for now.
@@ -94,6 +99,32 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.discard(decoding);
     }
 
+    /// Handles the body of a response that the policy discards. It is read to its end only if that
+    /// is cheaper than a new connection would be.
+    pub(super) fn skip(&mut self, key: LinkKey) -> Option<Fed> {
+        let h1 = &mut self.core.links[key].h1;
+        let response = h1.response();
+        let (missing, is_until_close) = (response.missing(), response.is_until_close());
+        // Closing a pipelined connection would cost the requests behind this one, too.
+        let is_shared = h1.has_line();
+        if !is_shared && (is_until_close || missing.is_some_and(|missing| missing > MAX_UNWANTED)) {
+            return Some(Fed::Complete);
+        }
+        // A body of unknown length is passed on, to be counted.
+        h1.set_taking(match missing {
+            None if !is_shared => Taking::Stream,
+            Some(_) | None => Taking::Discard,
+        });
+        None
+    }
+
+    /// Counts a piece of a body that the policy discards.
+    fn skip_piece(&mut self, chain: ChainKey, len: usize) -> Option<Fed> {
+        let rare = self.core.visit(chain).rare();
+        rare.unwanted += len as u64;
+        (rare.unwanted > MAX_UNWANTED).then_some(Fed::Complete)
+    }
+
     /// Calls the policy, which decides how the response is presented and whether it is decoded.
     pub(super) fn screen(
         &mut self,
@@ -137,8 +168,11 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         data: &[u8],
     ) -> Option<Fed> {
-        if self.core.visit(chain).is_decoding() {
+        let visit = self.core.visit(chain);
+        if visit.is_decoding() {
             self.decode(state, key, chain, data)
+        } else if visit.visiting.shown() == Shown::WithoutBody {
+            self.skip_piece(chain, data.len())
         } else {
             self.on_data(state, key, chain, data)
         }

@@ -379,9 +379,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(Shown::AtTheEnd) => {
                     return self.take(key, chain, Taking::Collect, reading, limits);
                 }
-                Ok(Shown::WithoutBody) => {
-                    return self.take(key, chain, Taking::Discard, reading, limits);
-                }
+                Ok(Shown::WithoutBody) => return self.skip(key),
                 Err(fed) => return Some(fed),
             }
         }

@@ -46,7 +46,12 @@ impl<S, M: Mode> Engine<S, M> {
         let h1 = &self.core.links[key].h1;
         let (chain, is_whole) = (h1.tag(), h1.is_whole());
         let chain = chain.expect("a link that is read has an exchange");
-        let (leftover, head) = (reading.rest().len(), reading.head().0);
+        // Bytes that belong to a body whose rest is not wanted are no part of anything else.
+        let leftover = match h1.response().is_complete() {
+            true => reading.rest().len(),
+            false => 0,
+        };
+        let head = reading.head().0;
         // The link is released before the readback runs, so the chain's next request finds the link
         // at rest, and nothing that the readback does can come in between.
         let about = self.core.take_exchange(key, chain);

@@ -32,6 +32,8 @@ pub(super) struct Rare {
     pub(super) taking: Taking,
     /// The decoded body, if it is collected.
     pub(super) body: Vec<u8>,
+    /// Bytes of a discarded body of unknown length that were read.
+    pub(super) unwanted: u64,
     /// The request that the visit began with, if it has sent another since.
     pub(super) first: Option<Request>,
     pub(super) way: Option<Arc<Way>>,
@@ -108,6 +110,7 @@ impl VisitState {
         rare.is_pending = false;
         rare.taking = Taking::Collect;
         rare.body = Vec::new();
+        rare.unwanted = 0;
         rare.decoding.take()
     }
 }

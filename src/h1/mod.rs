@@ -371,10 +371,16 @@ impl<T: Copy + PartialEq> H1<T> {
         if taking == Taking::Collect {
             head.check_length(limits)?;
         }
+        self.set_taking(taking);
+        Ok(())
+    }
+
+    /// Sets what happens to the body of the response, without a check of its length.
+    #[inline]
+    pub(crate) fn set_taking(&mut self, taking: Taking) {
         if let Some(front) = &mut self.front {
             front.taking = taking;
         }
-        Ok(())
     }
 
     /// Discards the rest of a body that is being streamed.
