@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 /// The dependencies in `Cargo.toml`, without optional and dev-dependencies.
-const DIRECT: &[&str] = &["http", "httparse", "log", "mio", "slab", "socket2"];
+const DIRECT: &[&str] = &[
+    "http", "httparse", "httpdate", "log", "mio", "slab", "socket2",
+];
 
 /// Their dependencies, on every platform.
 const INDIRECT: &[&str] = &["bytes", "itoa"];
