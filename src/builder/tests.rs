@@ -832,8 +832,9 @@ fn credentials_stay_with_their_origin() {
     let edited = built(request.edit().bearer_auth("abc"));
     assert_eq!(edited.header("Authorization"), Some(&b"Bearer abc"[..]));
     // Location, URL, Authorization.
+    type Row = (&'static [u8], &'static str, Option<&'static [u8]>);
     #[rustfmt::skip]
-    let rows: [(&[u8], &str, Option<&[u8]>); 7] = [
+    let rows: [Row; 7] = [
         (b"/d", "http://a/d", basic),
         (b"http://a:80/", "http://a/", basic),
         (b"http://v:q@a/", "http://a/", basic),
