@@ -279,8 +279,9 @@ impl RequestBuilder {
     ///     .build()?;
     /// assert_eq!(request.target(), "/v1/chats/tea%20%26%20cake/messages/42?pretty");
     ///
-    /// let error = Request::get("http://example.com").segments(["users", ".."]).build().unwrap_err();
-    /// let expected = "request cannot be sent: path segment 1: a segment must not be . or ..";
+    /// let users = Request::get("http://example.com/users");
+    /// let error = users.segment("..").build().unwrap_err();
+    /// let expected = "request cannot be sent: path segment 0: a segment must not be . or ..";
     /// assert_eq!(error.to_string(), expected);
     /// # Ok::<(), httpstream::Error>(())
     /// ```

@@ -215,7 +215,7 @@ fn no_default_feature_brings_a_runtime_along() {
 }
 
 #[test]
-fn the_direct_dependencies_are_six() {
+fn the_direct_dependencies_are_seven() {
     let found = tree(&["--no-default-features", "--depth", "1"]);
     assert!(
         found.iter().map(String::as_str).eq(DIRECT.iter().copied()),
