@@ -1,7 +1,6 @@
-//! Sends JSON and parses the JSON of the response, with `serde_json`. httpstream itself has no JSON
-//! support.
+//! Sends JSON and parses the JSON of the response (feature `json`).
 
-use httpstream::{Engine, Request, http::StatusCode};
+use httpstream::{Engine, Request, ResponseExt};
 use serde_json::{Value, json};
 
 #[path = "support/demo.rs"]
@@ -13,20 +12,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(_) => ("400 Bad Request", String::new()),
     })?;
 
-    let message = json!({"chat": 42, "text": "hello"});
     let request = Request::post(format!("{server}/messages"))
-        .header("Content-Type", "application/json")
-        .body(message.to_string());
-    println!("{}", send(request.build()?)?["echo"]);
-    Ok(())
-}
-
-/// Sends `request`, and returns the body of its response, parsed as JSON.
-fn send(request: Request) -> Result<Value, Box<dyn std::error::Error>> {
+        .json(&json!({"chat": 42, "text": "hello"}))
+        .build()?;
     let response = Engine::new()?.fetch_blocking(request)?;
     // A response is `Ok` whatever its status; an `Err` means that no complete response arrived.
-    if response.status() != StatusCode::OK {
-        return Err(format!("status {}", response.status()).into());
-    }
-    Ok(serde_json::from_slice(response.body())?)
+    let answer: Value = response.error_for_status()?.json()?;
+    println!("{}", answer["echo"]);
+    Ok(())
 }

@@ -3,24 +3,20 @@
 
 use std::time::Duration;
 
-use httpstream::{Engine, Error, Local, Request};
+use httpstream::{Engine, Error, Local, Request, ResponseExt};
 
 #[path = "support/demo.rs"]
 mod demo;
 
 /// Logs in, then polls three times. One thread can run any number of these tasks.
 async fn converse(http: Local<()>, server: String, user: u32) -> Result<(), Error> {
-    let login = Request::post(format!("{server}/login")).form([("user", user.to_string())]);
-    let login = http.fetch(login.build()?).await?;
-    if !login.status().is_success() {
-        return Err(Error::policy(format!("login: {}", login.status())));
-    }
-    let token = String::from_utf8_lossy(login.body()).into_owned();
-    let poll = Request::get(format!("{server}/poll")).query([("token", &token)]);
+    let login = Request::post(format!("{server}/login")).form([("user", user)]);
+    let login = http.fetch(login.build()?).await?.error_for_status()?;
+    let poll = Request::get(format!("{server}/poll")).param("token", login.text()?);
     let poll = poll.build()?;
     for _ in 0..3 {
-        let news = http.fetch(poll.clone()).await?;
-        println!("user {user}: {}", String::from_utf8_lossy(news.body()));
+        let news = http.fetch(poll.clone()).await?.error_for_status()?;
+        println!("user {user}: {}", news.text()?);
         http.sleep(Duration::from_millis(10)).await;
     }
     Ok(())

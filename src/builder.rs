@@ -134,7 +134,8 @@ impl Request {
     /// caller. Method, body and other fields stay.
     ///
     /// [`build`](RequestBuilder::build) refuses credentials in `reference`, since it may come from
-    /// someone else, as well as schemes other than http and https, and reports the position of the offending byte in `reference`.
+    /// someone else, and schemes other than http and https. It reports the position of the
+    /// offending byte in `reference`.
     ///
     /// ```
     /// let page = httpstream::Request::get("http://example.com/a/b?page=1").build()?;
@@ -247,8 +248,8 @@ impl RequestBuilder {
 
     /// Removes all field lines of this name, so that [`header`](Self::header) can set another
     /// value: those added by `header`, those taken over by [`edit`](Request::edit), and those that
-    /// [`close`](Self::close), [`form`](Self::form) and `json` would add. `Host` is the URL's again, and
-    /// `Content-Length` the body's.
+    /// [`close`](Self::close), [`form`](Self::form) and `json` would add. `Host` is the URL's
+    /// again, and `Content-Length` the body's.
     pub fn without(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
             parts.without(name.as_ref());
@@ -277,8 +278,9 @@ impl RequestBuilder {
     ///     .build()?;
     /// assert_eq!(request.target(), "/v1/chats/tea%20%26%20cake/messages/42?pretty");
     ///
-    /// let error = Request::get("http://example.com/").segments(["users", ".."]).build().unwrap_err();
-    /// let expected = "request cannot be sent: path segment 1: a segment must not be . or ..";
+    /// let users = Request::get("http://example.com/users");
+    /// let error = users.segment("..").build().unwrap_err();
+    /// let expected = "request cannot be sent: path segment 0: a segment must not be . or ..";
     /// assert_eq!(error.to_string(), expected);
     /// # Ok::<(), httpstream::Error>(())
     /// ```

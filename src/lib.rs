@@ -272,11 +272,12 @@
 //!
 //! Conversations can also be written as futures, without an async runtime. [`Engine::fetch`] and
 //! [`Submitter::fetch`] return futures, and [`Engine::spawn`] runs a future inside the engine. Any
-//! executor can poll the futures that `fetch` returns, as long as some loop drives the engine.
+//! executor can poll the futures that `fetch` returns, as long as some loop drives the engine. They
+//! resolve to an [`http::Response`]; [`ResponseExt`] adds the methods of a [`Response`] to it.
 //!
 //! ```
 //! use std::time::Duration;
-//! use httpstream::{Engine, Error, Request};
+//! use httpstream::{Engine, Error, Request, ResponseExt};
 //!
 //! let mut engine = Engine::<()>::new()?;
 //! # use httpstream::sim::{Answer, Incoming, Network};
@@ -292,12 +293,10 @@
 //! let http = engine.submitter();
 //! let news = async move {
 //!     let login = http.fetch(Request::post("http://chat.test/login").build()?).await?;
-//!     if !login.status().is_success() {
-//!         return Err(Error::policy(format!("login: {}", login.status())));
-//!     }
-//!     let token = String::from_utf8_lossy(login.body()).into_owned();
+//!     let login = login.error_for_status()?;
+//!     let news = Request::get("http://chat.test/news").param("token", login.text()?).build()?;
 //!     http.sleep(Duration::from_secs(1)).await;
-//!     http.fetch(Request::get("http://chat.test/news").query([("token", token)]).build()?).await
+//!     http.fetch(news).await?.error_for_status()
 //! };
 //! engine.spawn(async {
 //!     match news.await {

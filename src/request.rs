@@ -164,8 +164,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) is_idempotent: bool,
     /// Whether the caller set that, rather than the method.
     pub(crate) idempotence_is_explicit: bool,
-    /// Whether the line before Content-Length is a Content-Type that came with the body, from `form`
-    /// or `json`. It is removed together with the body.
+    /// Whether the line before Content-Length is a Content-Type that came with the body, from
+    /// `form` or `json`. It is removed together with the body.
     pub(crate) has_body_type: bool,
     pub(crate) wants_fresh_connection: bool,
     /// Whether `lines` contains `Connection: close`.

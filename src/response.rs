@@ -612,6 +612,9 @@ pub(crate) mod testing {
     use super::*;
     use crate::proto::Limits;
 
+    /// The time of day of these responses: 1994-11-06 08:49:37 UTC.
+    const NOW: Duration = Duration::from_secs(784_111_777);
+
     /// Lends a response to `request`. `wire` is its head, from the status line to the empty line.
     pub(crate) fn lend<T>(
         request: &Request,
@@ -635,7 +638,7 @@ pub(crate) mod testing {
             request: request.clone(),
             earlier_is_safe: true,
             way: None,
-            simulated_time: Some(UNIX_EPOCH),
+            simulated_time: Some(UNIX_EPOCH + NOW),
         };
         to(Response {
             head: &head,
@@ -649,28 +652,4 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_of_a_status_has_what_the_response_had() {
-        let request = Request::post("http://a:81/secret").build().unwrap();
-        let wire = "HTTP/1.1 429 Slow Down\r\nContent-Length: 4\r\n\r\n";
-        let error = testing::lend(&request, wire, b"wait", |response| {
-            Error::of_status(&response)
-        });
-        assert_eq!(error.kind(), ErrorKind::Status);
-        assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
-        assert_eq!(error.partial_body(), b"wait");
-        assert_eq!(
-            (error.phase(), error.request_sent()),
-            (Phase::Body, Sent::Yes)
-        );
-        assert!(!error.resend_is_safe() && error.reused_connection());
-        assert_eq!(error.request().map(Request::target), Some("/secret"));
-        let expected = "http://a:81: answered with 429 Too Many Requests";
-        assert_eq!(format!("{error}"), expected);
-        assert_eq!(format!("{error:#}"), expected);
-        assert!(!format!("{error:?}").contains("secret"));
-    }
-}
+mod tests;

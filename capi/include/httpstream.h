@@ -590,8 +590,8 @@ int32_t httpstream_resume(httpstream_engine engine, httpstream_id id);
 // bytes; SIZE_MAX means NUL-terminated.
 //
 // `url` is an absolute http or https URL whose host is ASCII or an IP address. Path and query may
-// be percent-encoded or not; a fragment is dropped, and credentials are rejected. `method` is any
-// method except CONNECT.
+// be percent-encoded or not; a fragment is dropped. Credentials are removed and sent as Basic
+// authentication. `method` is any method except CONNECT.
 //
 // A request is a value: any engine on any thread can send it, any number of times. It is fixed
 // when it is first sent; later changes fail. A call that fails because of its arguments

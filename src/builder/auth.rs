@@ -49,8 +49,15 @@ mod tests {
 
     #[test]
     fn basic_credentials_are_those_of_the_rfc() {
+        // Why, user, password, the value or why there is none.
+        type Row = (
+            &'static str,
+            &'static [u8],
+            &'static [u8],
+            Result<&'static str, &'static str>,
+        );
         #[rustfmt::skip]
-        const ROWS: &[(&str, &[u8], &[u8], Result<&str, &str>)] = &[
+        const ROWS: &[Row] = &[
             ("the example of §2", b"Aladdin", b"open sesame", Ok("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),
             ("the example of §2.1, in UTF-8", b"test", "123\u{a3}".as_bytes(), Ok("Basic dGVzdDoxMjPCow==")),
             ("no password", b"user", b"", Ok("Basic dXNlcjo=")),

@@ -5,9 +5,11 @@ use std::error::Error as _;
 use super::*;
 use crate::error::ErrorKind;
 use crate::generation::Generation;
-use crate::proto::Origin;
+use crate::proto::target::Target;
 use crate::proto::testing::Random;
-use crate::timeouts::Millis;
+use crate::proto::{Origin, Scheme};
+use crate::request::field_bit;
+use crate::timeouts::{Millis, TimeoutsEdit};
 
 const URL: &str = "http://example.com/a";
 
@@ -113,6 +115,49 @@ fn heads_go_out_as_written_here() {
             b"cd",
         ),
         (
+            "segments go before the query",
+            Request::get("http://a/b/?c").segments(["d e", "f/g"]).segment(7).param("h", true),
+            "GET /b/d%20e/f%2Fg/7?c&h=true HTTP/1.1\r\nHost: a\r\n",
+            b"",
+        ),
+        (
+            "values of any type",
+            Request::post(URL).query([("a", 1), ("b", -2)]).form([("c", 0.5)]).param("d", 'e').without("content-type"),
+            "POST /a?a=1&b=-2&d=e HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n",
+            b"c=0.5",
+        ),
+        (
+            "credentials of the URL",
+            Request::get("http://u:p@a:81/b@c").header("x", "y"),
+            "GET /b@c HTTP/1.1\r\nHost: a:81\r\nAuthorization: Basic dTpw\r\nx: y\r\n",
+            b"",
+        ),
+        ("empty credentials of the URL", Request::get("http://:@a/"), "GET / HTTP/1.1\r\nHost: a\r\n", b""),
+        (
+            "the field wins over credentials of the URL",
+            Request::get("http://u:p@a/").header("authorization", "x"),
+            "GET / HTTP/1.1\r\nHost: a\r\nauthorization: x\r\n",
+            b"",
+        ),
+        (
+            "Basic credentials",
+            Request::get("http://u:p@a/").basic_auth("Aladdin", "open sesame").header("x", "y"),
+            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\nx: y\r\n",
+            b"",
+        ),
+        (
+            "a Bearer token, the last of four",
+            Request::get(URL).header("Authorization", "x").header("authorization", "y").basic_auth("u", "").bearer_auth("abc="),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\nAuthorization: Bearer abc=\r\n",
+            b"",
+        ),
+        (
+            "Basic credentials after a token, and then none",
+            Request::get(URL).bearer_auth("abc").basic_auth("u", "p").without("authorization"),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\n",
+            b"",
+        ),
+        (
             "expectation without body is left out",
             Request::post(URL).header("Expect", "100-continue").header("a", "b"),
             "POST /a HTTP/1.1\r\nHost: example.com\r\na: b\r\nContent-Length: 0\r\n",
@@ -148,6 +193,16 @@ fn what_cannot_be_sent_is_refused_with_its_place() {
         ("method too long", Request::builder(method(&"M".repeat(256)), URL), InvalidPart::Method, Some(255)),
         ("trace with a body", Request::builder(Method::TRACE, URL).body("a"), InvalidPart::Body, None),
         ("query too long", Request::get(URL).query([("a", "b".repeat(70_000))]), InvalidPart::Query, None),
+        ("pair too long", Request::get(URL).param("a", "b".repeat(70_000)), InvalidPart::Query, None),
+        ("pairs without end", Request::get(URL).query(std::iter::repeat(("a", "b"))), InvalidPart::Query, None),
+        ("segments without end", Request::get("http://a/").segments(std::iter::repeat("b")), InvalidPart::Segment { index: 32_757 }, None),
+        ("empty segment", Request::get(URL).segment(""), InvalidPart::Segment { index: 0 }, None),
+        ("third segment of all", Request::get(URL).segment("a").segments(["b", ".", ".."]), InvalidPart::Segment { index: 2 }, None),
+        ("colon in a user", Request::get(URL).basic_auth("a:b", "c"), InvalidPart::Credentials, None),
+        ("space in a token", Request::get(URL).bearer_auth("ab c"), InvalidPart::Credentials, Some(2)),
+        ("encoded colon in a URL's user", Request::get("http://a%3ab:c@d/"), InvalidPart::Url, None),
+        ("control byte in a URL's password", Request::get("http://a:b%00@c/"), InvalidPart::Url, None),
+        ("bad encoding in a URL's password", Request::get("http://a:b%@c/"), InvalidPart::Url, Some(10)),
         ("empty name", Request::get(URL).header("", "a"), name(0), None),
         ("space before the colon", Request::get(URL).header("a", "").header("b ", "c"), name(1), Some(1)),
         ("colon in a name", Request::get(URL).header("a:b", "c"), name(0), Some(1)),
@@ -239,6 +294,15 @@ fn https_is_taken_where_there_is_tls() {
     assert_eq!((request.scheme(), request.port()), (Scheme::Https, 443));
 }
 
+/// A value that cannot be displayed.
+struct Fails;
+
+impl fmt::Display for Fails {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Err(fmt::Error)
+    }
+}
+
 #[test]
 fn mistakes_are_told_in_one_clause() {
     #[rustfmt::skip]
@@ -247,7 +311,19 @@ fn mistakes_are_told_in_one_clause() {
         (Request::get(URL).header("x a", ""), r#"header name starting with "x": space at byte 1"#),
         (Request::get(URL).header("a(", ""), r#"header name starting with "a": '(' at byte 1"#),
         (Request::get("http://a:0/"), "URL: port is 0 (byte 9)"),
-        (Request::get("http://u:p@a/"), "URL: userinfo is refused: credentials belong in an Authorization field (byte 10)"),
+        (Request::get("http://u%:p@a/"), "URL: % in userinfo must precede two hexadecimal digits (byte 8)"),
+        (Request::get("http://u%3A:p@a/"), "URL: the user contains a colon, which would end it"),
+        (Request::get("http://u:%0a@a/"), "URL: the password contains a control character"),
+        (Request::get(URL).basic_auth("u:v", "p"), "credentials: the user contains a colon, which would end it"),
+        (Request::get(URL).basic_auth("u", "p\n"), "credentials: the password contains a control character"),
+        (Request::get(URL).bearer_auth("a,b"), "credentials: not allowed in a bearer token (byte 1)"),
+        (Request::get(URL).bearer_auth(""), "credentials: the bearer token is empty"),
+        (Request::get(URL).segments(["a", ""]), "path segment 1: a segment must not be empty"),
+        (Request::get(URL).segment(".."), "path segment 0: a segment must not be . or .."),
+        (Request::get(URL).segment(Fails), "path segment 0: its Display implementation failed"),
+        (Request::get(URL).param("a", Fails), "query: its Display implementation failed"),
+        (Request::post(URL).form([("a", Fails)]), "body: its Display implementation failed"),
+        (built(Request::get(URL)).resolve("//u:p@a"), "reference: userinfo is refused: credentials belong in an Authorization field (byte 5)"),
         (Request::builder(Method::TRACE, URL).body("x"), "body: a TRACE request has none"),
     ];
     for (builder, expected) in rows {
@@ -265,6 +341,18 @@ fn nothing_shows_a_secret() {
         Request::post(URL).form([(SECRET, SECRET)]),
         Request::get(URL).header("Host", "s3cret"),
         Request::get("http://s3cret:s3cret@example.com/"),
+        Request::get("http://s3cret:s3cret@s3cret@example.com/"),
+        Request::get("http://s3cret%3As3cret:@example.com/"),
+        Request::get("http://s3cret:s3cret%0A@example.com/"),
+        Request::get("http://s3cret:s3cret%@example.com/"),
+        Request::get("http://s3cret:s3cret@example.com:0/"),
+        Request::get("http://s3cret:s3cret@/"),
+        Request::get(URL).basic_auth(SECRET, SECRET),
+        Request::get(URL).basic_auth("s3cret:", SECRET),
+        Request::get(URL).basic_auth(SECRET, "s3cret\n"),
+        Request::get(URL).bearer_auth(SECRET),
+        Request::get(URL).bearer_auth("s3cret\n"),
+        Request::get(URL).segments([SECRET, ""]),
         Request::get("http://example.com/s3cret\n"),
         Request::get("s3cret://example.com/"),
         Request::get("http://[s3cret]/"),
@@ -511,6 +599,10 @@ fn all_kinds() -> Vec<Request> {
         Request::post(URL).form([("a", "b")]).close(),
         Request::post(URL).form([("a", "b")]).header("content-type", "x/y"),
         Request::post(URL).header("Content-Type", "application/x-www-form-urlencoded").body("a=b"),
+        Request::get("http://u:p@example.com/").segment("a b").header("a", "b"),
+        Request::get(URL).bearer_auth("abc").header("a", "b"),
+        #[cfg(feature = "json")]
+        Request::post(URL).json(&[1, 2]).close(),
         Request::get(URL).close(),
         Request::get(URL).header("Connection", "close"),
         Request::get(URL).header("Connection", "close").header("a", "b"),
@@ -669,6 +761,108 @@ fn edits_change_what_they_say_and_nothing_else() {
         refused(put.edit().method(Method::TRACE)).part(),
         &InvalidPart::Body
     );
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn a_body_and_its_content_type_are_replaced_together() {
+    let form = || Request::post(URL).form([("a", 1)]);
+    let json = || Request::post(URL).json(&[1]);
+    let edited = |builder: RequestBuilder| built(builder).edit();
+    // Why, builder, Content-Type, body.
+    #[rustfmt::skip]
+    let rows: Vec<(&str, RequestBuilder, Option<&str>, &str)> = vec![
+        ("JSON", json(), Some("application/json"), "[1]"),
+        ("JSON of another type", json().header("content-type", "a/b"), Some("a/b"), "[1]"),
+        ("JSON of a type set before", Request::post(URL).header("content-type", "a/b").json("c"), Some("a/b"), r#""c""#),
+        ("JSON without a type", json().without("Content-Type"), None, "[1]"),
+        ("JSON after a form", form().json(&true), Some("application/json"), "true"),
+        ("a form after JSON", json().form([("b", 2)]), Some("application/x-www-form-urlencoded"), "b=2"),
+        ("a body after JSON", json().body("c"), None, "c"),
+        ("JSON, edited", edited(json()), Some("application/json"), "[1]"),
+        ("JSON, edited and replaced by a form", edited(json()).form([("b", 2)]), Some("application/x-www-form-urlencoded"), "b=2"),
+        ("JSON, edited and replaced by a body", edited(json()).body("c"), None, "c"),
+        ("JSON, edited and replaced by none", edited(json()).body(""), None, ""),
+        ("JSON, edited and another type set", edited(json()).header("Content-Type", "a/b"), Some("a/b"), "[1]"),
+        ("JSON, edited twice", edited(edited(json()).close()).body("c"), None, "c"),
+        ("a form, edited and replaced by JSON", edited(form()).json("c"), Some("application/json"), r#""c""#),
+        ("a type set before stays", edited(Request::post(URL).header("content-type", "a/b").json("c")).body("d"), Some("a/b"), "d"),
+    ];
+    for (why, builder, content_type, body) in rows {
+        let request = built(builder);
+        assert_eq!(request.header_str("Content-Type"), content_type, "{why}");
+        assert_eq!(request.body(), Some(body.as_bytes()), "{why}");
+    }
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn json_that_cannot_be_serialized_is_refused_without_its_values() {
+    use std::collections::HashMap;
+
+    struct Refuses;
+    impl serde::Serialize for Refuses {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("s3cret"))
+        }
+    }
+    let keys = HashMap::from([((1, "s3cret"), 1)]);
+    for (builder, expected) in [
+        (
+            Request::post(URL).json(&keys),
+            "body: cannot be serialized: key must be a string",
+        ),
+        (
+            Request::post(URL).json(&[Refuses]),
+            "body: cannot be serialized: its Serialize implementation failed",
+        ),
+    ] {
+        let invalid = refused(builder);
+        assert_eq!(invalid.part(), &InvalidPart::Body);
+        assert_eq!(invalid.to_string(), expected);
+        assert!(!format!("{invalid:?}").contains("s3cret"));
+    }
+}
+
+#[test]
+fn credentials_stay_with_their_origin() {
+    let request = built(Request::get("http://u:p@a/b?c"));
+    let basic = Some(&b"Basic dTpw"[..]);
+    assert_eq!(built(request.edit()).header("Authorization"), basic);
+    let edited = built(request.edit().bearer_auth("abc"));
+    assert_eq!(edited.header("Authorization"), Some(&b"Bearer abc"[..]));
+    // Location, URL, Authorization.
+    type Row = (&'static [u8], &'static str, Option<&'static [u8]>);
+    #[rustfmt::skip]
+    let rows: [Row; 7] = [
+        (b"/d", "http://a/d", basic),
+        (b"http://a:80/", "http://a/", basic),
+        (b"http://v:q@a/", "http://a/", basic),
+        (b"//v:q@x@r", "http://r/", None),
+        (b"https://a/", "https://a/", None),
+        ("/\u{fc}?\u{fc}".as_bytes(), "http://a/%C3%BC?%C3%BC", basic),
+        (b"/\xfc%20 a?\xff\xfe#\xfd", "http://a/%FC%20%20a?%FF%FE", basic),
+    ];
+    for (location, url, expected) in rows {
+        let why = String::from_utf8_lossy(location);
+        let led = built(request.follow(location));
+        assert_eq!(led.uri(), url, "{why}");
+        assert_eq!(led.header("Authorization"), expected, "{why}");
+    }
+    for (location, expected) in [
+        (
+            &b"ftp://a/"[..],
+            "reference: leads to a scheme other than http and https (byte 0)",
+        ),
+        (b"/\r\nX: y", "reference: CR at byte 1"),
+        (b"//\xfc/", "reference: '%' at byte 2"),
+        (
+            "//\u{fc}/".as_bytes(),
+            "reference: host is not ASCII: use the A-label (xn--) form (byte 2)",
+        ),
+    ] {
+        assert_eq!(refused(request.follow(location)).to_string(), expected);
+    }
 }
 
 #[test]
@@ -1019,9 +1213,22 @@ fn requests_of_http_are_taken() {
         "POST /a?b HTTP/1.1\r\nHost: example.com:81\r\nb: 1\r\nb: 3\r\na: 2\r\nContent-Length: 2\r\n"
     );
     assert_eq!(request.wire_body(), b"xy");
-    for uri in ["/a", "*", "example.com:80", "ftp://a/", "http://u:p@a/"] {
+    for uri in ["/a", "*", "example.com:80", "ftp://a/", "http://u%3a@a/"] {
         let request = http::Request::get(uri).body("").expect("valid");
         assert!(Request::try_from(request).is_err(), "{uri}");
+    }
+    for (field, expected) in [(None, "Basic dTpw"), (Some("x"), "x")] {
+        let mut request = http::Request::get("http://u:p@a/b")
+            .body("")
+            .expect("valid");
+        if let Some(value) = field {
+            let value = http::HeaderValue::from_static(value);
+            request.headers_mut().insert("Authorization", value);
+        }
+        let request = Request::try_from(request).expect("valid");
+        assert_eq!(request.uri(), "http://a/b");
+        assert_eq!(request.header("Authorization"), Some(expected.as_bytes()));
+        assert_eq!(request.headers().count(), 2);
     }
     let chunked = http::Request::get(URL)
         .header("transfer-encoding", "chunked")
@@ -1107,6 +1314,11 @@ fn any_input_is_refused_or_keeps_its_lines() {
             v.trim().to_owned()
         });
         assert_eq!(lines.remove(0), format!("Host: {host}"));
+        let (_, userinfo) = Target::parse_with_userinfo(&url).expect("it was accepted");
+        if userinfo.is_some() {
+            let line = lines.remove(0);
+            assert!(line.starts_with("Authorization: Basic "), "{line}");
+        }
         let mut expects = 0;
         for (name, value) in &fields {
             match name.as_str() {

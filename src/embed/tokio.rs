@@ -204,7 +204,7 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 ///
 /// ```
 /// use httpstream::tokio::Client;
-/// use httpstream::{Config, Info, Request};
+/// use httpstream::{Config, Request, ResponseExt};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -217,7 +217,7 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// while let Some(page) = pages.join_next().await {
 ///     match page? {
 ///         Ok(page) => {
-///             let peer = page.extensions().get::<Info>().map(|info| info.peer);
+///             let peer = page.info().map(|info| info.peer);
 ///             println!("{} from {peer:?}", page.status());
 ///         }
 ///         Err(error) => println!("{error:#}"),

@@ -24,23 +24,27 @@ use crate::request::Request;
 use crate::response::Info;
 
 /// The result of a fetch. The response is owned, because a future cannot borrow one. Its extensions
-/// contain the [`Info`].
+/// contain the [`Info`]; [`ResponseExt`](crate::ResponseExt) reads it.
 pub(super) type Fetched = Result<http::Response<Vec<u8>>, Error>;
 
 impl<S: 'static, M: Mode> Engine<S, M> {
     /// Sends `request` as a chain of its own, and returns a future of the response.
     ///
     /// Any executor can poll the future. The engine sends the request in its next turns, whether
-    /// the future is polled or not. Dropping the future cancels the request. The response carries
-    /// its [`Info`] in its extensions:
+    /// the future is polled or not. Dropping the future cancels the request.
+    ///
+    /// The response carries its [`Info`] in its extensions. [`ResponseExt`](crate::ResponseExt)
+    /// reads it, and adds the methods of a [`Response`](crate::Response), such as `text`.
     ///
     /// ```
+    /// use httpstream::ResponseExt;
+    ///
     /// # let mut engine = httpstream::Engine::<()>::new()?;
     /// # let request = httpstream::Request::get("http://127.0.0.1:1/").build()?;
     /// let page = engine.fetch(request);
     /// engine.spawn(async {
     ///     match page.await {
-    ///         Ok(page) => println!("{:?}", page.extensions().get::<httpstream::Info>()),
+    ///         Ok(page) => println!("{:?}", page.info()),
     ///         Err(error) => println!("{:?} failed: {error:#}", error.request()),
     ///     }
     /// });

@@ -157,8 +157,10 @@ mod tests {
 
     #[test]
     fn decoding_is_strict() {
+        // Why, text, what it decodes to or the index of the percent sign.
+        type Row = (&'static str, &'static [u8], Result<&'static [u8], usize>);
         #[rustfmt::skip]
-        const ROWS: &[(&str, &[u8], Result<&[u8], usize>)] = &[
+        const ROWS: &[Row] = &[
             ("empty", b"", Ok(b"")),
             ("nothing to decode", b"a+b", Ok(b"a+b")),
             ("digits in either case", b"%2f%2F%fF", Ok(b"//\xff")),

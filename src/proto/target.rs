@@ -975,6 +975,148 @@ mod tests {
     }
 
     #[test]
+    fn userinfo_is_split_off_and_decoded() {
+        // Description, URL, user and password, request target.
+        type Pair = Option<(&'static [u8], &'static [u8])>;
+        #[rustfmt::skip]
+        const ROWS: &[(&str, &str, Pair, &str)] = &[
+            ("none", "http://h/a", None, "/a"),
+            ("at sign in the path", "http://h/u:p@h", None, "/u:p@h"),
+            ("at sign in the query", "http://h?u:p@h", None, "/?u:p@h"),
+            ("at sign in the fragment", "http://h#u:p@h", None, "/"),
+            ("user", "http://u@h/a", Some((b"u", b"")), "/a"),
+            ("user and password", "http://u:p@h/a", Some((b"u", b"p")), "/a"),
+            ("user and empty password", "http://u:@h", Some((b"u", b"")), "/"),
+            ("password alone", "http://:p@h/", Some((b"", b"p")), "/"),
+            ("empty", "http://@h/", None, "/"),
+            ("colon alone", "http://:@h/", None, "/"),
+            ("percent-encoded", "http://u%40:pa%20ss%3a@h/", Some((b"u@", b"pa ss:")), "/"),
+            ("encoded twice", "http://u:%2541@h/", Some((b"u", b"%41")), "/"),
+            ("split at the first colon", "http://u:p:q@h/", Some((b"u", b"p:q")), "/"),
+            ("split at the last at sign", "http://u:p@q@h/", Some((b"u", b"p@q")), "/"),
+            ("at sign in the user", "http://u@v:p@h/", Some((b"u@v", b"p")), "/"),
+            ("before an empty path and a query", "http://u:p@h?q@r", Some((b"u", b"p")), "/?q@r"),
+            ("UTF-8", "http://\u{fc}:%C3%BC@h/", Some(("\u{fc}".as_bytes(), "\u{fc}".as_bytes())), "/"),
+            ("not UTF-8", "http://u:%ff@h/", Some((b"u", b"\xff")), "/"),
+            ("control bytes are left to the caller", "http://u:%0d@h/", Some((b"u", b"\r")), "/"),
+            ("characters that need no encoding", "http://a!$&'()*+,;=:a b@h/", Some((b"a!$&'()*+,;=", b"a b")), "/"),
+        ];
+        for (why, url, expected, path) in ROWS {
+            let (target, userinfo) =
+                Target::parse_with_userinfo(url).unwrap_or_else(|fault| panic!("{why}: {fault}"));
+            let pair = userinfo.map(|Userinfo { user, password }| (user, password));
+            let pair = pair
+                .as_ref()
+                .map(|(user, password)| (&user[..], &password[..]));
+            assert_eq!(pair, *expected, "{why}");
+            assert_eq!(target.origin().to_string(), "http://h", "{why}");
+            assert_eq!(target.path(), *path, "{why}");
+            // Without an at sign in the authority, both parsers accept the same.
+            let has_at_sign = Parts::split(url).unwrap().userinfo.is_some();
+            assert_eq!(Target::parse(url).is_err(), has_at_sign, "{why}");
+        }
+        let (target, _) = Target::parse_with_userinfo("http://u:p@[fe80::1%25lo]:81/").unwrap();
+        assert_eq!(target.origin().to_string(), "http://[fe80::1%25lo]:81");
+    }
+
+    #[test]
+    fn bad_userinfo_is_refused_and_faults_behind_it_keep_their_position() {
+        const HEX: &str = "% in userinfo must precede two hexadecimal digits";
+        #[rustfmt::skip]
+        let rows: &[(&str, Fault)] = &[
+            ("http://u%@h/", Fault::rule(8, HEX)),
+            ("http://u%4@h/", Fault::rule(8, HEX)),
+            ("http://u:1%zz@h/", Fault::rule(10, HEX)),
+            ("http://evil.test\\@h/", Fault::byte(16, b'\\')),
+            ("http://u:p\\q@h/", Fault::byte(10, b'\\')),
+            ("http://u:p@h\\i/", Fault::byte(12, b'\\')),
+            ("http://u:p\n@h/", Fault::byte(10, b'\n')),
+            ("http://u:p@", Fault::rule(11, "host is empty")),
+            ("http://u:p@/h", Fault::rule(11, "host is empty")),
+            ("http://u:p@h:0/", Fault::rule(13, "port is 0")),
+            ("http://u:p@h i/", Fault::byte(12, b' ')),
+            ("ftp://u:p@h/", Fault::rule(0, "not an absolute URL with the scheme http or https")),
+        ];
+        for (url, expected) in rows {
+            let found = Target::parse_with_userinfo(url).err();
+            assert_eq!(found, Some(*expected), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_location_cannot_set_credentials() {
+        #[rustfmt::skip]
+        const ROWS: &[(&str, &str, &str)] = &[
+            ("//u:p@c/d", "https://c", "/d"),
+            ("http://u:p@q@c:81?d@e", "http://c:81", "/?d@e"),
+            ("//%zz:%@c", "https://c", "/"),
+            ("//@c", "https://c", "/"),
+            ("d@e", "https://a", "/d@e"),
+            ("\u{fc}?\u{fc}#\u{fc}", "https://a", "/%C3%BC?%C3%BC"),
+        ];
+        for (location, origin, path) in ROWS {
+            let found = parsed("https://a/b").follow(location).expect(location);
+            assert_eq!(found.origin().to_string(), *origin, "{location}");
+            assert_eq!(found.path(), *path, "{location}");
+        }
+        #[rustfmt::skip]
+        let rows: &[(&str, Fault)] = &[
+            ("//evil.test\\@c/", Fault::byte(11, b'\\')),
+            ("//u:p@", Fault::rule(6, "host is empty")),
+            ("ftp://u@c/", Fault::rule(0, "leads to a scheme other than http and https")),
+        ];
+        for (location, expected) in rows {
+            let found = parsed("https://a/b").follow(location).err();
+            assert_eq!(found, Some(*expected), "{location:?}");
+        }
+    }
+
+    #[test]
+    fn segments_are_appended_to_the_path() {
+        // URL, segments, request target.
+        #[rustfmt::skip]
+        const ROWS: &[(&str, &[&str], &str)] = &[
+            ("http://h", &[], "/"),
+            ("http://h", &["a"], "/a"),
+            ("http://h/", &["a"], "/a"),
+            ("http://h/a/b", &["c"], "/a/b/c"),
+            ("http://h/a/b/", &["c"], "/a/b/c"),
+            ("http://h/a//", &["c"], "/a//c"),
+            ("http://h/a", &["b", "c", "d"], "/a/b/c/d"),
+            ("http://h?q/r", &["a"], "/a?q/r"),
+            ("http://h/a/?q", &["b", "c"], "/a/b/c?q"),
+            ("http://h/a#f", &["b"], "/a/b"),
+            ("http://h/a", &["/"], "/a/%2F"),
+            ("http://h/a", &["../b", "./", "..\\"], "/a/..%2Fb/.%2F/..%5C"),
+            ("http://h/a", &["?", "#", "%", ";", ":@!$&'()*+,="], "/a/%3F/%23/%25/%3B/%3A%40%21%24%26%27%28%29%2A%2B%2C%3D"),
+            ("http://h/a", &["%2e", "%2E%2e", ".%2e"], "/a/%252e/%252E%252e/.%252e"),
+            ("http://h/a", &["...", ".a", "a.", ". "], "/a/.../.a/a./.%20"),
+            ("http://h/a", &["\u{e9} \r\n\0"], "/a/%C3%A9%20%0D%0A%00"),
+            ("http://h/a", &["aZ09-._~"], "/a/aZ09-._~"),
+        ];
+        for (url, segments, expected) in ROWS {
+            let mut target = parsed(url);
+            for segment in *segments {
+                target.push_segment(segment).expect(segment);
+            }
+            assert_eq!(target.path(), *expected, "{url} {segments:?}");
+            // A reader of the URL finds the same segments, and resolves none of them.
+            let url = format!("http://h{expected}");
+            assert_eq!(parsed("http://h").resolve(&url).unwrap().path(), *expected);
+        }
+        for (segment, expected) in [
+            ("", "a segment must not be empty"),
+            (".", "a segment must not be . or .."),
+            ("..", "a segment must not be . or .."),
+        ] {
+            let found = parsed("http://h/a").push_segment(segment).err();
+            assert_eq!(found, Some(Fault::whole(expected)), "{segment:?}");
+        }
+        let endless = "a".repeat(MAX_URI);
+        assert!(parsed("http://h/a").push_segment(endless).is_err());
+    }
+
+    #[test]
     fn query_pairs_are_appended() {
         // URL, pairs, request target.
         type Pairs = &'static [(&'static str, &'static str)];

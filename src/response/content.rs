@@ -88,4 +88,66 @@ mod json {
             None => (*kind).to_owned(),
         }
     }
+
+    #[cfg(test)]
+    mod tests {
+        use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny};
+
+        use super::*;
+
+        /// A type whose `Deserialize` fails with the text that the JSON contains.
+        #[derive(Debug)]
+        struct Fails;
+
+        impl<'de> Deserialize<'de> for Fails {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                Err(D::Error::custom(String::deserialize(from)?))
+            }
+        }
+
+        #[test]
+        fn messages_keep_what_the_program_says_and_lose_what_the_body_says() {
+            // Message of serde, what is left of it.
+            #[rustfmt::skip]
+            const ROWS: &[(&str, &str)] = &[
+                ("missing field `id`", "missing field `id`"),
+                ("duplicate field `id`", "duplicate field `id`"),
+                ("data did not match any variant of untagged enum Event", "data did not match any variant of untagged enum Event"),
+                ("invalid type: integer `7`, expected a string", "invalid type, expected a string"),
+                ("invalid type: null, expected u8", "invalid type, expected u8"),
+                ("invalid type: string ', expected s3cret', expected u8", "invalid type, expected u8"),
+                ("invalid value: integer `300`, expected u8", "invalid value, expected u8"),
+                ("invalid length 3, expected a tuple of size 2", "invalid length, expected a tuple of size 2"),
+                ("unknown variant `s3cret`, expected one of `a`, `b`", "unknown variant, expected one of `a`, `b`"),
+                ("unknown field `s3cret`, there are no fields", "unknown field"),
+                ("s3cret is not a color", "refused by the type's Deserialize implementation"),
+                ("", "refused by the type's Deserialize implementation"),
+            ];
+            for (message, expected) in ROWS {
+                let json = serde_json::to_string(message).unwrap();
+                let error = serde_json::from_str::<Fails>(&json).unwrap_err();
+                let place = format!(" at line {} column {}", error.line(), error.column());
+                let expected = format!("body is JSON of another shape: {expected}{place}");
+                assert_eq!(describe(&error), expected);
+            }
+        }
+
+        #[test]
+        fn text_that_is_not_json_is_described_without_it() {
+            for text in [
+                "s3cret",
+                "[s3cret]",
+                "{\"a\" s3cret}",
+                "\"s3cret",
+                "\"\\s3cret\"",
+                "7s3cret",
+            ] {
+                let error = serde_json::from_str::<IgnoredAny>(text).unwrap_err();
+                let described = describe(&error);
+                assert!(described.starts_with("body is not JSON: "), "{described}");
+                assert!(described.contains(" at line 1 column "), "{described}");
+                assert!(!described.contains("s3cret"), "{described}");
+            }
+        }
+    }
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use common::{Bench, Log, Server, ok};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{
-    Config, Engine, Error, ErrorKind, Gone, Info, Next, Request, Sent, Sim, SubmitError, Submitter,
+    Config, Engine, Error, ErrorKind, Gone, Info, Next, Request, ResponseExt, Sent, Sim,
+    SubmitError, Submitter,
 };
 
 /// Records something in the log, from a task.
@@ -368,6 +369,31 @@ fn a_response_has_its_info_among_its_extensions() {
         );
         assert!(!format!("{info:?}").contains("second"));
     }
+}
+
+#[test]
+fn a_delay_until_a_date_counts_from_the_simulated_time() {
+    // The network begins on 2013-01-01, and the answer takes ten seconds.
+    let network = Network::new(1);
+    network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+        Answer::status(503)
+            .header("Retry-After", "Tue, 01 Jan 2013 00:00:30 GMT")
+            .after(Duration::from_secs(10))
+    });
+    let mut engine = Engine::<Vec<Duration>, Sim>::on_network(&network, Config::default()).unwrap();
+    let request = Request::get("http://10.0.0.1/").build().unwrap();
+    engine.submit(request.clone(), |delays, reply, _| {
+        delays.extend(reply.unwrap().retry_after());
+        Next::done()
+    });
+    let page = engine.fetch(request);
+    let mut delays = Vec::new();
+    engine.run(&mut delays).unwrap();
+    delays.extend(block_on(page).unwrap().retry_after());
+    // The last event was the arrival.
+    let rest = Duration::from_secs(30) - network.elapsed();
+    assert_eq!(delays, [rest; 2]);
+    assert_eq!(rest.as_secs_f32().round(), 20.0);
 }
 
 #[test]

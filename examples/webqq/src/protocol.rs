@@ -227,6 +227,10 @@ impl Session {
         if host != "qq.com" && !host.ends_with(".qq.com") {
             return None;
         }
+        // The server must not choose credentials, which the request would carry.
+        if self.checksig_url.authority()?.as_str().contains('@') {
+            return None;
+        }
         let request = self.get(url, &[]).header("Referer", LOGIN_PAGE);
         request.build().ok()
     }
