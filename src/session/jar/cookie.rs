@@ -1,4 +1,4 @@
-//! One cookie: whether it may be stored (RFC 6265bis §5.7), and which requests it goes to (§5.8.3).
+//! One cookie: whether it may be stored (RFC 6265bis §5.7), and which requests carry it (§5.8.3).
 
 use std::time::SystemTime;
 
@@ -122,18 +122,17 @@ impl Cookie {
         Ok(self)
     }
 
-    /// Names that promise something (§4.1.3, §5.7). The case does not matter, because servers may
-    /// compare names without regard to it.
+    /// Checks what a prefix of the name promises (§5.4). The case of the prefix does not matter,
+    /// because some servers compare names without regard to it.
     fn check_prefix(&self) -> Result<(), Refusal> {
-        if self.name.is_empty() {
-            // Sent without a name, the value would look like a name with the prefix.
-            return match [SECURE_PREFIX, HOST_PREFIX]
+        let has_either = |text| {
+            [SECURE_PREFIX, HOST_PREFIX]
                 .iter()
-                .any(|p| has_prefix(&self.value, p))
-            {
-                true => Err(Refusal::NamelessPrefix),
-                false => Ok(()),
-            };
+                .any(|p| has_prefix(text, p))
+        };
+        // Sent without a name, such a value would look like a name with the prefix.
+        if self.name.is_empty() && has_either(&self.value) {
+            return Err(Refusal::NamelessPrefix);
         }
         if has_prefix(&self.name, SECURE_PREFIX) && !self.secure {
             return Err(Refusal::SecurePrefix);
@@ -165,7 +164,7 @@ impl Cookie {
     }
 
     /// Returns whether a cookie set over http, as this one, would take the place of `old`, a Secure
-    /// cookie, or be sent beside it in a request that carries it (§5.7, step 16).
+    /// cookie, or be sent beside it in a request that carries it (§5.7).
     pub(super) fn shadows(&self, old: &Cookie) -> bool {
         old.secure
             && self.name == old.name
@@ -200,7 +199,7 @@ impl Cookie {
         self.name.len() + equals + self.value.len()
     }
 
-    /// Writes `name=value`, or the value alone for a cookie without a name (§5.8.3, step 4).
+    /// Writes `name=value`, or the value alone for a cookie without a name (§5.8.3).
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         if !self.name.is_empty() {
             out.extend_from_slice(&self.name);
@@ -218,8 +217,7 @@ fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Returns the domain of a cookie that `host` sets with this Domain attribute (§5.7, steps 8 to
-/// 12).
+/// Returns the domain of a cookie that `host` sets with this Domain attribute (§5.7).
 fn domain_and_scope(attribute: &[u8], host: &str) -> Result<(String, Scope), Refusal> {
     let domain = str::from_utf8(attribute)
         .ok()
@@ -238,9 +236,9 @@ fn domain_and_scope(attribute: &[u8], host: &str) -> Result<(String, Scope), Ref
     if !domain::includes(&domain, host) {
         return Err(Refusal::OtherDomain);
     }
-    // Part of the list are suffixes below a domain that is none, such as `s3.amazonaws.com`. The
-    // customers of such a suffix have that domain in common and must not set cookies for it, so it
-    // is not enough to look up the domain alone.
+    // A domain above a public suffix need not be one itself: `s3.amazonaws.com` is in the list, but
+    // `amazonaws.com` is not. Hosts of different registrants have that domain in common, so looking
+    // up the domain alone, as the RFC does, is not enough.
     if domain::site(&domain) != domain::site(host) || domain::is_public_suffix(&domain) {
         return Err(Refusal::PublicSuffix);
     }

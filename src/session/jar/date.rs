@@ -22,36 +22,38 @@ const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 pub(super) fn parse(text: &[u8]) -> Option<SystemTime> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
     for token in text.split(|&byte| is_delimiter(byte)) {
-        if time.is_none() && set(&mut time, time_of_day(token))
-            || day.is_none() && set(&mut day, number(token, 1..=2))
-            || month.is_none() && set(&mut month, month_of(token))
-            || year.is_none() && set(&mut year, number(token, 2..=4))
-        {
-            // The token has been used.
+        if let (None, Some(found)) = (time, time_of_day(token)) {
+            time = Some(found);
+        } else if let (None, Some((found, _))) = (day, number(token, 1..=2)) {
+            day = Some(found);
+        } else if let (None, Some(found)) = (month, month_of(token)) {
+            month = Some(found);
+        } else if let (None, Some((found, _))) = (year, number(token, 2..=4)) {
+            year = Some(found);
         }
     }
-    let days = days_since_1970(full_year(year?.0), month?, day?.0)?;
-    let seconds = u64::try_from(days).map_or(0, |days| days * SECONDS_PER_DAY + time.unwrap_or(0));
-    time.and(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-}
-
-/// Stores what was found, and returns whether anything was.
-fn set<T>(part: &mut Option<T>, found: Option<T>) -> bool {
-    *part = found;
-    part.is_some()
+    let days = days_since_1970(full_year(year?), month?, day?)?;
+    let time = seconds_since_midnight(time?)?;
+    let seconds = u64::try_from(days).map_or(0, |days| days * SECONDS_PER_DAY + time);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn is_delimiter(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e)
 }
 
-/// Reads `hh:mm:ss`, one or two digits each, and returns the seconds since midnight.
-fn time_of_day(token: &[u8]) -> Option<u64> {
+/// Reads hour, minute and second from `hh:mm:ss`, with one or two digits each. A time that is out of
+/// range is still the time of the date, which is then invalid.
+fn time_of_day(token: &[u8]) -> Option<(u32, u32, u32)> {
     let (hour, rest) = number(token, 1..=2)?;
     let (minute, rest) = number(rest.strip_prefix(b":")?, 1..=2)?;
     let (second, _) = number(rest.strip_prefix(b":")?, 1..=2)?;
-    Some(u64::from((hour * 60 + minute) * 60 + second))
-        .filter(|_| hour <= 23 && minute <= 59 && second <= 59)
+    Some((hour, minute, second))
+}
+
+fn seconds_since_midnight((hour, minute, second): (u32, u32, u32)) -> Option<u64> {
+    let is_time = hour <= 23 && minute <= 59 && second <= 59;
+    is_time.then_some(u64::from((hour * 60 + minute) * 60 + second))
 }
 
 fn month_of(token: &[u8]) -> Option<u32> {
@@ -77,7 +79,7 @@ fn number(text: &[u8], digits: RangeInclusive<usize>) -> Option<(u32, &[u8])> {
     Some((value, rest))
 }
 
-/// Completes a year of two digits (steps 3 and 4).
+/// Completes a year of two digits (§5.1.1).
 fn full_year(year: u32) -> u32 {
     match year {
         70..=99 => year + 1900,
@@ -88,7 +90,9 @@ fn full_year(year: u32) -> u32 {
 
 fn days_in(year: u32, month: u32) -> u32 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
+            29
+        }
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
@@ -126,7 +130,7 @@ mod tests {
             ("the form of RFC 850", "Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
             ("the form of asctime", "Sun Nov  6 08:49:37 1994", Some(784_111_777)),
             ("parts in any order", "1994 08:49:37 nov 6", Some(784_111_777)),
-            ("the month only counts by three letters", "6 NOVEMBRE 1994 8:49:37", Some(784_111_777)),
+            ("three letters of the month count", "6 NOVEMBRE 1994 8:49:37", Some(784_111_777)),
             ("a day with an ordinal", "Nov 6th 1994 08:49:37", Some(784_111_777)),
             ("the zone is ignored", "06 Nov 1994 08:49:37 -0800", Some(784_111_777)),
             ("text behind the seconds", "06 Nov 1994 08:49:37.5Z", Some(784_111_777)),
@@ -144,13 +148,14 @@ mod tests {
             ("day 32", "32 jan 2000 00:00:00", None),
             ("April has 30 days", "31 apr 2000 00:00:00", None),
             ("hour 24", "1 jan 2000 24:00:00", None),
+            ("only the first time counts", "24:00:00 1 jan 2000 10:00:00", None),
             ("minute 60", "1 jan 2000 00:60:00", None),
             ("second 60", "1 jan 2000 00:00:60", None),
             ("three digits are no seconds", "1 jan 2000 00:00:000", None),
             ("without a time", "1 jan 2000", None),
             ("without a month", "1 2000 00:00:00", None),
             ("without a year", "1 jan 00:00:00", None),
-            ("only the first of each part counts", "1 jan 2000 0:0:0 2 feb 2001", Some(946_684_800)),
+            ("the first of each part counts", "1 jan 2000 0:0:0 2 feb 2001", Some(946_684_800)),
             ("empty", "", None),
             ("a number", "0", None),
         ];

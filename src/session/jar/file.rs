@@ -75,9 +75,10 @@ fn cookie(line: &[u8]) -> Result<Option<Cookie>, Malformed> {
     }
     let domain = canonical(host).ok_or("the domain is not a valid host")?;
     let is_domain = flag(subdomains).ok_or("the second field is neither TRUE nor FALSE")?;
-    let scope = match is_domain && !domain::is_address(&domain) {
-        true => Scope::Domain,
-        false => Scope::Host,
+    let scope = if is_domain && !domain::is_address(&domain) {
+        Scope::Domain
+    } else {
+        Scope::Host
     };
     if !path.starts_with(b"/") {
         return Err("the path does not begin with a slash");
@@ -133,9 +134,10 @@ fn expires(field: &[u8]) -> Result<Option<SystemTime>, Malformed> {
 fn canonical(host: &[u8]) -> Option<String> {
     let host = str::from_utf8(host).ok()?;
     let host = host.strip_prefix('.').unwrap_or(host);
-    let url = match host.contains(':') {
-        true => format!("http://[{}]", host.replacen('%', "%25", 1)),
-        false => format!("http://{host}"),
+    let url = if host.contains(':') {
+        format!("http://[{}]", host.replacen('%', "%25", 1))
+    } else {
+        format!("http://{host}")
     };
     let origin: Origin = url.parse().ok()?;
     Some(origin.host().to_owned())

@@ -98,8 +98,8 @@ impl Jar {
     }
 
     /// Reads a file in Netscape's format, `cookies.txt`, as written by [`save`](Self::save), curl
-    /// and others. Cookies of public suffixes, cookies that violate another rule or limit, and those
-    /// that have expired are left out.
+    /// and others. Cookies that have expired, that are for a public suffix, or that violate another
+    /// rule or limit are left out.
     ///
     /// # Errors
     /// If the file cannot be read, and [`InvalidData`](io::ErrorKind::InvalidData) if a line is
@@ -141,12 +141,12 @@ impl Jar {
         })
     }
 
-    /// Stores a cookie as if a response from `url` had set it. `cookie` is the value of a Set-Cookie
-    /// field, such as `id=31; Path=/; Max-Age=3600`.
+    /// Stores a cookie as if a response from `url` had set it. `cookie` is the value of a
+    /// Set-Cookie field, such as `id=31; Path=/; Max-Age=3600`.
     ///
     /// # Errors
-    /// Of the kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest), if `url` is not a valid URL
-    /// or the cookie is refused. The error contains the reason, but nothing of the cookie.
+    /// Of the kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest), if `url` is not a valid
+    /// URL or the cookie is refused. The error contains the reason, but nothing of the cookie.
     pub fn set(&self, url: &str, cookie: &str) -> Result<(), Error> {
         let target = Target::parse(url).map_err(|fault| InvalidPart::Url.is(fault))?;
         let now = SystemTime::now();

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::date;
 use super::refusal::Refusal;
 
-/// The most bytes of a cookie's name and value together (§5.6, step 5).
+/// The most bytes of a cookie's name and value together (§5.6).
 pub(super) const MAX_NAME_AND_VALUE: usize = 4096;
 
 /// The most bytes of an attribute's value; an attribute with a longer one is ignored (§5.6).
@@ -80,7 +80,7 @@ impl<'a> SetCookie<'a> {
     }
 
     /// Returns when the cookie expires, for a cookie that is received at `now`; `None` if it lasts
-    /// as long as the session. `Max-Age` takes precedence over `Expires` (§5.7, step 4).
+    /// as long as the session. `Max-Age` takes precedence over `Expires` (§5.7).
     pub(super) fn expires(&self, now: SystemTime) -> Option<SystemTime> {
         match self.max_age {
             Some(seconds) => now

@@ -129,9 +129,10 @@ impl Store {
             .cookies()
             .iter()
             .filter(|cookie| cookie.is_for_host(place.host));
-        let paths = match of_host.all(|cookie| *cookie.path == *b"/") {
-            true => Paths::All,
-            false => Paths::One(place.path.into()),
+        let paths = if of_host.all(|cookie| *cookie.path == *b"/") {
+            Paths::All
+        } else {
+            Paths::One(place.path.into())
         };
         Line::new(place, paths, value, until)
     }
