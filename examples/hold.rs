@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use httpstream::session::{Jar, Redirects, Session};
 use httpstream::tls::Tls;
 use httpstream::{Config, Context, Engine, Next, Reply, Request};
 use server::Server;
@@ -68,6 +69,8 @@ const DELAYED: Bar = Bar {
     bar: 160.0,
     goal: 96.0,
 };
+/// What a poll may take in addition if it belongs to a session.
+const IN_SESSION: f64 = 64.0;
 /// What an individual request may take in addition to its serialized length.
 const OWN: f64 = 64.0;
 
@@ -77,6 +80,8 @@ const SPARE_FILES: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Requests {
     Clones,
+    /// Clones of a request of a session that follows redirects and keeps cookies.
+    ClonesInSession,
     Own,
 }
 
@@ -122,7 +127,7 @@ fn run(polls: usize, delayed: usize, subject: Subject) -> Result<ExitCode, Box<d
         return Ok(status);
     }
     let kinds = match subject {
-        Subject::Both => &[Requests::Clones, Requests::Own][..],
+        Subject::Both => &[Requests::Clones, Requests::ClonesInSession, Requests::Own][..],
         Subject::Own => &[Requests::Own],
         Subject::Tls => &[],
     };
@@ -134,10 +139,23 @@ fn run(polls: usize, delayed: usize, subject: Subject) -> Result<ExitCode, Box<d
     if subject == Subject::Tls && polls > 0 {
         kept &= hold_tls(polls)?;
     }
+    let mut without_session = None;
     for kind in kinds.iter().filter(|_| polls > 0) {
-        kept &= hold(polls, *kind)?;
+        let bar = match (kind, without_session) {
+            (Requests::ClonesInSession, Some(each)) => Bar {
+                bar: each + IN_SESSION,
+                goal: each + IN_SESSION,
+            },
+            (..) => POLL,
+        };
+        let (each, is_kept) = hold(polls, *kind, &bar)?;
+        without_session.get_or_insert(each);
+        kept &= is_kept;
     }
-    for kind in kinds.iter().filter(|_| delayed > 0) {
+    let delayed_kinds = kinds
+        .iter()
+        .filter(|kind| **kind != Requests::ClonesInSession);
+    for kind in delayed_kinds.filter(|_| delayed > 0) {
         kept &= delay(delayed, *kind)?;
     }
     println!("limit: must not be exceeded; goal: the target (both in bytes each)");
@@ -214,18 +232,24 @@ fn engine_by(connections: usize, tls: Tls) -> Result<Engine, httpstream::Error> 
     Engine::with_config(config)
 }
 
-fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
+/// Returns the bytes of each poll, and whether the limit is met.
+fn hold(polls: usize, kind: Requests, bar: &Bar) -> Result<(f64, bool), Box<dyn Error>> {
     /// Connections opened at once. A server's backlog is certain to have room for as many.
     const AT_ONCE: usize = 256;
     let server = Server::start()?;
     let start = counting::live_bytes();
     let mut engine = engine(polls)?;
-    let model = request(server.addr, 0)?;
+    let mut model = request(server.addr, 0)?;
+    if kind == Requests::ClonesInSession {
+        let session = Session::builder().redirects(Redirects::limited(10));
+        let session = session.cookies(Jar::new()).build()?;
+        model = model.edit().session(&session).build()?;
+    }
     let made = counting::live_bytes();
     while engine.pending() < polls {
         for _ in 0..AT_ONCE.min(polls - engine.pending()) {
             let request = match kind {
-                Requests::Clones => model.clone(),
+                Requests::Clones | Requests::ClonesInSession => model.clone(),
                 Requests::Own => request(server.addr, engine.pending())?,
             };
             engine.submit(request, nothing);
@@ -247,17 +271,12 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     }
     let what = match kind {
         Requests::Clones => "held polls, clones of one request".to_owned(),
+        Requests::ClonesInSession => "the same, in a session".to_owned(),
         Requests::Own => format!("held polls, individual {serialized} B requests"),
     };
-    Ok(report(
-        &what,
-        polls,
-        made - start,
-        held - made,
-        kind,
-        serialized,
-        &POLL,
-    ))
+    let grown = held - made;
+    let is_kept = report(&what, polls, made - start, grown, kind, serialized, bar);
+    Ok((grown as f64 / polls as f64, is_kept))
 }
 
 /// Like [`hold`], but over https. Also measures what rustls alone keeps for such a connection.
@@ -338,7 +357,7 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     let hour = Duration::from_secs(3600);
     for i in 0..delayed {
         let request = match kind {
-            Requests::Clones => model.clone(),
+            Requests::Clones | Requests::ClonesInSession => model.clone(),
             Requests::Own => request(addr, i)?,
         };
         engine.start(
@@ -357,7 +376,7 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     }
     let serialized = serialized(addr);
     let what = match kind {
-        Requests::Clones => "delayed, clones of one request".to_owned(),
+        Requests::Clones | Requests::ClonesInSession => "delayed, clones of one request".to_owned(),
         Requests::Own => format!("delayed, individual {serialized} B requests"),
     };
     Ok(report(
@@ -391,7 +410,7 @@ fn report(
     of: &Bar,
 ) -> bool {
     let more = match kind {
-        Requests::Clones => 0.0,
+        Requests::Clones | Requests::ClonesInSession => 0.0,
         Requests::Own => serialized as f64 + OWN,
     };
     let each = grown as f64 / number as f64;

@@ -24,6 +24,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use httpstream::session::{Jar, Redirects, Session};
 use httpstream::tls::Tls;
 use httpstream::{
     Config, Context, Engine, Flow, Keepalive, Next, Readback, Reply, Request, Response, Route,
@@ -33,7 +34,7 @@ use tls_server::TlsServer;
 
 const USAGE: &str = "\
 Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL]
-            [--unix SOCKET | --options] [--stream]
+            [--unix SOCKET | --options] [--stream] [--session]
 
 Sends the same request many times, and prints what it cost.
 
@@ -46,6 +47,8 @@ Sends the same request many times, and prints what it cost.
   --url URL         use another server
   --unix SOCKET     connect through this unix socket
   --stream          stream the bodies instead of collecting them
+  --session         send the requests in a session that follows redirects and keeps cookies, of
+                    which the program's own server sends neither
   --options         set socket options (keepalive, no delay, buffer sizes), and connect from
                     127.0.0.2
 ";
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
     let mut target = Target::Own(PATHS[0].to_owned());
     let mut route = Route::default();
     let mut bodies = Bodies::Collected;
+    let mut session = None;
     let mut args = args::Args::new("load", USAGE);
     let number = |text: &str| text.parse().ok().filter(|&n: &u64| n > 0);
     let path = |text: &str| PATHS.contains(&text).then(|| text.to_owned());
@@ -147,6 +151,7 @@ fn main() -> ExitCode {
             "--pipeline" => depth = args.value(&arg, "a number above 0", number),
             "--path" => target = Target::Own(args.value(&arg, "a path of the server", path)),
             "--stream" => bodies = Bodies::Streamed,
+            "--session" => session = Some(following_session()),
             "--tls" => scheme = Scheme::Https,
             "--url" => {
                 let url = args.value(&arg, "a URL", |text| Some(text.to_owned()));
@@ -162,7 +167,8 @@ fn main() -> ExitCode {
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    match run(requests, connections, depth, target, scheme, route, bodies) {
+    let counts = (requests, connections, depth);
+    match run(counts, target, scheme, route, bodies, session) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -173,6 +179,13 @@ fn main() -> ExitCode {
 
 fn request(url: &str) -> Result<Request, httpstream::Error> {
     Request::get(url).header("Accept", "*/*").build()
+}
+
+/// Returns a session that follows redirects and keeps cookies.
+fn following_session() -> Session {
+    let session = Session::builder().redirects(Redirects::limited(10));
+    let session = session.cookies(Jar::new()).build();
+    session.expect("these settings are valid")
 }
 
 /// Returns a route with a source address and all socket options that every system has.
@@ -190,13 +203,12 @@ fn with_options() -> Route {
 }
 
 fn run(
-    requests: u64,
-    connections: u64,
-    depth: u64,
+    (requests, connections, depth): (u64, u64, u64),
     target: Target,
     scheme: Scheme,
     route: Route,
     bodies: Bodies,
+    session: Option<Session>,
 ) -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.route = route;
@@ -213,6 +225,10 @@ fn run(
             (Some(Running::Tls { _server: server }), request)
         }
         (Target::Other(request), _) => (None, request),
+    };
+    let request = match session {
+        Some(session) => request.edit().session(&session).build()?,
+        None => request,
     };
     config.max_connections = connections as usize;
     config.max_connections_per_origin = connections as usize;
