@@ -160,6 +160,11 @@ impl<N: Net> Core<N> {
             }
             self.discard(decoding);
         }
+        let visiting = &mut self.visit(key).visiting;
+        if !visiting.holds_back() {
+            visiting.begin_unasked();
+            return self.enter_and_place(key);
+        }
         let start = self.ask(key, |visiting, request, at| visiting.start(request, at));
         self.catch_up();
         match start {

@@ -20,7 +20,7 @@ use crate::h1::reading::{Body, Reading};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::policy::{ROOM, Shown, Step};
-use crate::proto::{Limits, Violation};
+use crate::proto::{Headers, Limits, Violation};
 use crate::response::{Response, no_fields};
 
 /// The minimum cost of a decoded piece, in bytes. A decoder may return single bytes.
@@ -132,6 +132,13 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         reading: &mut Reading<'_>,
     ) -> Result<Shown, Fed> {
+        let (head, section) = reading.head();
+        let (status, fields) = (head.status, Headers::new(section, &head.fields));
+        match self.core.reads_head(chain, status, &fields) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Shown::AtOnce),
+            Err(PolicyPanicked) => return Err(Fed::Panicked),
+        }
         let about = self.core.about(key);
         let (head, section) = reading.head();
         let response = Response {

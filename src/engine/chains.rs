@@ -372,10 +372,18 @@ impl Chains {
     #[inline(never)]
     pub(super) fn watch_request(&mut self, key: ChainKey) {
         self.generations.set_waiting(key, None);
-        let Some(mark) = self.mark_of_request(key).cloned() else {
-            return;
+        let is_there = match self.generations.of_spared(key).cloned() {
+            Some(spared) => self.generations.watch(&spared),
+            None => match self.slab[key as usize]
+                .request
+                .as_ref()
+                .and_then(Request::generation)
+            {
+                Some(mark) => self.generations.watch(mark),
+                None => true,
+            },
         };
-        if !self.generations.watch(&mark) {
+        if !is_there {
             self.cancel(self.id(key));
         }
     }

@@ -66,7 +66,7 @@ impl<S, M: Mode> Engine<S, M> {
             about: &about,
             info: &info,
         };
-        if self.core.is_visited(chain) {
+        if self.core.is_visited(chain) && !self.core.ends_unasked(chain) {
             self.conclude(state, chain, response);
         } else {
             let has_failed = is_worth_another_try(response.status());

@@ -78,6 +78,7 @@ impl Generations {
     }
 
     /// Has the engine woken when the generation of `mark` ends. Returns false if it has ended.
+    #[inline]
     pub(super) fn watch(&mut self, mark: &Mark) -> bool {
         if mark.is_over() {
             return false;
@@ -98,6 +99,7 @@ impl Generations {
     }
 
     /// Sets the generation of a chain that waits. Without one, it belongs to none.
+    #[inline]
     pub(super) fn set_waiting(&mut self, key: ChainKey, mark: Option<Mark>) {
         match mark {
             Some(mark) => drop(self.waiting.insert(key, mark)),

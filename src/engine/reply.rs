@@ -197,18 +197,23 @@ impl<S, M: Mode> Engine<S, M> {
             when,
             readback,
         } = next;
+        let mut is_again = false;
         match action {
             Action::Send(request) if !self.core.agenda.draining => {
                 self.core.set_request(chain, request);
             }
             // `again` needs no drop, but the compiler cannot see that: forgetting it saves the drop
             // call.
-            again @ Action::Again if !self.core.agenda.draining => std::mem::forget(again),
+            again @ Action::Again if !self.core.agenda.draining => {
+                std::mem::forget(again);
+                is_again = true;
+            }
             action => return self.follow_otherwise(chain, action, when, readback),
         }
         self.change_readback(chain, readback);
         let is_marked = self.core.chains[chain].request().generation().is_some();
-        if is_marked || self.core.chains.generations.has_some() {
+        // The engine is registered with the generation of a request that is sent again.
+        if is_marked && !is_again || self.core.chains.generations.has_some() {
             self.core.chains.watch_request(chain);
         }
         self.core.restart(chain);

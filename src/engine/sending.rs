@@ -13,7 +13,7 @@ use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-use crate::engine::visits::{OWN_BLOCK, block_of};
+use crate::engine::visits::{Asked, OWN_BLOCK, block_of};
 use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
@@ -50,8 +50,12 @@ impl<N: Net> Core<N> {
     /// then on the agenda.
     #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        let mut asked = Asked::Defaults;
         if self.is_visited(chain_key) {
-            return self.load_visited(key, chain_key);
+            asked = self.ask_fields(chain_key);
+            if asked == Asked::Refused {
+                return false;
+            }
         }
         // Written out in one piece, so the exchange is built in place and not moved.
         let link = &mut self.links[key];
@@ -60,8 +64,13 @@ impl<N: Net> Core<N> {
         let (expects, submitted) = chain.begin_attempt(key);
         let request = chain.request().clone();
         let depth = depth_of(entry, &request);
-        let defaults = self.settings.defaults.choose(&request);
-        let block = (defaults, self.settings.defaults.block(defaults));
+        let number = match asked {
+            Asked::Block => OWN_BLOCK,
+            Asked::Defaults | Asked::Refused => self.settings.defaults.choose(&request),
+        };
+        let which = (chain_key, number);
+        let block = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
+        let block = (number, block);
         let exchange = Exchange::new(chain_key, request, block, expects, submitted);
         link.h1.begin(exchange);
         if let Some(depth) = depth {
@@ -70,43 +79,26 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// Does what [`load`](Self::load) does, for a request with a policy.
-    #[inline(never)]
-    fn load_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
-        let Some(exchange) = self.begin_visited(key, chain_key) else {
-            return false;
-        };
-        let link = &mut self.links[key];
-        let depth = depth_of(&self.pool[link.origin], &exchange.request);
-        link.h1.begin(exchange);
-        if let Some(depth) = depth {
-            self.begin_line(key, chain_key, depth);
-        }
-        true
-    }
-
-    /// Builds the exchange of a chain's request on a link.
+    /// Builds the exchange of a chain's request on a link. Returns `None` if its policy refused.
     #[inline(always)]
-    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
+    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
+        let mut asked = Asked::Defaults;
+        if self.is_visited(chain_key) {
+            asked = self.ask_fields(chain_key);
+            if asked == Asked::Refused {
+                return None;
+            }
+        }
         let chain = &mut self.chains[chain_key];
         let (expects, submitted) = chain.begin_attempt(key);
         let request = chain.request().clone();
-        let defaults = self.settings.defaults.choose(&request);
-        let block = (defaults, self.settings.defaults.block(defaults));
-        Exchange::new(chain_key, request, block, expects, submitted)
-    }
-
-    /// Builds the exchange of a request with a policy, including the fields that the policy adds.
-    /// Returns `None` if the policy refused.
-    fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
-        if !self.ask_fields(chain_key) {
-            return None;
-        }
-        let (expects, submitted) = self.chains[chain_key].begin_attempt(key);
-        let request = self.chains[chain_key].request().clone();
-        let which = (chain_key, OWN_BLOCK);
-        let fields = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
-        let block = (OWN_BLOCK, fields);
+        let number = match asked {
+            Asked::Block => OWN_BLOCK,
+            Asked::Defaults | Asked::Refused => self.settings.defaults.choose(&request),
+        };
+        let which = (chain_key, number);
+        let block = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
+        let block = (number, block);
         Some(Exchange::new(chain_key, request, block, expects, submitted))
     }
 
@@ -142,13 +134,8 @@ impl<N: Net> Core<N> {
 
     /// Puts a request behind those on a link that has room for more.
     pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
-        let exchange = if self.is_visited(chain_key) {
-            match self.begin_visited(key, chain_key) {
-                Some(exchange) => exchange,
-                None => return,
-            }
-        } else {
-            self.begin_exchange(key, chain_key)
+        let Some(exchange) = self.begin_exchange(key, chain_key) else {
+            return;
         };
         let link = &mut self.links[key];
         let depth = exchange.request.pipeline();

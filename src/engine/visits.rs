@@ -9,6 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use http::StatusCode;
 use slab::Slab;
 
 use crate::engine::agenda::Completion;
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::net::Net;
 use crate::net::slots::grow;
 use crate::policy::{Moment, Policies, Screened, Shown, Verdict, Visiting};
+use crate::proto::Headers;
 use crate::request::Request;
 use crate::response::{Reply, Response, Way};
 
@@ -51,6 +53,17 @@ fn own_block<'a>(chain: ChainKey, chains: &Chains, visits: &'a Slab<VisitState>)
     block.expect("a policy adds its fields before they are written")
 }
 
+/// The fields of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The policy added none, so the default ones are sent as they are.
+    Defaults,
+    /// They are in the block of the visit.
+    Block,
+    /// There is no attempt, and the chain is on the agenda.
+    Refused,
+}
+
 /// A policy panicked: its chain is over, and the turn has to end.
 pub(super) struct PolicyPanicked;
 
@@ -65,11 +78,13 @@ impl<N: Net> Core<N> {
     ///
     /// # Panics
     /// If the chain has none.
+    #[inline]
     pub(super) fn visit(&mut self, key: ChainKey) -> &mut VisitState {
         self.visit_mut(key).expect("the chain is visited")
     }
 
     /// Returns the visit of a chain, if it has one.
+    #[inline]
     pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
         let visit = self.chains.visit_of(key)?;
         self.visits.get_mut(visit)
@@ -91,10 +106,10 @@ impl<N: Net> Core<N> {
             || self.chains[key].request().is_accompanied()
     }
 
-    /// Calls the policy to add its fields for an attempt, and appends the default ones. Returns
-    /// false if there is no attempt: the chain is then on the agenda.
+    /// Calls the policy to add its fields for an attempt. If it adds any, the default ones are
+    /// appended.
     #[inline(never)]
-    pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
+    pub(super) fn ask_fields(&mut self, key: ChainKey) -> Asked {
         let kept = self.visit(key).block.take();
         let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
         let sent = self.ask(key, |visiting, request, at| {
@@ -103,12 +118,16 @@ impl<N: Net> Core<N> {
         // The policy may have run for a long time, and the peer's deadlines start after it.
         self.catch_up();
         match sent {
+            Ok(Ok(())) if block.is_empty() => {
+                self.buffers.blocks.give(block);
+                return Asked::Defaults;
+            }
             Ok(Ok(())) => {
                 let request = self.chains[key].request();
                 self.settings.defaults.append_to(&mut block, request);
                 let visit = self.visit(key);
                 visit.block = Some(block);
-                return true;
+                return Asked::Block;
             }
             Ok(Err(error)) => {
                 self.disarm(key);
@@ -124,7 +143,25 @@ impl<N: Net> Core<N> {
         // counts as a command, so a queue full of them is emptied over several turns.
         self.agenda.carried_out += 1;
         self.buffers.blocks.give(block);
-        false
+        Asked::Refused
+    }
+
+    /// Returns whether the policy is to be called for a response that begins so.
+    ///
+    /// # Errors
+    /// The policy panicked.
+    #[inline]
+    pub(super) fn reads_head(
+        &mut self,
+        key: ChainKey,
+        status: StatusCode,
+        fields: &Headers<'_>,
+    ) -> Result<bool, PolicyPanicked> {
+        let visiting = &mut self.visit(key).visiting;
+        catch_unwind(AssertUnwindSafe(|| visiting.reads_head(status, fields))).map_err(|panic| {
+            self.panic.get_or_insert(panic);
+            PolicyPanicked
+        })
     }
 
     /// Calls the policy for a response whose head has arrived, and returns how the response is
@@ -139,10 +176,22 @@ impl<N: Net> Core<N> {
         })?;
         Ok(screened.map(|Screened { shown, decoding }| {
             if let Some(decoding) = decoding {
-                self.visit(key).rare().decoding = Some(Box::new(decoding));
+                self.visit(key).rare().decoding = Some(decoding);
             }
             shown
         }))
+    }
+
+    /// Ends the visit of a chain whose response is complete, if the policy need not be called for
+    /// it. Returns whether it did.
+    #[inline]
+    pub(super) fn ends_unasked(&mut self, key: ChainKey) -> bool {
+        let visit = self.visit(key);
+        let is_asked = visit.visiting.reads_end() || visit.is_decoding();
+        if !is_asked {
+            self.reset_visit(key);
+        }
+        !is_asked
     }
 
     /// Calls the policy with the outcome of the exchange, and returns what follows.
@@ -239,7 +288,9 @@ impl<N: Net> Core<N> {
         let request = self.chains[key].request();
         // A panic may leave the visit in an inconsistent state. It is dropped with its chain.
         let asked = catch_unwind(AssertUnwindSafe(|| ask(visiting, request, &at)));
-        self.clock.since = Since::UserCode;
+        if !visit.visiting.is_brief() {
+            self.clock.since = Since::UserCode;
+        }
         visit.keep_held(held);
         asked.map_err(|panic| {
             self.panic.get_or_insert(panic);

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::error::Error;
 use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
+use crate::proto::Headers;
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
@@ -66,6 +69,18 @@ impl Visit for BothVisits {
             (Some(outer), Some(inner)) => Some(outer.min(inner)),
             (outer, inner) => outer.or(inner),
         }
+    }
+
+    fn holds_back(&self) -> bool {
+        self.outer.holds_back() || self.inner.holds_back()
+    }
+
+    fn reads_head(&self, status: StatusCode, fields: &Headers<'_>) -> bool {
+        self.outer.reads_head(status, fields) || self.inner.reads_head(status, fields)
+    }
+
+    fn reads_shown(&self) -> bool {
+        self.outer.reads_shown() || self.inner.reads_shown()
     }
 
     fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {

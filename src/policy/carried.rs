@@ -17,6 +17,8 @@ pub(crate) struct Policies {
     /// The policy of its session.
     outer: Option<Arc<dyn Policy>>,
     inner: Option<Arc<dyn Policy>>,
+    /// The session runs no code of the caller.
+    outer_is_brief: bool,
 }
 
 impl RequestBuilder {
@@ -39,8 +41,8 @@ impl RequestBuilder {
                 return Some(Arc::clone(session));
             };
             Some(Arc::new(Policies {
-                outer: read(session).outer.clone(),
                 inner: Some(inner),
+                ..read(session).clone()
             }))
         });
         carried.marked(mark)
@@ -61,12 +63,19 @@ fn read(carried: &Carried) -> &Policies {
 }
 
 impl Policies {
-    /// Creates the value that all requests of a session carry.
-    pub(crate) fn of_session(policy: Arc<dyn Policy>) -> Carried {
+    /// Creates the value that all requests of a session carry. `is_brief` is whether the policy
+    /// runs no code of the caller.
+    pub(crate) fn of_session(policy: Arc<dyn Policy>, is_brief: bool) -> Carried {
         Arc::new(Self {
             outer: Some(policy),
             inner: None,
+            outer_is_brief: is_brief,
         })
+    }
+
+    /// Whether they run no code of the caller.
+    pub(crate) fn are_brief(&self) -> bool {
+        self.outer_is_brief && self.inner.is_none()
     }
 
     /// Returns the policies of `request`, nested inside `default`, which applies to requests
@@ -166,7 +175,7 @@ mod tests {
         let get = || Request::get("http://a/");
         let mark = || Generation::new().mark();
         let (own, default) = (named("own"), named("default"));
-        let session = &Policies::of_session(named("session"));
+        let session = &Policies::of_session(named("session"), false);
         #[rustfmt::skip]
         let rows = [
             ("none", get(), "", "default "),
@@ -194,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_same_policies_are_known_again() {
-        let (policy, session) = (named("a"), Policies::of_session(named("b")));
+        let (policy, session) = (named("a"), Policies::of_session(named("b"), false));
         let mark = Generation::new().mark();
         let first = Request::get("http://a/")
             .policy(policy.clone())
@@ -218,7 +227,7 @@ mod tests {
 
     #[test]
     fn requests_of_a_session_share_what_they_carry() {
-        let session = Policies::of_session(named("session"));
+        let session = Policies::of_session(named("session"), false);
         let requests = ["http://a/", "http://b/"].map(|url| {
             let mark = Generation::new().mark();
             let builder = Request::get(url).in_session(&session, mark);

@@ -58,7 +58,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::error::Error;
+use crate::proto::Headers;
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
@@ -185,6 +188,28 @@ pub trait Visit {
     /// the default, means the engine's. Called once, when the visit begins.
     fn total(&self) -> Option<Duration> {
         None
+    }
+
+    /// Returns whether [`on_start`](Self::on_start) is to be called, as by default. Called once,
+    /// when the visit begins. A visit that never holds a request back returns false, which saves
+    /// the calls.
+    fn holds_back(&self) -> bool {
+        true
+    }
+
+    /// Returns whether [`on_head`](Self::on_head) is to be called for a response with this status
+    /// and these fields, as by default. If not, the response is [shown](Screening::show) without
+    /// the call.
+    fn reads_head(&self, status: StatusCode, fields: &Headers<'_>) -> bool {
+        let _ = (status, fields);
+        true
+    }
+
+    /// Returns whether [`on_end`](Self::on_end) is to be called for complete responses that were
+    /// [shown](Screening::show), as by default. Called once, when the visit begins. It is called in
+    /// any case for errors, and for responses that were held back.
+    fn reads_shown(&self) -> bool {
+        true
     }
 
     /// Decides when the exchange may begin. Called before each exchange, while it holds no

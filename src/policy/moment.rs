@@ -350,10 +350,12 @@ pub(crate) struct Held(Cell<Weak<Signal>>);
 
 impl Held {
     /// Whether a waker is still alive, or has been woken and not yet been taken from the wakeups.
+    #[inline]
     pub(crate) fn is_held(&self) -> bool {
         self.signal().is_some()
     }
 
+    #[inline]
     fn signal(&self) -> Option<Arc<Signal>> {
         let weak = self.0.take();
         let signal = weak.upgrade();

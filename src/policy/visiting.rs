@@ -20,6 +20,7 @@ use crate::policy::fields::Fields;
 use crate::policy::moment::Moment;
 use crate::policy::screening::Shown;
 use crate::policy::{Policy, Start, Verdict, Visit};
+use crate::proto::Headers;
 use crate::request::Request;
 use crate::response::{Reply, Response};
 use crate::timeouts::{Ms, milliseconds};
@@ -32,6 +33,12 @@ pub(crate) struct Visiting {
     shown: Option<Shown>,
     /// The visit has sent a request with other policies, so it serves no further request.
     is_foreign: bool,
+    /// It runs no code of the caller, and takes no noticeable time.
+    is_brief: bool,
+    /// [`Visit::holds_back`].
+    holds_back: bool,
+    /// [`Visit::reads_shown`].
+    reads_shown: bool,
 }
 
 /// What happens to a response, as decided by [`Visiting::head`].
@@ -40,7 +47,7 @@ pub(crate) struct Screened {
     pub(crate) shown: Shown,
     /// The decoder of the body. Content-Encoding and Content-Length no longer apply then, and must
     /// be removed from the head before the readback sees it.
-    pub(crate) decoding: Option<Decoding>,
+    pub(crate) decoding: Option<Box<Decoding>>,
 }
 
 /// Why a response is given up when its head has arrived.
@@ -75,17 +82,28 @@ impl Visiting {
         let visit = policies.visit(request, at)?;
         Some(Self {
             total: milliseconds(visit.total()),
+            is_brief: policies.are_brief(),
             ..Self::of(visit)
         })
     }
 
     pub(crate) fn of(visit: Box<dyn Visit>) -> Self {
         Self {
-            visit,
             total: None,
             shown: None,
             is_foreign: false,
+            is_brief: false,
+            holds_back: visit.holds_back(),
+            reads_shown: visit.reads_shown(),
+            visit,
         }
+    }
+
+    /// Whether its methods run no code of the caller and take no noticeable time, so that the clock
+    /// need not be read after them.
+    #[inline]
+    pub(crate) fn is_brief(&self) -> bool {
+        self.is_brief
     }
 
     /// Returns [`Visit::total`] in milliseconds.
@@ -103,6 +121,34 @@ impl Visiting {
     /// Records that `former` is replaced by `request`.
     pub(crate) fn on_resend(&mut self, former: &Request, request: &Request) {
         self.is_foreign |= !Policies::are_same(former, request);
+    }
+
+    /// Whether [`start`](Self::start) is to be called.
+    #[inline]
+    pub(crate) fn holds_back(&self) -> bool {
+        self.holds_back
+    }
+
+    /// Whether [`head`](Self::head) is to be called for this response. If not, it is shown.
+    #[inline]
+    pub(crate) fn reads_head(&mut self, status: StatusCode, fields: &Headers<'_>) -> bool {
+        let reads = self.visit.reads_head(status, fields);
+        if !reads {
+            self.shown = Some(Shown::AtOnce);
+        }
+        reads
+    }
+
+    /// Whether [`end`](Self::end) is to be called for a complete response.
+    #[inline]
+    pub(crate) fn reads_end(&self) -> bool {
+        self.reads_shown || self.shown != Some(Shown::AtOnce)
+    }
+
+    /// Called when an exchange begins of which the visit holds nothing back.
+    #[inline]
+    pub(crate) fn begin_unasked(&mut self) {
+        self.shown = None;
     }
 
     /// Called before an exchange, and again after each wait.
@@ -154,7 +200,7 @@ impl Visiting {
             (Shown::WithoutBody, _) | (_, true) => None,
             (Shown::AtOnce | Shown::AtTheEnd, false) => {
                 let decoding = Decoding::new(decoders);
-                Some(decoding.map_err(Unscreened::Undecodable)?)
+                Some(Box::new(decoding.map_err(Unscreened::Undecodable)?))
             }
         };
         Ok(Screened { shown, decoding })

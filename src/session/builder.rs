@@ -191,12 +191,13 @@ impl SessionBuilder {
         }
         let rules = Arc::new(rules);
         let visits: Arc<dyn Policy> = Arc::new(Visits(Arc::clone(&rules)));
+        let is_brief = inner.is_none() && !rules.runs_code();
         let policy = match inner {
             Some(inner) => both(visits, inner),
             None => visits,
         };
         Ok(Session(Arc::new(Inner {
-            carried: Policies::of_session(Arc::clone(&policy)),
+            carried: Policies::of_session(Arc::clone(&policy), is_brief),
             policy,
             rules,
             base,

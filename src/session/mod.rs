@@ -206,8 +206,8 @@ impl Session {
     pub fn stats(&self) -> SessionStats {
         let counts = &self.0.rules.counts;
         SessionStats {
-            exchanges: counts.exchanges.get(),
-            answered: counts.answered.get(),
+            attempts: counts.attempts.get(),
+            ended: counts.ended.get(),
             failed: counts.failed.get(),
             redirected: counts.redirected.get(),
             challenged: counts.challenged.get(),
@@ -266,12 +266,12 @@ impl From<&Session> for Arc<dyn Policy> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStats {
-    /// Exchanges begun: one for each request, and one for each time that the session had another
-    /// sent in its place.
-    pub exchanges: u64,
-    /// Requests that ended with a response, whatever its status.
-    pub answered: u64,
-    /// Requests that ended with an error. Cancellations are not counted.
+    /// Attempts to send a request: redirects, answers to challenges and the engine's own retries
+    /// included.
+    pub attempts: u64,
+    /// Requests that ended: with a response, with an error, or canceled.
+    pub ended: u64,
+    /// Requests that ended with an error other than a status or a cancellation.
     pub failed: u64,
     /// Redirects followed.
     pub redirected: u64,

@@ -105,6 +105,11 @@ impl Redirects {
         self
     }
 
+    /// Whether the caller decides.
+    pub(super) fn runs_code(&self) -> bool {
+        self.decide.is_some()
+    }
+
     /// Returns what `head`, the response to `request`, leads to, if `followed` redirects of the
     /// same visit were followed before.
     ///

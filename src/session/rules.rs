@@ -43,6 +43,11 @@ impl fmt::Debug for Rules {
 }
 
 impl Rules {
+    /// Whether code of the caller is among the rules.
+    pub(super) fn runs_code(&self) -> bool {
+        self.redirects.as_ref().is_some_and(Redirects::runs_code)
+    }
+
     /// Returns the headers for a request of a visit that has not left the origin at which it began.
     pub(super) fn headers_for(&self, request: &Request) -> impl Iterator<Item = (&str, &[u8])> {
         let is_home = self.base.as_ref().is_none_or(|base| request.goes_to(base));
@@ -62,8 +67,8 @@ impl Rules {
 /// Counts events of a session, on all its threads.
 #[derive(Default)]
 pub(super) struct Counts {
-    pub(super) exchanges: Count,
-    pub(super) answered: Count,
+    pub(super) attempts: Count,
+    pub(super) ended: Count,
     pub(super) failed: Count,
     pub(super) redirected: Count,
     pub(super) challenged: Count,

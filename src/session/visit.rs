@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::error::Error;
-use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
+use crate::policy::{Fields, Moment, Policy, Screening, Verdict, Visit};
+use crate::proto::Headers;
 use crate::request::Request;
 use crate::response::{Reply, Response};
 use crate::session::auth::Used;
@@ -122,14 +123,28 @@ impl InSession {
     }
 }
 
+fn is_error(status: StatusCode) -> bool {
+    status.as_u16() >= 400
+}
+
 impl Visit for InSession {
     fn total(&self) -> Option<Duration> {
         self.rules.total
     }
 
-    fn on_start(&mut self, _: &Request, _: &Moment<'_>) -> Result<Start, Error> {
-        self.rules.counts.exchanges.add_one();
-        Ok(Start::Now)
+    fn holds_back(&self) -> bool {
+        false
+    }
+
+    fn reads_head(&self, status: StatusCode, fields: &Headers<'_>) -> bool {
+        // Only these concern cookies, credentials, redirects and errors.
+        status.as_u16() >= 300
+            || self.progress.is_some()
+            || self.rules.jar.is_some() && fields.find("Set-Cookie").is_some()
+    }
+
+    fn reads_shown(&self) -> bool {
+        false
     }
 
     fn on_send(
@@ -138,6 +153,7 @@ impl Visit for InSession {
         fields: &mut Fields<'_>,
         at: &Moment<'_>,
     ) -> Result<(), Error> {
+        self.rules.counts.attempts.add_one();
         if let Some(user_agent) = &self.rules.user_agent
             && !fields.has("User-Agent")
         {
@@ -169,9 +185,9 @@ impl Visit for InSession {
         at: &Moment<'_>,
     ) -> Result<Screening, Error> {
         if let Some(jar) = &self.rules.jar {
-            let mut cookies = head.header_all("Set-Cookie").peekable();
-            if cookies.peek().is_some() {
+            if head.header("Set-Cookie").is_some() {
                 let (scheme, host, path) = (request.scheme(), request.host(), request.target());
+                let cookies = head.header_all("Set-Cookie");
                 jar.store(scheme, host, path, cookies, at.wall_clock());
             }
         }
@@ -181,15 +197,11 @@ impl Visit for InSession {
         {
             auth.on_info(&progress.used, info);
         }
-        let status = head.status().as_u16();
-        if status < 300 {
-            return Ok(Screening::show());
-        }
         if let Some(next) = self.next(request, head)? {
             self.progress().next = Some(next);
             return Ok(Screening::discard());
         }
-        Ok(if status >= 400 && self.rules.error_for_status {
+        Ok(if is_error(head.status()) && self.rules.error_for_status {
             Screening::collect()
         } else {
             Screening::show()
@@ -203,21 +215,18 @@ impl Visit for InSession {
             let after = Duration::ZERO;
             return Ok(Verdict::Resend { request, after });
         }
-        let counts = &self.rules.counts;
         match reply {
-            Ok(response) => {
-                counts.answered.add_one();
-                let status = response.status();
-                if self.rules.error_for_status && status.as_u16() >= 400 {
-                    return Err(Error::of_status(response));
-                }
+            Ok(response) if self.rules.error_for_status && is_error(response.status()) => {
+                return Err(Error::of_status(response));
             }
-            Err(_) => counts.failed.add_one(),
+            Ok(_) => {}
+            Err(_) => self.rules.counts.failed.add_one(),
         }
         Ok(Verdict::Deliver)
     }
 
     fn reset(&mut self) -> bool {
+        self.rules.counts.ended.add_one();
         self.progress = None;
         true
     }

@@ -859,10 +859,8 @@ fn an_error_status_becomes_an_error_with_its_body() {
     let ok = ["201 /created ", "304 /same "].map(|told| Ok(told.to_owned()));
     assert_eq!(told, [&ok[..], &[Err(error)]].concat());
     let stats = session.stats();
-    assert_eq!(
-        (stats.exchanges, stats.answered, stats.redirected),
-        (4, 3, 1)
-    );
+    assert_eq!((stats.attempts, stats.ended, stats.failed), (4, 3, 0));
+    assert_eq!((stats.redirected, stats.challenged), (1, 0));
 }
 
 #[test]
