@@ -59,13 +59,14 @@ impl<N: Net> Core<N> {
     }
 
     /// Returns the tick of the chain's total deadline.
+    #[inline(always)]
     pub(super) fn total_tick(&self, key: ChainKey) -> Option<u64> {
         let ms = self.total_timeout(key)?;
         Some(tick_after(self.chains[key].submitted) + u64::from(ms))
     }
 
     /// Returns the total timeout of a chain's request in milliseconds.
-    #[inline]
+    #[inline(always)]
     fn total_timeout(&self, key: ChainKey) -> Option<u32> {
         let timeouts = self.chains[key].request.as_ref()?.timeouts();
         let of_visit = self
