@@ -11,7 +11,7 @@ use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::orders::Orders;
 use crate::engine::readback::{Context, Next, Readback, ReadbackFn};
-use crate::engine::stats::Stats;
+use crate::engine::stats::{OriginStats, Stats};
 use crate::engine::submitter::{Remote, Submitter};
 use crate::engine::waking::Waking;
 use crate::error::Error;
@@ -299,6 +299,13 @@ impl<S, M: Mode> Engine<S, M> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.core.stats()
+    }
+
+    /// Returns the figures of each origin, in no particular order. Each call counts all links and
+    /// chains anew, like [`stats`](Self::stats).
+    #[must_use]
+    pub fn origins(&self) -> Vec<OriginStats> {
+        self.core.origins()
     }
 
     /// Returns a handle through which other threads reach this engine.

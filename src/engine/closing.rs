@@ -215,6 +215,6 @@ impl<N: Net> Core<N> {
     pub(super) fn dialed_address(&self, key: LinkKey) -> Option<SocketAddr> {
         let link = &self.links[key];
         let is_unix = self.pool[link.origin].route.unix_path().is_some();
-        (!is_unix).then(|| link.peer.get())
+        (!is_unix).then(|| link.ends.peer())
     }
 }

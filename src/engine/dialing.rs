@@ -21,12 +21,12 @@ use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::handshake::Handshakes;
-use crate::net::link::{Link, Reach};
+use crate::net::link::{Ends, Link, Reach};
 use crate::net::names::{FamilyAnswer, Known};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
-use crate::net::{Net, Readiness};
+use crate::net::{Net, Readiness, is_own_end};
 use crate::resolver::{Family, LookupError};
 use crate::timeouts::Timeout;
 
@@ -226,7 +226,7 @@ impl<N: Net> Core<N> {
     /// Connects to the only address. `None` means the unix socket of the route.
     fn connect_only(&mut self, key: LinkKey, addr: Option<SocketAddr>) {
         if let Some(addr) = addr {
-            self.links[key].peer = addr.into();
+            self.links[key].ends = Ends::towards(addr);
         }
         match self.open_socket(key, addr) {
             Ok(socket) => {
@@ -472,7 +472,6 @@ impl<N: Net> Core<N> {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
         let link = &mut self.links[key];
-        link.peer = won.addr.into();
         link.readiness = link.readiness.with(Readiness::WRITABLE);
         let handshakes = link.handshakes_mut().map(std::mem::take);
         if self.on_connected(key, won.socket, handshakes.unwrap_or_default(), first) {
@@ -488,10 +487,8 @@ impl<N: Net> Core<N> {
     /// loopback when no server listens on a port in the ephemeral range and the kernel chooses that
     /// port as the local one.
     ///
-    /// Reading the local address costs one system call per connection. A plain exchange with a
-    /// single address avoids it: [`fail_on_violation`](Self::fail_on_violation) checks the address
-    /// when the received bytes turn out not to be a response. A race, however, must not be won by
-    /// such a socket, and no handshake may begin on it, so both check here.
+    /// The local address, which shows this, is read once per connection and kept for
+    /// [`Info`](crate::Info).
     fn write_first(
         &mut self,
         key: LinkKey,
@@ -500,7 +497,6 @@ impl<N: Net> Core<N> {
         addr: SocketAddr,
     ) -> Result<Option<Written>, Trouble> {
         let link = &mut self.links[key];
-        let is_race = matches!(link.reach, Reach::Dialing(..));
         let exchange = link.h1.front().expect("a connecting link has an exchange");
         let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
         let tag = exchange.tag;
@@ -512,8 +508,13 @@ impl<N: Net> Core<N> {
             self.counts.bytes_out += written.sent as u64;
             return Ok(None);
         }
-        let is_alone = !is_race && handshakes.is_empty() && !link.h1.has_line();
-        if is_alone || !self.net.is_connected_to_itself(socket, addr) {
+        if self.pool[link.origin].route.unix_path().is_some() {
+            return Ok(Some(written));
+        }
+        // Some systems do not return it once the peer has reset the connection.
+        let local = self.net.local_addr(socket).unwrap_or(Ends::UNKNOWN);
+        if !is_own_end(local, addr) {
+            link.ends = Ends::new(addr, local);
             return Ok(Some(written));
         }
         self.counts.bytes_out += written.sent as u64;
@@ -527,7 +528,7 @@ impl<N: Net> Core<N> {
     /// write.
     pub(super) fn connect_on(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
-        let peer = link.peer.get();
+        let peer = link.ends.peer();
         if link.readiness.has(Readiness::READABLE) {
             // The server sent bytes before it received a request, as some overloaded servers do (a
             // 503 right after accept). These bytes are taken for the response, and the response to
@@ -591,6 +592,7 @@ impl<N: Net> Core<N> {
         let now = self.clock.micros();
         let exchange = self.dialed_for(key);
         exchange.times.connect = exchange.since(now);
+        self.ages.on_connected(key, now);
         let token = self.links.token(key);
         debug!("{token:?} {}: connected", self.origin_of(key));
         let link = &mut self.links[key];

@@ -98,8 +98,9 @@ impl<N: Net> Core<N> {
         }
         debug!("{:?} {error:#}", self.links.token(key));
         let link = &self.links[key];
-        let sent = link.h1.front().map_or(0, |front| front.times.sent);
-        let (origin, sent) = (link.origin, u64::from(sent));
+        let sent_at = |front: &Exchange<_>| front.begun() + u64::from(front.times.sent);
+        let sent_at = link.h1.front().map_or(0, sent_at);
+        let origin = link.origin;
         let was_silent = error.kind() == ErrorKind::Timeout
             && link.is_busy()
             && link.h1.is_reused()
@@ -108,8 +109,7 @@ impl<N: Net> Core<N> {
         if was_silent {
             // The path to the server is gone. Each of the other connections that have been silent
             // since then would cost another deadline.
-            let since = tick_after(self.chains[chain_key].submitted + sent);
-            self.close_silent_since(origin, since);
+            self.close_silent_since(origin, tick_after(sent_at));
         }
         self.complete(chain_key, Completion::Failed(error));
     }
@@ -192,24 +192,6 @@ impl<N: Net> Core<N> {
     fn is_answered(&self, key: LinkKey) -> bool {
         let front = self.links[key].h1.front();
         front.is_some_and(Exchange::is_answered)
-    }
-
-    /// Ends an exchange whose link received something other than a response.
-    ///
-    /// If no server listens on a loopback port, a socket can be connected to itself and receive its
-    /// own request. That counts as a failed connect. It is checked here, because checking every
-    /// connect would cost a system call each.
-    pub(super) fn fail_on_violation(&mut self, key: LinkKey, violation: Violation) {
-        let link = &self.links[key];
-        if !link.h1.is_reused()
-            && !link.h1.response().has_head()
-            && let Some(socket) = link.socket()
-            && self.net.is_connected_to_itself(socket, link.peer.get())
-        {
-            let addr = self.dialed_address(key);
-            return self.fail_only(key, addr, connected_to_itself());
-        }
-        self.fail(key, Failure::Violation(violation));
     }
 
     /// Fails a connect to the only address or, with `None`, to the unix socket of the route.

@@ -274,7 +274,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::Failed(failure) => {
                 core.keep(key, reading);
                 match failure {
-                    Failure::Violation(violation) => core.fail_on_violation(key, violation),
+                    Failure::Violation(violation) => core.fail(key, Failure::Violation(violation)),
                     failure => core.fail(key, failure),
                 }
             }

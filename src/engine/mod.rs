@@ -34,7 +34,7 @@
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
-//! `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their
+//! `visit`, `clock`, `quiet`, `ages`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their
 //! pool are in `net`, the exchanges of a link in `h1`.
 //!
 //! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
@@ -45,6 +45,7 @@
 mod owned;
 
 mod agenda;
+mod ages;
 mod alerts;
 mod api;
 mod asks;
@@ -101,7 +102,7 @@ pub use local::Local;
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
 pub use readback::{Context, Flow, Next, Readback, ReadbackFn, Unread};
-pub use stats::Stats;
+pub use stats::{OriginStats, Stats};
 pub use submitter::{KeepAlive, Submitter};
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};

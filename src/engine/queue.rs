@@ -167,7 +167,8 @@ impl<N: Net> Core<N> {
         idle.is_some()
     }
 
-    /// Takes the newest idle link of an origin that has not expired and has no unread data.
+    /// Takes the newest idle link of an origin that has not expired, is not too old and has no unread
+    /// data.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.clock.tick();
         loop {
@@ -175,15 +176,15 @@ impl<N: Net> Core<N> {
             let timer = self.pool.take(&mut self.links, key);
             let expires = self.timers.tick_of(timer);
             self.timers.cancel(timer);
-            if expires > now {
+            if expires > now && !self.ages.is_over(key, self.clock.micros()) {
                 if self.is_idle_fit(key) {
                     return Some(key);
                 } else {
                     continue;
                 }
             }
-            // Its timer is due in this turn. Older links have expired as well, unless a server
-            // granted them more time.
+            // Its timer is due in this turn, or it has exceeded its age. Older links have expired as
+            // well, unless a server granted them more time.
             self.close(key);
         }
     }

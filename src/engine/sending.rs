@@ -57,12 +57,12 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
         let chain = &mut self.chains[chain_key];
-        let (expects, submitted) = chain.begin_attempt(key);
+        let expects = chain.begin_attempt(key);
         let request = chain.request().clone();
         let depth = depth_of(entry, &request);
         let defaults = self.settings.defaults.choose(&request);
         let block = (defaults, self.settings.defaults.block(defaults));
-        let exchange = Exchange::new(chain_key, request, block, expects, submitted);
+        let exchange = Exchange::new(chain_key, request, block, expects, self.clock.micros());
         link.h1.begin(exchange);
         if let Some(depth) = depth {
             self.begin_line(key, chain_key, depth);
@@ -89,11 +89,11 @@ impl<N: Net> Core<N> {
     #[inline(always)]
     fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
         let chain = &mut self.chains[chain_key];
-        let (expects, submitted) = chain.begin_attempt(key);
+        let expects = chain.begin_attempt(key);
         let request = chain.request().clone();
         let defaults = self.settings.defaults.choose(&request);
         let block = (defaults, self.settings.defaults.block(defaults));
-        Exchange::new(chain_key, request, block, expects, submitted)
+        Exchange::new(chain_key, request, block, expects, self.clock.micros())
     }
 
     /// Builds the exchange of a request with a policy, including the fields that the policy adds.
@@ -102,12 +102,18 @@ impl<N: Net> Core<N> {
         if !self.ask_fields(chain_key) {
             return None;
         }
-        let (expects, submitted) = self.chains[chain_key].begin_attempt(key);
+        let expects = self.chains[chain_key].begin_attempt(key);
         let request = self.chains[chain_key].request().clone();
         let which = (chain_key, OWN_BLOCK);
         let fields = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
         let block = (OWN_BLOCK, fields);
-        Some(Exchange::new(chain_key, request, block, expects, submitted))
+        Some(Exchange::new(
+            chain_key,
+            request,
+            block,
+            expects,
+            self.clock.micros(),
+        ))
     }
 
     /// Returns a link with pipelined requests that the chain's request may join.
@@ -115,9 +121,13 @@ impl<N: Net> Core<N> {
         let chain = &self.chains[key];
         let depth = depth_of(&self.pool[origin], chain.request())?;
         let was_sent = chain.attempts > 0;
-        let is_paused = |chain: ChainKey| self.chains[chain].marks.has(Marks::PAUSED);
+        let (chains, ages, now) = (&self.chains, &self.ages, self.clock.micros());
+        let is_unfit = |link: LinkKey, front: Option<ChainKey>| {
+            ages.is_over(link, now)
+                || front.is_some_and(|front| chains[front].marks.has(Marks::PAUSED))
+        };
         self.pool
-            .roomiest(&self.links, origin, depth, was_sent, is_paused)
+            .roomiest(&self.links, origin, depth, was_sent, is_unfit)
     }
 
     /// Prepares a link that just got its first request for more behind it, up to `depth`.

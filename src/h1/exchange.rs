@@ -31,7 +31,7 @@ pub(crate) struct Exchange<T> {
     written: usize,
     /// Total length of the request in bytes.
     bytes: usize,
-    /// When the request was submitted, or its delay ended, in microseconds on the owner's clock.
+    /// When the request was put on the connection, in microseconds on the owner's clock.
     begun: u64,
     pub(crate) times: Times,
 }
@@ -91,7 +91,8 @@ pub(crate) enum Taking {
     Discard,
 }
 
-/// When each step was completed, in microseconds after the request's start. 0 means "not (yet)".
+/// When each step was completed, in microseconds after the request was put on the connection. 0
+/// means "not (yet)".
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) resolve: u32,
@@ -129,10 +130,17 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Returns the parts that outlive the exchange: the request, and when its steps were completed.
+    /// Returns the parts that outlive the exchange: the request, when it was put on the connection,
+    /// and when its steps were completed.
     #[inline(always)]
-    pub(crate) fn into_parts(self) -> (Request, Times) {
-        (self.request, self.times)
+    pub(crate) fn into_parts(self) -> (Request, u64, Times) {
+        (self.request, self.begun, self.times)
+    }
+
+    /// Returns when the request was put on the connection, in microseconds on the owner's clock.
+    #[inline]
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// Returns the part of the request that can be written now.
@@ -263,8 +271,8 @@ impl<T> Exchange<T> {
         Early::Yes
     }
 
-    /// Returns the microseconds from the request's start to `now`, at least 1 because 0 means "not
-    /// yet".
+    /// Returns the microseconds since the request was put on the connection, at least 1 because 0
+    /// means "not yet".
     #[inline]
     pub(crate) fn since(&self, now: u64) -> u32 {
         let micros = now.saturating_sub(self.begun);
