@@ -73,18 +73,16 @@ impl fmt::Debug for ChainId {
 /// (32,768 times on 32-bit platforms). Their order has no meaning, and the ids of one engine mean
 /// nothing to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(usize);
+pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Makes an id of the number of a link's token, which contains the generation of its slot.
-    #[inline]
-    pub(crate) fn of_token(number: usize) -> Self {
-        Self(number)
+    pub(crate) fn new(slot: u32, generation: usize) -> Self {
+        Self((generation as u64) << 32 | u64::from(slot))
     }
 
     /// Returns the id as a number, for tables of the caller's own.
     pub fn to_u64(self) -> u64 {
-        self.0 as u64
+        self.0
     }
 }
 
@@ -97,6 +95,6 @@ impl fmt::Display for ConnectionId {
 
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConnectionId({})", self.0)
+        write!(f, "ConnectionId({}.{})", self.0 as u32, self.0 >> 32)
     }
 }

@@ -14,6 +14,8 @@ use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Times;
 use crate::h1::reading::Body;
 use crate::id::{ChainId, ConnectionId};
+use crate::net::link::Ends;
+use crate::net::slots::{Generation, LinkKey};
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
@@ -96,9 +98,8 @@ pub struct Response<'a> {
 /// keeping this.
 pub(crate) struct About {
     pub(crate) id: ChainId,
-    pub(crate) connection: ConnectionId,
-    /// The address of the peer, and the local one.
-    pub(crate) ends: (SocketAddr, SocketAddr),
+    pub(crate) link: (LinkKey, Generation),
+    pub(crate) ends: Ends,
     pub(crate) reused: bool,
     pub(crate) attempts: u8,
     /// Microseconds from the submission until the request was put on the connection.
@@ -117,10 +118,11 @@ impl About {
         let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
         let on_link = |micros: u32| (micros > 0).then(|| self.queued + u64::from(micros));
         let step = |micros| on_link(micros).map(Duration::from_micros);
-        let (peer, local) = self.ends;
+        let (peer, local) = self.ends.both();
+        let (slot, generation) = self.link;
         Info {
             id: self.id,
-            connection: self.connection,
+            connection: ConnectionId::new(slot, generation.number()),
             peer,
             local,
             reused: self.reused,
@@ -463,11 +465,8 @@ pub(crate) mod testing {
             .expect("a complete head");
         let about = About {
             id: ChainId::from_u64(1),
-            connection: ConnectionId::of_token(1),
-            ends: (
-                (Ipv4Addr::LOCALHOST, 80).into(),
-                (Ipv4Addr::LOCALHOST, 40_000).into(),
-            ),
+            link: (0, Generation::default()),
+            ends: Ends::towards((Ipv4Addr::LOCALHOST, 80).into()),
             reused: true,
             attempts: 1,
             queued: 0,

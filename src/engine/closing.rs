@@ -25,6 +25,7 @@ impl<N: Net> Core<N> {
     /// link and runs no user code.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
+        self.leave_ahead(key);
         self.give_up_line(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
@@ -187,6 +188,10 @@ impl<N: Net> Core<N> {
     pub(super) fn close_idle(&mut self) {
         while let Some(key) = self.pool.oldest_idle_of_all() {
             self.close_idle_link(key);
+        }
+        // Links that are opened ahead would be idle next.
+        while let Some(key) = self.ahead.any() {
+            self.close(key);
         }
         for link in self.links.iter_mut() {
             link.h1.end_behind_front();

@@ -32,6 +32,7 @@ use crate::engine::visit::VisitState;
 use crate::engine::waking::Waking;
 use crate::error::Error;
 use crate::net::Net;
+use crate::net::ahead::AheadLinks;
 use crate::net::link::Link;
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
@@ -51,6 +52,8 @@ pub(super) struct Core<N: Net> {
     pub(super) pool: Pool,
     pub(super) quiet: Quiet,
     pub(super) ages: Ages,
+    /// Links that are being opened before there is a request for them.
+    pub(super) ahead: AheadLinks,
     pub(super) lookups: Lookups,
     pub(super) buffers: Buffers,
     /// Set while this machine is out of file descriptors or memory.
@@ -77,6 +80,8 @@ pub(super) enum Timer {
     Idle(LinkKey),
     /// The link's next attempt to connect.
     Dial(LinkKey),
+    /// The deadline of a link that is opened ahead.
+    Ahead(LinkKey),
     /// A retry after exhaustion.
     Exhausted,
     /// A warning, if a request has waited too long in the origin's queue.
@@ -123,6 +128,7 @@ impl<N: Net> Core<N> {
             pool: Pool::new(depths),
             quiet: Quiet::default(),
             ages: Ages::new(config.max_age),
+            ahead: AheadLinks::default(),
             lookups: Lookups::new(names),
             buffers: Buffers::new(settings.read_buffer),
             exhausted: None,

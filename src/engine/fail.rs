@@ -1,6 +1,7 @@
 //! Ends exchanges that got no response: the readback is called with the error, or the request is
 //! sent once more.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -70,7 +71,7 @@ impl<N: Net> Core<N> {
     /// once more; otherwise the readback is called with the error.
     pub(super) fn fail(&mut self, key: LinkKey, failure: Failure) {
         let Some(chain_key) = self.links[key].chain() else {
-            return self.close(key);
+            return self.give_up_ahead(key, &format_args!("{failure:?}"));
         };
         self.disarm(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
@@ -103,7 +104,7 @@ impl<N: Net> Core<N> {
         let origin = link.origin;
         let was_silent = error.kind() == ErrorKind::Timeout
             && link.is_busy()
-            && link.h1.is_reused()
+            && link.h1.may_be_stale()
             && !self.is_answered(key);
         self.close(key);
         if was_silent {
@@ -112,6 +113,14 @@ impl<N: Net> Core<N> {
             self.close_silent_since(origin, tick_after(sent_at));
         }
         self.complete(chain_key, Completion::Failed(error));
+    }
+
+    /// Closes a link without an exchange. No request waits for it, so nobody is told.
+    #[cold]
+    pub(super) fn give_up_ahead(&mut self, key: LinkKey, why: &dyn fmt::Display) {
+        let (token, origin) = (self.links.token(key), self.origin_of(key));
+        debug!("{token:?} {origin}: failed, and no request waits for it ({why})");
+        self.close(key);
     }
 
     /// Builds the error of an exchange that failed.
@@ -246,7 +255,7 @@ impl<N: Net> Core<N> {
     ///
     /// All of these have to hold (RFC 9112 §9.3.1, RFC 9110 §9.2.2):
     ///
-    /// - The connection is reused. A fresh one counts as well if more requests were written behind
+    /// - The connection is reused, or was idle after it was opened ahead. A fresh one counts as well if more requests were written behind
     ///   this one: the reset that they caused may have swallowed its response (§9.6).
     /// - Not one byte of the response has arrived.
     /// - The request has not been sent again for this reason before, and is not canceled.
@@ -260,7 +269,7 @@ impl<N: Net> Core<N> {
             && self.is_on_trial(key)
             && !self.total_is_over(chain_key);
         (is_dropped || matches!(failure, Failure::Closed { .. } | Failure::Tls(_)))
-            && (h1.is_reused() || is_pipelined)
+            && (h1.may_be_stale() || is_pipelined)
             && !self.is_answered(key)
             && !chain.marks.has(Marks::FRESH)
             && !chain.marks.has(Marks::CANCELLED)
@@ -447,7 +456,7 @@ impl<N: Net> Core<N> {
             return;
         };
         // A connection that was closed while it was idle says nothing about pipelining.
-        let is_stale = line.is_untried() && link.h1.is_reused();
+        let is_stale = line.is_untried() && link.h1.may_be_stale();
         let is_excused = line.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
         if entry.trust.on_broken(is_excused) {

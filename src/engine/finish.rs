@@ -18,7 +18,6 @@ use crate::engine::pipeline::MovedUp;
 use crate::engine::probing::Probe;
 use crate::engine::reply::is_worth_another_try;
 use crate::h1::reading::Reading;
-use crate::id::ConnectionId;
 use crate::net::slots::LinkKey;
 use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
@@ -129,8 +128,8 @@ impl<N: Net> Core<N> {
             .expect("a link that is read has an exchange");
         About {
             id: self.chains.id(front.tag),
-            connection: ConnectionId::of_token(self.links.token(key).0),
-            ends: link.ends.both(),
+            link: (key, self.links.generation(key)),
+            ends: link.ends.clone(),
             reused: link.h1.is_reused(),
             attempts: self.chains[front.tag].attempts,
             queued: front.begun() - self.chains[front.tag].submitted,
@@ -156,8 +155,8 @@ impl<N: Net> Core<N> {
             .expect("a complete response has an exchange");
         let (request, begun, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
-        let ends = link.ends.both();
-        let connection = ConnectionId::of_token(self.links.token(key).0);
+        let ends = link.ends.clone();
+        let link = (key, self.links.generation(key));
         let chain = &mut self.chains[chain_key];
         // The timer stays armed: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
@@ -165,7 +164,7 @@ impl<N: Net> Core<N> {
         chain.stage = Stage::Reading;
         self.counts.answered += 1;
         About {
-            connection,
+            link,
             ends,
             reused,
             attempts: chain.attempts,

@@ -20,6 +20,7 @@
 //! - `pipeline`: moves a pipeline on when a response is complete
 //! - `begin`: begins a step of a chain: its policy, its origin, its delay
 //! - `queue`: finds a link for a request, or a place in its origin's queue
+//! - `ahead`: opens a link before there is a request for it
 //! - `dialing`: connects a link
 //! - `shortage`: handles connections that this machine has no resources for
 //! - `secure`: the handshakes of a link
@@ -46,6 +47,7 @@ mod owned;
 
 mod agenda;
 mod ages;
+mod ahead;
 mod alerts;
 mod api;
 mod asks;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use crate::h1::H1;
 use crate::net::Readiness;
@@ -117,14 +118,15 @@ impl<Socket> Reach<Socket> {
 }
 
 /// The addresses of both ends of a connection, in half the size of one [`SocketAddr`]. IPv6
-/// addresses are boxed because they are less common.
-#[derive(Debug)]
+/// addresses are on the heap because they are less common, and shared because each response gets
+/// them.
+#[derive(Clone, Debug)]
 pub(crate) enum Ends {
     V4 {
         peer: SocketAddrV4,
         local: SocketAddrV4,
     },
-    V6(Box<(SocketAddr, SocketAddr)>),
+    V6(Arc<(SocketAddr, SocketAddr)>),
 }
 
 impl Ends {
@@ -142,7 +144,7 @@ impl Ends {
     pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
         match (peer, local) {
             (SocketAddr::V4(peer), SocketAddr::V4(local)) => Self::V4 { peer, local },
-            (peer, local) => Self::V6(Box::new((peer, local))),
+            (peer, local) => Self::V6(Arc::new((peer, local))),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
+pub(crate) mod ahead;
 #[cfg(all(feature = "timerfd", target_os = "linux"))]
 mod alarm;
 #[cfg(not(all(feature = "timerfd", target_os = "linux")))]
