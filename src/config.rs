@@ -72,8 +72,8 @@ pub struct Config {
     /// traffic by DNS: a connection keeps its address, and a chain that never pauses keeps its
     /// connection. An exchange is never cut short. A connection that exceeds the age during an
     /// exchange is closed when the exchange ends, and a pipelined one when the requests that it has
-    /// been given are answered. An idle connection is closed when a request looks for one, or at its
-    /// [`idle_timeout`](Self::idle_timeout).
+    /// been given are answered. An idle connection is closed when a request looks for one, or at
+    /// its [`idle_timeout`](Self::idle_timeout).
     ///
     /// ```
     /// use std::time::Duration;
@@ -315,7 +315,8 @@ impl Config {
         Deadlines::Outside
     }
 
-    /// The resolution of the engine's timers. To use a connection only once, send `Connection: close`.
+    /// The resolution of the engine's timers. `Connection: close` is the way to use a connection
+    /// only once.
     const MIN_MAX_AGE: Duration = Duration::from_millis(1);
 
     /// Memory is allocated for this many events, and a failed allocation would abort the program.

@@ -14,7 +14,7 @@ use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Times;
 use crate::h1::reading::Body;
 use crate::id::{ChainId, ConnectionId};
-use crate::net::link::Ends;
+use crate::net::link::BothEnds;
 use crate::net::slots::{Generation, LinkKey};
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
@@ -99,7 +99,7 @@ pub struct Response<'a> {
 pub(crate) struct About {
     pub(crate) id: ChainId,
     pub(crate) link: (LinkKey, Generation),
-    pub(crate) ends: Ends,
+    pub(crate) ends: BothEnds,
     pub(crate) reused: bool,
     pub(crate) attempts: u8,
     /// Microseconds from the submission until the request was put on the connection.
@@ -118,7 +118,7 @@ impl About {
         let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
         let on_link = |micros: u32| (micros > 0).then(|| self.queued + u64::from(micros));
         let step = |micros| on_link(micros).map(Duration::from_micros);
-        let (peer, local) = self.ends.both();
+        let (peer, local) = self.ends.addresses();
         let (slot, generation) = self.link;
         Info {
             id: self.id,
@@ -195,8 +195,8 @@ pub struct Info {
 }
 
 /// When each step of an exchange was completed, counted from its submission or from the end of its
-/// delay. The time in the queue is included in all of them, and if the request was sent again, so is
-/// the time of its earlier attempts.
+/// delay. The time in the queue is included in all of them, and if the request was sent again, so
+/// is the time of its earlier attempts.
 ///
 /// The resolution is that of turns: the clock is read after the poll, and after each readback that
 /// has the engine do something, such as send a request. A step that did not take place is `None`,
@@ -449,6 +449,7 @@ pub(crate) mod testing {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::net::link::Ends;
     use crate::proto::Limits;
 
     /// Lends a response to `request`. `wire` is its head, from the status line to the empty line.
@@ -466,7 +467,7 @@ pub(crate) mod testing {
         let about = About {
             id: ChainId::from_u64(1),
             link: (0, Generation::default()),
-            ends: Ends::towards((Ipv4Addr::LOCALHOST, 80).into()),
+            ends: Ends::towards((Ipv4Addr::LOCALHOST, 80).into()).both(),
             reused: true,
             attempts: 1,
             queued: 0,

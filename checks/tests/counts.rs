@@ -612,8 +612,8 @@ fn a_request_is_one_write_and_one_read() {
     if !has_tool("strace") {
         return;
     }
-    // Arguments of `load`, and the number of connections whose own address is queried, which is each
-    // of them once.
+    // Arguments of `load`, and the number of connections whose own address is queried, which is
+    // each of them once.
     const ROWS: [(&[&str], u64); 4] = [
         (&["--connections", "1"], 1),
         (&["--connections", "50"], 50),

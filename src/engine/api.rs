@@ -218,14 +218,14 @@ impl<S, M: Mode> Engine<S, M> {
     ///
     /// Use it when a request is about to follow, for example while a user types, or before an event
     /// whose time is known. The connection goes to the pool and is kept there for
-    /// [`Config::idle_timeout`](crate::Config::idle_timeout). A request that comes before it is open
-    /// takes it over and does not open another.
+    /// [`Config::idle_timeout`](crate::Config::idle_timeout). A request that comes before it is
+    /// open takes it over and does not open another.
     ///
     /// Nothing happens if the origin has an idle connection, or one that is being opened without a
     /// request; if requests wait for a connection; or if a limit is reached: a connection that no
-    /// request needs closes no other. If it fails or times out, it is only logged, at level `debug`,
-    /// and the next request makes its own attempt. `close_idle`, `network_changed`, and a request
-    /// that needs the room close it while it is being opened.
+    /// request needs closes no other. If it fails or times out, it is only logged, at level
+    /// `debug`, and the next request makes its own attempt. `close_idle`, `network_changed`, and a
+    /// request that needs the room close it while it is being opened.
     ///
     /// It is no chain: it is not [pending](Self::pending), and `run` does not wait for it. The
     /// response of the first request on it has [`Info::reused`](crate::Info::reused) false.

@@ -91,8 +91,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Arms the deadline of a phase of connecting, which begins now: that of the chain for which the
-    /// link is dialed, or of the link itself if it is opened ahead.
+    /// Arms the deadline of a phase of connecting, which begins now: that of the chain for which
+    /// the link is dialed, or of the link itself if it is opened ahead.
     pub(super) fn arm_dialing(&mut self, key: LinkKey, timeout: Timeout) {
         match self.links[key].chain() {
             Some(chain) => self.arm(chain, Some(timeout)),

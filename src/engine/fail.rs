@@ -255,8 +255,9 @@ impl<N: Net> Core<N> {
     ///
     /// All of these have to hold (RFC 9112 §9.3.1, RFC 9110 §9.2.2):
     ///
-    /// - The connection is reused, or was idle after it was opened ahead. A fresh one counts as well if more requests were written behind
-    ///   this one: the reset that they caused may have swallowed its response (§9.6).
+    /// - The connection is reused, or was idle after it was opened ahead. A fresh one counts as
+    ///   well if more requests were written behind this one: the reset that they caused may have
+    ///   swallowed its response (§9.6).
     /// - Not one byte of the response has arrived.
     /// - The request has not been sent again for this reason before, and is not canceled.
     /// - The request is idempotent, or not one byte of it was written.

@@ -129,7 +129,7 @@ impl<N: Net> Core<N> {
         About {
             id: self.chains.id(front.tag),
             link: (key, self.links.generation(key)),
-            ends: link.ends.clone(),
+            ends: link.ends.both(),
             reused: link.h1.is_reused(),
             attempts: self.chains[front.tag].attempts,
             queued: front.begun() - self.chains[front.tag].submitted,
@@ -155,7 +155,7 @@ impl<N: Net> Core<N> {
             .expect("a complete response has an exchange");
         let (request, begun, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
-        let ends = link.ends.clone();
+        let ends = link.ends.both();
         let link = (key, self.links.generation(key));
         let chain = &mut self.chains[chain_key];
         // The timer stays armed: the chain's next step moves it, and no time passes before that.

@@ -35,8 +35,8 @@
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
-//! `visit`, `clock`, `quiet`, `ages`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their
-//! pool are in `net`, the exchanges of a link in `h1`.
+//! `visit`, `clock`, `quiet`, `ages`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links
+//! and their pool are in `net`, the exchanges of a link in `h1`.
 //!
 //! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
 //! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.

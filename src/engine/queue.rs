@@ -112,16 +112,11 @@ impl<N: Net> Core<N> {
 
     /// Finds the cheapest way to send a request, in this order: the resting link, which has just
     /// been read; the newest idle one, which is the least likely to have been closed; one to be
-    /// joined, so that pipelines fill before connections are opened; one that is being opened ahead;
-    /// a new one.
+    /// joined, so that pipelines fill before connections are opened; one that is being opened
+    /// ahead; a new one.
     // Inlined into its few callers, which keeps the common path short in each.
     #[inline(always)]
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {
-        if let Some(link) = self.ahead.of_origin(origin)
-            && self.is_open_ahead(link)
-        {
-            self.keep_ahead(link);
-        }
         let chain = &self.chains[key];
         let wants_fresh = chain
             .request
@@ -138,6 +133,11 @@ impl<N: Net> Core<N> {
                     return Grant::Reuse(link);
                 }
             }
+            if let Some(link) = self.ahead.of_origin(origin)
+                && self.is_open_ahead(link)
+            {
+                self.keep_ahead(link);
+            }
             if let Some(link) = self.take_idle(origin) {
                 return Grant::Reuse(link);
             }
@@ -145,7 +145,9 @@ impl<N: Net> Core<N> {
                 return Grant::Join(link);
             }
         }
-        if let Some(link) = self.ahead.of_origin(origin) {
+        if let Some(link) = self.ahead.of_origin(origin)
+            && !self.links[link].is_open()
+        {
             return Grant::TakeUp(link);
         }
         if self.pool[origin].links >= self.settings.max_links_per_origin {
@@ -189,8 +191,8 @@ impl<N: Net> Core<N> {
         ahead.is_some()
     }
 
-    /// Takes the newest idle link of an origin that has not expired, is not too old and has no unread
-    /// data.
+    /// Takes the newest idle link of an origin that has not expired, is not too old and has no
+    /// unread data.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.clock.tick();
         loop {
@@ -205,8 +207,8 @@ impl<N: Net> Core<N> {
                     continue;
                 }
             }
-            // Its timer is due in this turn, or it has exceeded its age. Older links have expired as
-            // well, unless a server granted them more time.
+            // Its timer is due in this turn, or it has exceeded its age. Older links have expired
+            // as well, unless a server granted them more time.
             self.close(key);
         }
     }
@@ -257,12 +259,14 @@ impl<N: Net> Core<N> {
     }
 
     /// Returns whether a link was opened ahead, is open now, and is not in the pool yet.
+    #[inline(never)]
     fn is_open_ahead(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
         link.is_open() && self.ahead.of_origin(link.origin) == Some(key)
     }
 
     /// Puts a link that was opened ahead into the pool, or closes it if no request may use it.
+    #[inline(never)]
     fn keep_ahead(&mut self, key: LinkKey) {
         self.leave_ahead(key);
         let link = &mut self.links[key];

@@ -175,8 +175,8 @@ impl<N: Net> Core<N> {
         self.arm(chain_key, None);
     }
 
-    /// Records a link that is to be written to once all pending operations have been carried out, or,
-    /// if it was opened ahead, put into the pool.
+    /// Records a link that is to be written to once all pending operations have been carried out,
+    /// or, if it was opened ahead, put into the pool.
     pub(super) fn note_unwritten(&mut self, key: LinkKey) {
         self.agenda.unwritten.push(self.links.token(key));
     }

@@ -68,9 +68,9 @@ pub struct Stats {
 /// What exists now for one origin as reached by one route, returned by
 /// [`Engine::origins`](crate::Engine::origins).
 ///
-/// An origin is listed as long as it has a connection, or a chain whose request is to it, in flight,
-/// waiting or delayed. When nothing of it is left, the engine forgets it. For this reason there are
-/// no totals here: a program that needs them counts in its readbacks.
+/// An origin is listed as long as it has a connection, or a chain whose request is to it, in
+/// flight, waiting or delayed. When nothing of it is left, the engine forgets it. For this reason
+/// there are no totals here: a program that needs them counts in its readbacks.
 ///
 /// ```
 /// use httpstream::sim::{Answer, Incoming, Network};

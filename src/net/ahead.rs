@@ -8,8 +8,8 @@ use crate::sched::wheel::TimerId;
 
 /// The links that are being opened ahead. They have no exchange, and are neither resting nor idle.
 ///
-/// A link leaves this list when a request takes it, when it is open and goes to the pool, or when it
-/// is closed.
+/// A link leaves this list when a request takes it, when it is open and goes to the pool, or when
+/// it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct AheadLinks {
     by_origin: BTreeMap<OriginKey, Ahead>,

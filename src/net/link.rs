@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
 use crate::h1::H1;
 use crate::net::Readiness;
@@ -118,15 +117,24 @@ impl<Socket> Reach<Socket> {
 }
 
 /// The addresses of both ends of a connection, in half the size of one [`SocketAddr`]. IPv6
-/// addresses are on the heap because they are less common, and shared because each response gets
-/// them.
-#[derive(Clone, Debug)]
+/// addresses are boxed because they are less common.
+#[derive(Debug)]
 pub(crate) enum Ends {
     V4 {
         peer: SocketAddrV4,
         local: SocketAddrV4,
     },
-    V6(Arc<(SocketAddr, SocketAddr)>),
+    V6(Box<(SocketAddr, SocketAddr)>),
+}
+
+/// A copy of [`Ends`], as cheap to make as the common case allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BothEnds {
+    V4 {
+        peer: SocketAddrV4,
+        local: SocketAddrV4,
+    },
+    V6((SocketAddr, SocketAddr)),
 }
 
 impl Ends {
@@ -144,7 +152,7 @@ impl Ends {
     pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
         match (peer, local) {
             (SocketAddr::V4(peer), SocketAddr::V4(local)) => Self::V4 { peer, local },
-            (peer, local) => Self::V6(Arc::new((peer, local))),
+            (peer, local) => Self::V6(Box::new((peer, local))),
         }
     }
 
@@ -155,15 +163,27 @@ impl Ends {
 
     #[inline]
     pub(crate) fn peer(&self) -> SocketAddr {
-        self.both().0
+        self.both().addresses().0
     }
 
-    /// Returns the address of the peer, and the local one.
-    #[inline]
-    pub(crate) fn both(&self) -> (SocketAddr, SocketAddr) {
+    #[inline(always)]
+    pub(crate) fn both(&self) -> BothEnds {
         match self {
-            Self::V4 { peer, local } => ((*peer).into(), (*local).into()),
-            Self::V6(both) => **both,
+            Self::V4 { peer, local } => BothEnds::V4 {
+                peer: *peer,
+                local: *local,
+            },
+            Self::V6(both) => BothEnds::V6(**both),
+        }
+    }
+}
+
+impl BothEnds {
+    /// Returns the address of the peer, and the local one.
+    pub(crate) fn addresses(self) -> (SocketAddr, SocketAddr) {
+        match self {
+            Self::V4 { peer, local } => (peer.into(), local.into()),
+            Self::V6(both) => both,
         }
     }
 }
@@ -329,7 +349,11 @@ mod tests {
         ];
         for (peer, local, why) in rows {
             let (peer, local) = (peer.parse().unwrap(), local.parse().unwrap());
-            assert_eq!(Ends::new(peer, local).both(), (peer, local), "{why}");
+            assert_eq!(
+                Ends::new(peer, local).both().addresses(),
+                (peer, local),
+                "{why}"
+            );
             assert_eq!(Ends::towards(peer).peer(), peer, "{why}");
         }
     }

@@ -130,8 +130,8 @@ impl World {
         (id, Socket::new(fd, id))
     }
 
-    /// `getsockname(2)`. All engines are on one host, which has an address of each family and assigns
-    /// its ports in turn.
+    /// `getsockname(2)`. All engines are on one host, which has an address of each family and
+    /// assigns its ports in turn.
     pub(super) fn local_addr(&mut self, socket: &Socket) -> io::Result<SocketAddr> {
         self.system_calls += 1;
         self.client(socket, "local_addr")?;
