@@ -20,6 +20,8 @@ use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
     /// See [`Engine::preconnect`](crate::Engine::preconnect).
+    // None of these functions is inlined: engines that never use them should not pay for them.
+    #[inline(never)]
     pub(super) fn preconnect(&mut self, origin: &Origin, route: Option<Arc<Route>>) {
         let route = route.unwrap_or_else(|| Arc::clone(&self.settings.route));
         let parts = OriginRef {
@@ -72,6 +74,7 @@ impl<N: Net> Core<N> {
 
     /// Puts a request on a link that is being opened ahead. From here on, the link is like one that
     /// was opened for the request.
+    #[inline(never)]
     pub(super) fn take_up(&mut self, key: LinkKey, chain_key: ChainKey) {
         if !self.load(key, chain_key) {
             // The policy refused. The link stays as it is, for the next request.
@@ -94,6 +97,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Closes a link that was not opened in time. The timer has already been removed.
+    #[inline(never)]
     pub(super) fn on_ahead_timer(&mut self, key: LinkKey) {
         let origin = self.links[key].origin;
         if let Some(ahead) = self.ahead.get_mut(origin, key) {

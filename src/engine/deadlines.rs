@@ -100,6 +100,7 @@ impl<N: Net> Core<N> {
         }
     }
 
+    #[inline(never)]
     fn arm_ahead(&mut self, key: LinkKey, timeout: Timeout) {
         let ms = self.settings.timeouts.get(timeout);
         let due = ms.map(|ms| self.clock.tick_from_now() + u64::from(ms));
