@@ -105,7 +105,8 @@ pub(crate) struct About {
     /// Microseconds from the submission until the request was put on the connection.
     pub(crate) queued: u64,
     pub(crate) times: Times,
-    /// Microseconds after the submission; 0 until the response is complete.
+    /// Microseconds after the request was put on the connection, plus one like the others; 0 until
+    /// the response is complete.
     pub(crate) done: u64,
     pub(crate) tls: Option<TlsInfo>,
     pub(crate) request: Request,
@@ -115,9 +116,10 @@ pub(crate) struct About {
 
 impl About {
     fn write_out(&self) -> Info {
-        let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
-        let on_link = |micros: u32| (micros > 0).then(|| self.queued + u64::from(micros));
-        let step = |micros| on_link(micros).map(Duration::from_micros);
+        let step = |stamp: u64| {
+            let micros = stamp.checked_sub(1)?;
+            Some(Duration::from_micros(self.queued + micros))
+        };
         let (peer, local) = self.ends.addresses();
         let (slot, generation) = self.link;
         Info {
@@ -129,12 +131,12 @@ impl About {
             attempts: self.attempts.into(),
             timings: Timings {
                 queued: Some(Duration::from_micros(self.queued)),
-                resolve: step(self.times.resolve),
-                connect: step(self.times.connect),
-                tls: step(self.times.tls),
-                sent: step(self.times.sent),
-                first_byte: step(self.times.first_byte),
-                done: at(self.done),
+                resolve: step(self.times.resolve.into()),
+                connect: step(self.times.connect.into()),
+                tls: step(self.times.tls.into()),
+                sent: step(self.times.sent.into()),
+                first_byte: step(self.times.first_byte.into()),
+                done: step(self.done),
             },
             tls: self.tls.clone(),
             request: self.request.clone(),

@@ -99,7 +99,8 @@ impl<N: Net> Core<N> {
         }
         debug!("{:?} {error:#}", self.links.token(key));
         let link = &self.links[key];
-        let sent_at = |front: &Exchange<_>| front.begun() + u64::from(front.times.sent);
+        let sent_at =
+            |front: &Exchange<_>| front.begun() + u64::from(front.times.sent.saturating_sub(1));
         let sent_at = link.h1.front().map_or(0, sent_at);
         let origin = link.origin;
         let was_silent = error.kind() == ErrorKind::Timeout

@@ -170,8 +170,8 @@ impl<N: Net> Core<N> {
             attempts: chain.attempts,
             queued: begun - chain.submitted,
             times,
-            // At least 1, like the earlier timestamps.
-            done: (self.clock.micros() - chain.submitted).max(1),
+            // Plus one, like the earlier timestamps.
+            done: self.clock.micros() - begun + 1,
             tls,
             request,
             earlier_is_safe: chain.is_safe(),

@@ -91,8 +91,8 @@ pub(crate) enum Taking {
     Discard,
 }
 
-/// When each step was completed, in microseconds after the request was put on the connection. 0
-/// means "not (yet)".
+/// When each step was completed, in microseconds after the request was put on the connection, plus
+/// one. 0 means "not (yet)".
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) resolve: u32,
@@ -271,12 +271,12 @@ impl<T> Exchange<T> {
         Early::Yes
     }
 
-    /// Returns the microseconds since the request was put on the connection, at least 1 because 0
+    /// Returns the microseconds since the request was put on the connection, plus one because 0
     /// means "not yet".
     #[inline]
     pub(crate) fn since(&self, now: u64) -> u32 {
         let micros = now.saturating_sub(self.begun);
-        u32::try_from(micros).unwrap_or(u32::MAX).max(1)
+        u32::try_from(micros + 1).unwrap_or(u32::MAX)
     }
 }
 
@@ -331,7 +331,7 @@ mod tests {
         );
         assert!(exchange.has_unwritten(), "the bytes have not been flushed");
         assert_eq!(exchange.on_written(0, true, 107).0, 0);
-        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
+        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 8));
         assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
     }
 
