@@ -64,6 +64,24 @@ pub struct Config {
     /// above the pauses within a chain. If a server announces a shorter time (`Keep-Alive:
     /// timeout=N`), that time less one second applies.
     pub idle_timeout: Duration,
+    /// The age beyond which a connection is given no further request, counted from when it was
+    /// connected. At least 1 ms. By default (`None`) a connection is used for as long as both sides
+    /// keep it open.
+    ///
+    /// Set it where the addresses of a host change, for example with a load balancer that moves
+    /// traffic by DNS: a connection keeps its address, and a chain that never pauses keeps its
+    /// connection. An exchange is never cut short. A connection that exceeds the age during an
+    /// exchange is closed when the exchange ends, and a pipelined one when the requests that it has
+    /// been given are answered. An idle connection is closed when a request looks for one, or at
+    /// its [`idle_timeout`](Self::idle_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let mut config = httpstream::Config::default();
+    /// config.max_age = Some(Duration::from_secs(300));
+    /// ```
+    pub max_age: Option<Duration>,
     /// Timeouts for requests that do not set their own.
     pub timeouts: Timeouts,
     /// Limits on responses to requests that do not set their own.
@@ -188,6 +206,7 @@ impl fmt::Debug for Config {
             )
             .field("max_idle_per_origin", &self.max_idle_per_origin)
             .field("idle_timeout", &self.idle_timeout)
+            .field("max_age", &self.max_age)
             .field("timeouts", &self.timeouts)
             .field("limits", &self.limits)
             .field("user_agent", &self.user_agent)
@@ -218,6 +237,7 @@ impl Default for Config {
             max_connections_per_origin: 256,
             max_idle_per_origin: 32,
             idle_timeout: Duration::from_secs(60),
+            max_age: None,
             timeouts: Timeouts::DEFAULT,
             limits: Limits::DEFAULT,
             user_agent: Some(concat!("httpstream/", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -295,6 +315,10 @@ impl Config {
         Deadlines::Outside
     }
 
+    /// The resolution of the engine's timers. `Connection: close` is the way to use a connection
+    /// only once.
+    const MIN_MAX_AGE: Duration = Duration::from_millis(1);
+
     /// Memory is allocated for this many events, and a failed allocation would abort the program.
     const MAX_TURN_EVENTS: usize = 1 << 20;
 
@@ -321,6 +345,13 @@ impl Config {
                     "{name} is 0: nothing could ever be sent"
                 )));
             }
+        }
+        if self.max_age.is_some_and(|age| age < Self::MIN_MAX_AGE) {
+            return Err(Error::invalid_config(format!(
+                "max_age is {:?}: under {:?}, so hardly any connection would serve two requests",
+                self.max_age.unwrap_or_default(),
+                Self::MIN_MAX_AGE
+            )));
         }
         if self.turn_events > Self::MAX_TURN_EVENTS {
             return Err(Error::invalid_config(format!(
@@ -372,6 +403,35 @@ mod tests {
             config.turn_events = events;
             let error = config.check().unwrap_err();
             assert!(format!("{error:#}").contains("turn_events is"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn an_age_that_no_connection_could_use_is_refused() {
+        let rows = [
+            (None, true, "no limit"),
+            (Some(Duration::ZERO), false, "zero"),
+            (
+                Some(Duration::from_micros(999)),
+                false,
+                "below a millisecond",
+            ),
+            (Some(Duration::from_millis(1)), true, "a millisecond"),
+            (Some(Duration::MAX), true, "a limit that is never reached"),
+        ];
+        for (max_age, is_fine, why) in rows {
+            let config = Config {
+                max_age,
+                ..Config::default()
+            };
+            let checked = config.check();
+            assert_eq!(checked.is_ok(), is_fine, "{why}");
+            if let Err(error) = checked {
+                assert!(
+                    format!("{error:#}").contains("max_age is"),
+                    "{why}: {error:#}"
+                );
+            }
         }
     }
 

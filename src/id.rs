@@ -1,4 +1,4 @@
-//! Ids of chains.
+//! Ids of chains and connections.
 
 use std::fmt;
 
@@ -63,5 +63,38 @@ impl fmt::Debug for ChainId {
         } else {
             write!(f, "ChainId({}.{})", self.0 as u32, self.0 >> 32)
         }
+    }
+}
+
+/// Identifies a connection of an engine. Two responses with the same id came over the same
+/// connection.
+///
+/// Ids are not reused until one place in the engine's table of connections has been used 2³¹ times
+/// (32,768 times on 32-bit platforms). Their order has no meaning, and the ids of one engine mean
+/// nothing to another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    pub(crate) fn new(slot: u32, generation: usize) -> Self {
+        Self((generation as u64) << 32 | u64::from(slot))
+    }
+
+    /// Returns the id as a number, for tables of the caller's own.
+    pub fn to_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// The number of [`to_u64`](ConnectionId::to_u64).
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectionId({}.{})", self.0 as u32, self.0 >> 32)
     }
 }

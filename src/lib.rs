@@ -415,11 +415,11 @@ pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
-    Context, Engine, Flow, KeepAlive, Local, Mode, Next, Owned, Readback, ReadbackFn, Shared,
-    Stats, Submitter, Turn, Unread, within, within_call, within_to,
+    Context, Engine, Flow, KeepAlive, Local, Mode, Next, OriginStats, Owned, Readback, ReadbackFn,
+    Shared, Stats, Submitter, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
-pub use id::ChainId;
+pub use id::{ChainId, ConnectionId};
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;

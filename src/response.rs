@@ -17,7 +17,9 @@ use http::{StatusCode, Uri, Version};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Times;
 use crate::h1::reading::Body;
-use crate::id::ChainId;
+use crate::id::{ChainId, ConnectionId};
+use crate::net::link::BothEnds;
+use crate::net::slots::{Generation, LinkKey};
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
@@ -102,11 +104,15 @@ pub struct Response<'a> {
 /// keeping this.
 pub(crate) struct About {
     pub(crate) id: ChainId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) link: (LinkKey, Generation),
+    pub(crate) ends: BothEnds,
     pub(crate) reused: bool,
     pub(crate) attempts: u8,
+    /// Microseconds from the submission until the request was put on the connection.
+    pub(crate) queued: u64,
     pub(crate) times: Times,
-    /// Microseconds after the request's start; 0 until the response is complete.
+    /// Microseconds after the request was put on the connection, plus one like the others; 0 until
+    /// the response is complete.
     pub(crate) done: u64,
     pub(crate) tls: Option<TlsInfo>,
     pub(crate) request: Request,
@@ -184,19 +190,27 @@ impl About {
     }
 
     fn write_out(&self) -> Info {
-        let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
+        let step = |stamp: u64| {
+            let micros = stamp.checked_sub(1)?;
+            Some(Duration::from_micros(self.queued + micros))
+        };
+        let (peer, local) = self.ends.addresses();
+        let (slot, generation) = self.link;
         Info {
             id: self.id,
-            peer: self.peer,
+            connection: ConnectionId::new(slot, generation.number()),
+            peer,
+            local,
             reused: self.reused,
             attempts: self.all_attempts().into(),
             timings: Timings {
-                resolve: at(self.times.resolve.into()),
-                connect: at(self.times.connect.into()),
-                tls: at(self.times.tls.into()),
-                sent: at(self.times.sent.into()),
-                first_byte: at(self.times.first_byte.into()),
-                done: at(self.done),
+                queued: Some(Duration::from_micros(self.queued)),
+                resolve: step(self.times.resolve.into()),
+                connect: step(self.times.connect.into()),
+                tls: step(self.times.tls.into()),
+                sent: step(self.times.sent.into()),
+                first_byte: step(self.times.first_byte.into()),
+                done: step(self.done),
             },
             tls: self.tls.clone(),
             request: self.request.clone(),
@@ -207,7 +221,7 @@ impl About {
     }
 }
 
-/// Facts about an exchange besides its response: peer, timings, attempts, and TLS.
+/// Facts about an exchange besides its response: connection, timings, attempts, and TLS.
 ///
 /// A readback gets it from [`Response::info`]. A response that a future resolves to has it in its
 /// extensions, where [`ResponseExt::info`] finds it.
@@ -242,8 +256,12 @@ impl About {
 pub struct Info {
     /// The id of the chain.
     pub id: ChainId,
+    /// The id of the connection that the response came over.
+    pub connection: ConnectionId,
     /// The address that the response came from; 0.0.0.0 and port 0 for a unix socket.
     pub peer: SocketAddr,
+    /// The connection's address on this machine; 0.0.0.0 and port 0 for a unix socket.
+    pub local: SocketAddr,
     /// Whether the connection had already served another exchange.
     pub reused: bool,
     /// How many times the request was given to a connection: 2 after it was resent, by the engine or
@@ -259,7 +277,8 @@ pub struct Info {
 }
 
 /// When each step of an exchange was completed, counted from its submission or from the end of its
-/// delay. The time in the queue is included.
+/// delay. The time in the queue is included in all of them, and if the request was sent again, so
+/// is the time of its earlier attempts.
 ///
 /// The resolution is that of turns: the clock is read after the poll, and after each readback that
 /// has the engine do something, such as send a request. A step that did not take place is `None`,
@@ -267,6 +286,10 @@ pub struct Info {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
+    /// The request got a connection: an open one, a place in its pipeline, or one that was then
+    /// opened for it. This is the time that the request waited for its
+    /// [policy](crate::policy) and in the queue of its origin.
+    pub queued: Option<Duration>,
     /// The host's addresses were known.
     pub resolve: Option<Duration>,
     /// The connection was established.
@@ -322,7 +345,9 @@ impl fmt::Debug for Info {
         f.debug_struct("Info")
             .field("id", &self.id)
             .field("request", &self.request)
+            .field("connection", &self.connection)
             .field("peer", &self.peer)
+            .field("local", &self.local)
             .field("reused", &self.reused)
             .field("attempts", &self.attempts)
             .field("timings", &self.timings)
@@ -610,6 +635,7 @@ pub(crate) mod testing {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::net::link::Ends;
     use crate::proto::Limits;
 
     /// The time of day of these responses: 1994-11-06 08:49:37 UTC.
@@ -629,9 +655,11 @@ pub(crate) mod testing {
             .expect("a complete head");
         let about = About {
             id: ChainId::from_u64(1),
-            peer: (Ipv4Addr::LOCALHOST, 80).into(),
+            link: (0, Generation::default()),
+            ends: Ends::towards((Ipv4Addr::LOCALHOST, 80).into()).both(),
             reused: true,
             attempts: 1,
+            queued: 0,
             times: Times::default(),
             done: 0,
             tls: None,

@@ -169,6 +169,11 @@ impl Millis {
         let mut timeouts = timeouts.clone();
         Self(timeouts.slots_mut().map(|timeout| milliseconds(*timeout)))
     }
+
+    /// Returns the timeout `which` in milliseconds. `None` means no deadline.
+    pub(crate) fn get(&self, which: Timeout) -> Option<u32> {
+        self.0[which as usize].map(Ms::get)
+    }
 }
 
 /// What one request changes in the engine's [`Timeouts`].

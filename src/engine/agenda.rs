@@ -29,7 +29,8 @@ pub(super) struct Agenda {
     pub(super) completions: VecDeque<(ChainKey, Completion)>,
     /// The link of the last exchange, until the chain's next step or the pool takes it.
     pub(super) resting: Option<LinkKey>,
-    /// Links with pipelined requests that are not written yet.
+    /// Links with pipelined requests that are not written yet, and links that were opened ahead and
+    /// are not in the pool yet.
     pub(super) unwritten: Vec<Token>,
     /// Expired deadlines of chains on links. They take effect only after the bytes that the kernel
     /// holds for those links have been read.

@@ -11,13 +11,15 @@ use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::orders::Orders;
 use crate::engine::readback::{Context, Next, Readback, ReadbackFn};
-use crate::engine::stats::Stats;
+use crate::engine::stats::{OriginStats, Stats};
 use crate::engine::submitter::{Remote, Submitter};
 use crate::engine::waking::Waking;
 use crate::error::Error;
 use crate::id::ChainId;
 use crate::net::Net;
+use crate::proto::Origin;
 use crate::request::Request;
+use crate::route::Route;
 
 /// Runs requests and their readbacks on one thread, over as many connections as they need.
 ///
@@ -210,6 +212,59 @@ impl<S, M: Mode> Engine<S, M> {
         id
     }
 
+    /// Opens a connection to `origin`, so that the next request to it finds one: looks up the host,
+    /// connects, and performs the TLS handshake, if there is one. Makes a turn due, which begins
+    /// this.
+    ///
+    /// Use it when a request is about to follow, for example while a user types, or before an event
+    /// whose time is known. The connection goes to the pool and is kept there for
+    /// [`Config::idle_timeout`](crate::Config::idle_timeout). A request that comes before it is
+    /// open takes it over and does not open another.
+    ///
+    /// Nothing happens if the origin has an idle connection, or one that is being opened without a
+    /// request; if requests wait for a connection; or if a limit is reached: a connection that no
+    /// request needs closes no other. If it fails or times out, it is only logged, at level
+    /// `debug`, and the next request makes its own attempt. `close_idle`, `network_changed`, and a
+    /// request that needs the room close it while it is being opened.
+    ///
+    /// It is no chain: it is not [pending](Self::pending), and `run` does not wait for it. The
+    /// response of the first request on it has [`Info::reused`](crate::Info::reused) false.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Next, Request, Sim};
+    ///
+    /// let network = Network::new(1);
+    /// network.host("a.test", [[10, 0, 0, 1]]);
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("hello"));
+    ///
+    /// let mut engine = Engine::<(), Sim>::on_network(&network, Config::default())?;
+    /// engine.preconnect(&"http://a.test".parse()?);
+    /// engine.advance(&mut (), Duration::from_secs(1))?;
+    /// assert_eq!(engine.stats().links_idle, 1);
+    ///
+    /// engine.submit(Request::get("http://a.test/").build()?, |_, reply, _| {
+    ///     assert_eq!(reply.unwrap().info().timings.connect, None);
+    ///     Next::done()
+    /// });
+    /// engine.run(&mut ())?;
+    /// assert_eq!(engine.stats().opened, 1);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn preconnect(&mut self, origin: &Origin) {
+        self.core.chains.preconnect(origin.clone(), None);
+        self.set_alarm();
+    }
+
+    /// [`preconnect`](Self::preconnect) for requests that carry `route`: it has to be the same one,
+    /// or equal to it.
+    pub fn preconnect_by(&mut self, origin: &Origin, route: &Arc<Route>) {
+        let route = Some(Arc::clone(route));
+        self.core.chains.preconnect(origin.clone(), route);
+        self.set_alarm();
+    }
+
     /// [`Next::send`] with the state's type fixed, which lets the compiler infer the types of a
     /// closure that follows.
     pub fn send(&self, request: Request) -> Next<S> {
@@ -299,6 +354,13 @@ impl<S, M: Mode> Engine<S, M> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.core.stats()
+    }
+
+    /// Returns the figures of each origin, in no particular order. Each call counts all links and
+    /// chains anew, like [`stats`](Self::stats).
+    #[must_use]
+    pub fn origins(&self) -> Vec<OriginStats> {
+        self.core.origins()
     }
 
     /// Returns a handle through which other threads reach this engine.

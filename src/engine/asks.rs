@@ -3,6 +3,8 @@
 //! A running readback borrows [`Asks`], through which it can start chains and mark others. It
 //! cannot reach links, the pool or timers.
 
+use std::sync::Arc;
+
 use slab::Slab;
 
 use crate::engine::chain::{ChainKey, Stage, When};
@@ -11,7 +13,9 @@ use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
+use crate::proto::Origin;
 use crate::request::Request;
+use crate::route::Route;
 
 /// The callers' code: the readback of each chain, and the calls that are not due yet. This is the
 /// only part of an engine that depends on the caller's state.
@@ -159,6 +163,10 @@ impl<S> Asks<'_, S> {
 impl<S> Sink<S> for Asks<'_, S> {
     fn start(&mut self, next: Next<S>) -> ChainId {
         self.start(next, None)
+    }
+
+    fn preconnect(&mut self, origin: Origin, route: Option<Arc<Route>>) {
+        self.chains.preconnect(origin, route);
     }
 
     fn cancel(&mut self, id: ChainId) -> bool {

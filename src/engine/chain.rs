@@ -173,10 +173,10 @@ impl Chain {
     /// Records that the request is put on a link. Returns whether the `Expect` line is sent, and
     /// when the request was submitted.
     #[inline]
-    pub(super) fn begin_attempt(&mut self, link: u32) -> (bool, u64) {
+    pub(super) fn begin_attempt(&mut self, link: u32) -> bool {
         self.stage = Stage::Running { link };
         self.attempts = self.attempts.saturating_add(1);
-        (!self.marks.has(Marks::NO_EXPECT), self.submitted)
+        !self.marks.has(Marks::NO_EXPECT)
     }
 
     /// Puts back the request that was taken out while the readback ran.

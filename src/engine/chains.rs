@@ -4,6 +4,7 @@
 //! it, and [`Readbacks`](super::asks::Readbacks) holds the caller's code.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 
 use slab::Slab;
@@ -15,7 +16,9 @@ use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Woken;
+use crate::proto::Origin;
 use crate::request::Request;
+use crate::route::Route;
 
 /// Work to do before the next link is processed.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(super) enum Command {
     Flush(ChainId),
     /// Continues a waiting chain now, if it is waiting for its waker.
     Wake(Woken),
+    /// Opens a connection to the origin, by this route or the default one.
+    Preconnect(Box<(Origin, Option<Arc<Route>>)>),
 }
 
 /// The capacity above which a command queue is freed once it is empty.
@@ -275,6 +280,12 @@ impl Chains {
         marks.set(Marks::CANCELLED);
         self.commands.push_back(Command::Cancel(id));
         true
+    }
+
+    /// Queues the opening of a connection to `origin`, by `route` or the default one.
+    pub(super) fn preconnect(&mut self, origin: Origin, route: Option<Arc<Route>>) {
+        let preconnect = Command::Preconnect(Box::new((origin, route)));
+        self.commands.push_back(preconnect);
     }
 
     /// Returns the ids of the chains for which `is_meant` holds.

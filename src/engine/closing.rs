@@ -25,6 +25,7 @@ impl<N: Net> Core<N> {
     /// link and runs no user code.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
+        self.leave_ahead(key);
         self.give_up_line(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
@@ -188,6 +189,10 @@ impl<N: Net> Core<N> {
         while let Some(key) = self.pool.oldest_idle_of_all() {
             self.close_idle_link(key);
         }
+        // Links that are opened ahead would be idle next.
+        while let Some(key) = self.ahead.any() {
+            self.close(key);
+        }
         for link in self.links.iter_mut() {
             link.h1.end_behind_front();
         }
@@ -215,6 +220,6 @@ impl<N: Net> Core<N> {
     pub(super) fn dialed_address(&self, key: LinkKey) -> Option<SocketAddr> {
         let link = &self.links[key];
         let is_unix = self.pool[link.origin].route.unix_path().is_some();
-        (!is_unix).then(|| link.peer.get())
+        (!is_unix).then(|| link.ends.peer())
     }
 }

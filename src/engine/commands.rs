@@ -111,6 +111,11 @@ impl<N: Net> Core<N> {
                     self.flush(link);
                 }
             }
+            Command::Preconnect(_) if self.agenda.draining => {}
+            Command::Preconnect(preconnect) => {
+                let (origin, route) = *preconnect;
+                self.preconnect(&origin, route);
+            }
             Command::Wake(Woken { chain, waits }) => {
                 if let Some(key) = self.chains.find(chain) {
                     self.wake_chain(key, waits);

@@ -7,6 +7,7 @@
 //! state.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,6 +17,7 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::engine::agenda::Agenda;
+use crate::engine::ages::Ages;
 use crate::engine::alerts::Alerts;
 use crate::engine::buffers::Buffers;
 use crate::engine::chain::{ChainKey, Marks, Stage};
@@ -25,12 +27,13 @@ use crate::engine::generations::Ended;
 use crate::engine::lookups::Lookups;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
-use crate::engine::stats::Stats;
+use crate::engine::stats::{OriginStats, Stats};
 use crate::engine::visit::VisitState;
 use crate::engine::waking::Waking;
 use crate::error::Error;
 use crate::net::Net;
-use crate::net::link::{Link, Reach};
+use crate::net::ahead::AheadLinks;
+use crate::net::link::Link;
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
@@ -48,6 +51,9 @@ pub(super) struct Core<N: Net> {
     pub(super) links: Slots<Link<N::Socket>>,
     pub(super) pool: Pool,
     pub(super) quiet: Quiet,
+    pub(super) ages: Ages,
+    /// Links that are being opened before there is a request for them.
+    pub(super) ahead: AheadLinks,
     pub(super) lookups: Lookups,
     pub(super) buffers: Buffers,
     /// Set while this machine is out of file descriptors or memory.
@@ -74,6 +80,8 @@ pub(super) enum Timer {
     Idle(LinkKey),
     /// The link's next attempt to connect.
     Dial(LinkKey),
+    /// The deadline of a link that is opened ahead.
+    Ahead(LinkKey),
     /// A retry after exhaustion.
     Exhausted,
     /// A warning, if a request has waited too long in the origin's queue.
@@ -119,6 +127,8 @@ impl<N: Net> Core<N> {
             links: Slots::new(),
             pool: Pool::new(depths),
             quiet: Quiet::default(),
+            ages: Ages::new(config.max_age),
+            ahead: AheadLinks::default(),
             lookups: Lookups::new(names),
             buffers: Buffers::new(settings.read_buffer),
             exhausted: None,
@@ -190,16 +200,8 @@ impl<N: Net> Core<N> {
         stats.links_open = self.links.len();
         stats.submitted = self.chains.submitted;
         for link in self.links.iter() {
-            match link.reach {
-                Reach::Waiting { .. }
-                | Reach::Dialing(..)
-                | Reach::Connecting(..)
-                | Reach::Shaking(..) => {
-                    stats.links_dialing += 1;
-                }
-                Reach::Idle(..) => stats.links_idle += 1,
-                Reach::Open(..) | Reach::Closed => {}
-            }
+            stats.links_dialing += usize::from(link.is_dialing());
+            stats.links_idle += usize::from(link.is_idle());
         }
         for key in self.chains.keys() {
             let chain = &self.chains[key];
@@ -212,6 +214,39 @@ impl<N: Net> Core<N> {
             }
         }
         stats
+    }
+
+    /// See [`Engine::origins`](crate::Engine::origins).
+    pub(super) fn origins(&self) -> Vec<OriginStats> {
+        let mut origins = Vec::new();
+        let mut places = HashMap::new();
+        for (key, entry) in self.pool.iter() {
+            places.insert(key, origins.len());
+            origins.push(OriginStats {
+                origin: entry.origin.clone(),
+                route: Arc::clone(&entry.route),
+                open: 0,
+                idle: 0,
+                dialing: 0,
+                in_flight: 0,
+                queued: 0,
+            });
+        }
+        for link in self.links.iter() {
+            let origin = &mut origins[places[&link.origin]];
+            origin.dialing += usize::from(link.is_dialing());
+            origin.open += usize::from(!link.is_dialing());
+            origin.idle += usize::from(link.is_idle());
+        }
+        for key in self.chains.keys() {
+            let chain = &self.chains[key];
+            if let Some(origin) = chain.origin.get() {
+                let origin = &mut origins[places[&origin]];
+                origin.in_flight += usize::from(matches!(chain.stage, Stage::Running { .. }));
+                origin.queued += usize::from(matches!(chain.stage, Stage::Queued { .. }));
+            }
+        }
+        origins
     }
 }
 

@@ -100,9 +100,43 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Returns the chain for which a link is dialed.
-    pub(super) fn chain_of(&self, key: LinkKey) -> ChainKey {
-        let chain = self.links[key].chain();
-        chain.expect("a connecting link has an exchange")
+    /// Arms the deadline of a phase of connecting, which begins now: that of the chain for which
+    /// the link is dialed, or of the link itself if it is opened ahead.
+    pub(super) fn arm_dialing(&mut self, key: LinkKey, timeout: Timeout) {
+        match self.links[key].chain() {
+            Some(chain) => self.arm(chain, Some(timeout)),
+            None => self.arm_ahead(key, timeout),
+        }
+    }
+
+    #[inline(never)]
+    fn arm_ahead(&mut self, key: LinkKey, timeout: Timeout) {
+        let ms = self.settings.timeouts.get(timeout);
+        let due = ms.map(|ms| self.clock.tick_from_now() + u64::from(ms));
+        let Some(ahead) = self.ahead.get_mut(self.links[key].origin, key) else {
+            return;
+        };
+        match (ahead.deadline, due) {
+            (Some(timer), Some(due)) => self.timers.rearm(timer, due),
+            (None, Some(due)) => ahead.deadline = Some(self.timers.arm(due, Timer::Ahead(key))),
+            (Some(timer), None) => {
+                ahead.deadline = None;
+                self.timers.cancel(timer);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Takes a link off the list of those that are opened ahead, with its deadline. Returns whether
+    /// it was there and its first attempt to connect has begun.
+    #[inline]
+    pub(super) fn leave_ahead(&mut self, key: LinkKey) -> bool {
+        let Some(ahead) = self.ahead.take(self.links[key].origin, key) else {
+            return false;
+        };
+        if let Some(timer) = ahead.deadline {
+            self.timers.cancel(timer);
+        }
+        ahead.has_begun
     }
 }

@@ -17,16 +17,15 @@ use crate::engine::core::{Core, Timer};
 use crate::engine::fail::{Failure, connected_to_itself};
 use crate::engine::shortage::is_port_exhaustion;
 use crate::engine::visits::block_of;
-use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::handshake::Handshakes;
-use crate::net::link::{Link, Reach};
+use crate::net::link::{Ends, Link, Reach};
 use crate::net::names::{FamilyAnswer, Known};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
-use crate::net::{Net, Readiness};
+use crate::net::{Net, Readiness, is_own_end};
 use crate::resolver::{Family, LookupError};
 use crate::timeouts::Timeout;
 
@@ -56,7 +55,13 @@ impl<N: Net> Core<N> {
         if !self.load(key, chain_key) {
             return self.close(key);
         }
-        let port = self.chains[chain_key].request().port();
+        self.begin_dialing(key);
+    }
+
+    /// Begins to connect a new link.
+    pub(super) fn begin_dialing(&mut self, key: LinkKey) {
+        let origin = self.links[key].origin;
+        let port = self.pool[origin].origin.port();
         self.agenda.carried_out += OPENING;
         if self.needs_handshakes(origin) {
             self.agenda.carried_out += OPENING;
@@ -80,7 +85,7 @@ impl<N: Net> Core<N> {
                 if v6.is_none() || v4.is_none() {
                     let origin = &self.pool[origin].origin;
                     debug!("{token:?} {origin}: looking up the host");
-                    self.arm(chain_key, Some(Timeout::Resolve));
+                    self.arm_dialing(key, Timeout::Resolve);
                 }
                 for (family, answer) in [(Family::V6, v6), (Family::V4, v4)] {
                     if let Some(answer) = answer {
@@ -226,7 +231,7 @@ impl<N: Net> Core<N> {
     /// Connects to the only address. `None` means the unix socket of the route.
     fn connect_only(&mut self, key: LinkKey, addr: Option<SocketAddr>) {
         if let Some(addr) = addr {
-            self.links[key].peer = addr.into();
+            self.links[key].ends = Ends::towards(addr);
         }
         match self.open_socket(key, addr) {
             Ok(socket) => {
@@ -243,7 +248,7 @@ impl<N: Net> Core<N> {
                     && self.links.find(token).is_some()
                     && let Reach::Connecting(..) = self.links[key].reach
                 {
-                    self.arm(self.chain_of(key), Some(Timeout::Connect));
+                    self.arm_dialing(key, Timeout::Connect);
                 }
             }
             Err(error) => self.on_no_connection(key, addr, error),
@@ -268,6 +273,8 @@ impl<N: Net> Core<N> {
             // The route's source address has no free port. Ports are counted per source, so this
             // affects the origin and not the whole machine.
             self.wait_for_port(key, &error);
+        } else if self.links[key].chain().is_none() {
+            self.fail_only(key, addr, error);
         } else {
             self.wait_for_listener(key);
         }
@@ -291,25 +298,36 @@ impl<N: Net> Core<N> {
     /// all attempts of the link.
     fn note_attempt(&mut self, key: LinkKey) {
         if self.note_begun(key) {
-            self.arm(self.chain_of(key), Some(Timeout::Connect));
+            self.arm_dialing(key, Timeout::Connect);
         }
     }
 
     /// Records when the first attempt began, and returns whether this is the first.
     fn note_begun(&mut self, key: LinkKey) -> bool {
         let now = self.clock.micros();
-        let exchange = self.dialed_for(key);
-        let is_first = exchange.times.resolve == 0;
-        if is_first {
-            exchange.times.resolve = exchange.since(now);
-            self.counts.opened += 1;
-        }
+        let link = &mut self.links[key];
+        let is_first = match link.h1.front_mut() {
+            Some(exchange) if exchange.times.resolve == 0 => {
+                exchange.times.resolve = exchange.since(now);
+                true
+            }
+            Some(_) => false,
+            None => {
+                let ahead = self.ahead.get_mut(link.origin, key);
+                ahead.is_some_and(|ahead| !std::mem::replace(&mut ahead.has_begun, true))
+            }
+        };
+        self.counts.opened += u64::from(is_first);
         is_first
     }
 
     /// Opens and registers a socket. If this machine has run out of ports or descriptors, idle
     /// links are closed to free some.
     fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<N::Socket> {
+        if self.links[key].chain().is_none() {
+            // An idle link is worth more than one that no request has asked for.
+            return self.open_socket_once(key, addr);
+        }
         loop {
             match self.open_socket_once(key, addr) {
                 // Ports are counted per peer address, so only an idle link to the same address
@@ -472,7 +490,6 @@ impl<N: Net> Core<N> {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
         let link = &mut self.links[key];
-        link.peer = won.addr.into();
         link.readiness = link.readiness.with(Readiness::WRITABLE);
         let handshakes = link.handshakes_mut().map(std::mem::take);
         if self.on_connected(key, won.socket, handshakes.unwrap_or_default(), first) {
@@ -488,10 +505,8 @@ impl<N: Net> Core<N> {
     /// loopback when no server listens on a port in the ephemeral range and the kernel chooses that
     /// port as the local one.
     ///
-    /// Reading the local address costs one system call per connection. A plain exchange with a
-    /// single address avoids it: [`fail_on_violation`](Self::fail_on_violation) checks the address
-    /// when the received bytes turn out not to be a response. A race, however, must not be won by
-    /// such a socket, and no handshake may begin on it, so both check here.
+    /// The local address, which shows this, is read once per connection and kept for
+    /// [`Info`](crate::Info).
     fn write_first(
         &mut self,
         key: LinkKey,
@@ -500,20 +515,27 @@ impl<N: Net> Core<N> {
         addr: SocketAddr,
     ) -> Result<Option<Written>, Trouble> {
         let link = &mut self.links[key];
-        let is_race = matches!(link.reach, Reach::Dialing(..));
-        let exchange = link.h1.front().expect("a connecting link has an exchange");
         let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
-        let tag = exchange.tag;
-        let layout = exchange.layout(|number| block_of((tag, number), defaults, chains, visits));
+        let layout = link.h1.front().map(|exchange| {
+            let block = |number| block_of((exchange.tag, number), defaults, chains, visits);
+            exchange.layout(block)
+        });
+        // Without a request, nothing is sent: even that succeeds only on a connected socket.
+        let parts = layout.as_ref().map_or(&[][..], |layout| layout.parts());
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let tls = handshakes.tls_state_mut();
-        let written = transport::write(net, socket, tls, layout.parts(), 0, scratch)?;
+        let written = transport::write(net, socket, tls, parts, 0, scratch)?;
         if written.is_blocked {
             self.counts.bytes_out += written.sent as u64;
             return Ok(None);
         }
-        let is_alone = !is_race && handshakes.is_empty() && !link.h1.has_line();
-        if is_alone || !self.net.is_connected_to_itself(socket, addr) {
+        if self.pool[link.origin].route.unix_path().is_some() {
+            return Ok(Some(written));
+        }
+        // Some systems do not return it once the peer has reset the connection.
+        let local = self.net.local_addr(socket).unwrap_or(Ends::UNKNOWN);
+        if !is_own_end(local, addr) {
+            link.ends = Ends::new(addr, local);
             return Ok(Some(written));
         }
         self.counts.bytes_out += written.sent as u64;
@@ -527,7 +549,7 @@ impl<N: Net> Core<N> {
     /// write.
     pub(super) fn connect_on(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
-        let peer = link.peer.get();
+        let peer = link.ends.peer();
         if link.readiness.has(Readiness::READABLE) {
             // The server sent bytes before it received a request, as some overloaded servers do (a
             // 503 right after accept). These bytes are taken for the response, and the response to
@@ -589,14 +611,19 @@ impl<N: Net> Core<N> {
         first: Written,
     ) -> bool {
         let now = self.clock.micros();
-        let exchange = self.dialed_for(key);
-        exchange.times.connect = exchange.since(now);
+        if let Some(exchange) = self.links[key].h1.front_mut() {
+            exchange.times.connect = exchange.since(now);
+        }
+        self.ages.on_connected(key, now);
         let token = self.links.token(key);
         debug!("{token:?} {}: connected", self.origin_of(key));
         let link = &mut self.links[key];
         if handshakes.is_empty() {
             link.reach
                 .set(Reach::Open(socket, handshakes.into_layers()));
+            if link.chain().is_none() {
+                self.note_unwritten(key);
+            }
             return self.on_written(key, first);
         }
         self.counts.bytes_out += first.sent as u64;
@@ -607,14 +634,8 @@ impl<N: Net> Core<N> {
             trace!("setting TCP_NODELAY failed ({error})");
         }
         link.reach.set(Reach::Shaking(socket, handshakes));
-        self.arm(self.chain_of(key), Some(Timeout::Tls));
+        self.arm_dialing(key, Timeout::Tls);
         true
-    }
-
-    /// Returns the exchange for which a link is dialed.
-    fn dialed_for(&mut self, key: LinkKey) -> &mut Exchange<ChainKey> {
-        let exchange = self.links[key].h1.front_mut();
-        exchange.expect("a connecting link has an exchange")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ends exchanges that got no response: the readback is called with the error, or the request is
 //! sent once more.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -70,7 +71,7 @@ impl<N: Net> Core<N> {
     /// once more; otherwise the readback is called with the error.
     pub(super) fn fail(&mut self, key: LinkKey, failure: Failure) {
         let Some(chain_key) = self.links[key].chain() else {
-            return self.close(key);
+            return self.give_up_ahead(key, &format_args!("{failure:?}"));
         };
         self.disarm(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
@@ -98,20 +99,29 @@ impl<N: Net> Core<N> {
         }
         debug!("{:?} {error:#}", self.links.token(key));
         let link = &self.links[key];
-        let sent = link.h1.front().map_or(0, |front| front.times.sent);
-        let (origin, sent) = (link.origin, u64::from(sent));
+        let sent_at =
+            |front: &Exchange<_>| front.begun() + u64::from(front.times.sent.saturating_sub(1));
+        let sent_at = link.h1.front().map_or(0, sent_at);
+        let origin = link.origin;
         let was_silent = error.kind() == ErrorKind::Timeout
             && link.is_busy()
-            && link.h1.is_reused()
+            && link.h1.may_be_stale()
             && !self.is_answered(key);
         self.close(key);
         if was_silent {
             // The path to the server is gone. Each of the other connections that have been silent
             // since then would cost another deadline.
-            let since = tick_after(self.chains[chain_key].submitted + sent);
-            self.close_silent_since(origin, since);
+            self.close_silent_since(origin, tick_after(sent_at));
         }
         self.complete(chain_key, Completion::Failed(error));
+    }
+
+    /// Closes a link without an exchange. No request waits for it, so nobody is told.
+    #[cold]
+    pub(super) fn give_up_ahead(&mut self, key: LinkKey, why: &dyn fmt::Display) {
+        let (token, origin) = (self.links.token(key), self.origin_of(key));
+        debug!("{token:?} {origin}: failed, and no request waits for it ({why})");
+        self.close(key);
     }
 
     /// Builds the error of an exchange that failed.
@@ -194,24 +204,6 @@ impl<N: Net> Core<N> {
         front.is_some_and(Exchange::is_answered)
     }
 
-    /// Ends an exchange whose link received something other than a response.
-    ///
-    /// If no server listens on a loopback port, a socket can be connected to itself and receive its
-    /// own request. That counts as a failed connect. It is checked here, because checking every
-    /// connect would cost a system call each.
-    pub(super) fn fail_on_violation(&mut self, key: LinkKey, violation: Violation) {
-        let link = &self.links[key];
-        if !link.h1.is_reused()
-            && !link.h1.response().has_head()
-            && let Some(socket) = link.socket()
-            && self.net.is_connected_to_itself(socket, link.peer.get())
-        {
-            let addr = self.dialed_address(key);
-            return self.fail_only(key, addr, connected_to_itself());
-        }
-        self.fail(key, Failure::Violation(violation));
-    }
-
     /// Fails a connect to the only address or, with `None`, to the unix socket of the route.
     pub(super) fn fail_only(&mut self, key: LinkKey, addr: Option<SocketAddr>, error: io::Error) {
         let failure = match addr {
@@ -264,8 +256,9 @@ impl<N: Net> Core<N> {
     ///
     /// All of these have to hold (RFC 9112 §9.3.1, RFC 9110 §9.2.2):
     ///
-    /// - The connection is reused. A fresh one counts as well if more requests were written behind
-    ///   this one: the reset that they caused may have swallowed its response (§9.6).
+    /// - The connection is reused, or was idle after it was opened ahead. A fresh one counts as
+    ///   well if more requests were written behind this one: the reset that they caused may have
+    ///   swallowed its response (§9.6).
     /// - Not one byte of the response has arrived.
     /// - The request has not been sent again for this reason before, and is not canceled.
     /// - The request is idempotent, or not one byte of it was written.
@@ -278,7 +271,7 @@ impl<N: Net> Core<N> {
             && self.is_on_trial(key)
             && !self.total_is_over(chain_key);
         (is_dropped || matches!(failure, Failure::Closed { .. } | Failure::Tls(_)))
-            && (h1.is_reused() || is_pipelined)
+            && (h1.may_be_stale() || is_pipelined)
             && !self.is_answered(key)
             && !chain.marks.has(Marks::FRESH)
             && !chain.marks.has(Marks::CANCELLED)
@@ -473,7 +466,7 @@ impl<N: Net> Core<N> {
             return;
         };
         // A connection that was closed while it was idle says nothing about pipelining.
-        let is_stale = line.is_untried() && link.h1.is_reused();
+        let is_stale = line.is_untried() && link.h1.may_be_stale();
         let is_excused = line.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
         if entry.trust.on_broken(is_excused) {

@@ -43,7 +43,10 @@ impl<S, M: Mode> Engine<S, M> {
             Reach::Waiting { .. } | Reach::Closed => {}
             Reach::Dialing(..) | Reach::Connecting(..) | Reach::Shaking(..) | Reach::Open(..) => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                if link.readiness.has_any(woken) && (link.has_unwritten() || link.h1.is_tunnel()) {
+                // A link that is opened ahead has nothing to write when it is connected.
+                let has_unwritten =
+                    || link.has_unwritten() || link.h1.is_tunnel() || link.chain().is_none();
+                if link.readiness.has_any(woken) && has_unwritten() {
                     let token = self.core.links.token(key);
                     self.core.flush(key);
                     // A failed connect or handshake has closed the link.
@@ -275,7 +278,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::Failed(failure) => {
                 core.keep(key, reading);
                 match failure {
-                    Failure::Violation(violation) => core.fail_on_violation(key, violation),
+                    Failure::Violation(violation) => core.fail(key, Failure::Violation(violation)),
                     failure => core.fail(key, failure),
                 }
             }

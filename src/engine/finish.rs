@@ -134,9 +134,11 @@ impl<N: Net> Core<N> {
             .expect("a link that is read has an exchange");
         About {
             id: self.chains.id(front.tag),
-            peer: link.peer.get(),
+            link: (key, self.links.generation(key)),
+            ends: link.ends.both(),
             reused: link.h1.is_reused(),
             attempts: self.chains[front.tag].attempts,
+            queued: front.begun() - self.chains[front.tag].submitted,
             times: front.times,
             done: 0,
             tls: link.tls_state().and_then(TlsState::info),
@@ -159,10 +161,11 @@ impl<N: Net> Core<N> {
             .h1
             .finish()
             .expect("a complete response has an exchange");
-        let (request, times) = exchange.into_parts();
+        let (request, begun, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
-        let peer = link.peer.get();
+        let ends = link.ends.both();
         let way = self.way_of(chain_key);
+        let link = (key, self.links.generation(key));
         let chain = &mut self.chains[chain_key];
         // The timer stays armed: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
@@ -170,12 +173,14 @@ impl<N: Net> Core<N> {
         chain.stage = Stage::Reading;
         self.counts.answered += 1;
         About {
-            peer,
+            link,
+            ends,
             reused,
             attempts: chain.attempts,
+            queued: begun - chain.submitted,
             times,
-            // At least 1, like the earlier timestamps.
-            done: (self.clock.micros() - chain.submitted).max(1),
+            // Plus one, like the earlier timestamps.
+            done: self.clock.micros() - begun + 1,
             tls,
             request,
             earlier_is_safe: chain.is_safe(),
@@ -215,6 +220,7 @@ impl<N: Net> Core<N> {
         let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
         let mut reusable = is_whole && leftover == 0 && !has_pending;
         reusable &= !link.h1.ends_behind_front();
+        reusable &= !self.ages.is_over(key, self.clock.micros());
         // According to the last event, the socket may hold an end of file or unsolicited bytes
         // after the response.
         let has_more = link.readiness.has_any(Readiness::READ_SIDE);

@@ -17,6 +17,7 @@ use crate::engine::waking::Waking;
 use crate::error::Gone;
 use crate::id::ChainId;
 use crate::policy::{Moment, Present, Wakeups};
+use crate::proto::Origin;
 use crate::request::Request;
 
 /// Reaches an engine from its own thread: from inside tasks, and from any code of the host that has
@@ -118,6 +119,14 @@ impl<S> Local<S> {
     /// Starts a task; see [`Engine::spawn`](crate::Engine::spawn).
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> ChainId {
         self.start(Next::task(future))
+    }
+
+    /// Opens a connection to `origin`, for the next request; see
+    /// [`Engine::preconnect`](crate::Engine::preconnect). For another route, call
+    /// [`Context::preconnect_by`] in [`with`](Self::with).
+    pub fn preconnect(&self, origin: &Origin) {
+        // An error means that the engine has been dropped.
+        let _ = self.queue.remote.order(Order::Preconnect(origin.clone()));
     }
 
     /// Cancels a chain; see [`Engine::cancel`](crate::Engine::cancel).

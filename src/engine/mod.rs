@@ -20,6 +20,7 @@
 //! - `pipeline`: moves a pipeline on when a response is complete
 //! - `begin`: begins a step of a chain: its policy, its origin, its delay
 //! - `queue`: finds a link for a request, or a place in its origin's queue
+//! - `ahead`: opens a link before there is a request for it
 //! - `dialing`: connects a link
 //! - `shortage`: handles connections that this machine has no resources for
 //! - `secure`: the handshakes of a link
@@ -34,8 +35,8 @@
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
-//! `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their
-//! pool are in `net`, the exchanges of a link in `h1`.
+//! `visit`, `clock`, `quiet`, `ages`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links
+//! and their pool are in `net`, the exchanges of a link in `h1`.
 //!
 //! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
 //! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
@@ -45,6 +46,8 @@
 mod owned;
 
 mod agenda;
+mod ages;
+mod ahead;
 mod alerts;
 mod api;
 mod asks;
@@ -101,7 +104,7 @@ pub use local::Local;
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
 pub use readback::{Context, Flow, Next, Readback, ReadbackFn, Unread};
-pub use stats::Stats;
+pub use stats::{OriginStats, Stats};
 pub use submitter::{KeepAlive, Submitter};
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};

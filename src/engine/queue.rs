@@ -11,6 +11,7 @@ use crate::engine::core::{Core, Timer};
 use crate::net::Net;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
+use crate::net::tls::TlsState;
 use crate::request::Request;
 use crate::timeouts::Timeout;
 
@@ -27,6 +28,8 @@ enum Grant {
     Reuse(LinkKey),
     /// A link of the origin with pipelined requests. The request goes behind them.
     Join(LinkKey),
+    /// A link that is being opened ahead of any request.
+    TakeUp(LinkKey),
     /// No link, but a new one may be opened.
     Open,
     /// None of these, so the request waits.
@@ -46,6 +49,7 @@ impl<N: Net> Core<N> {
         match grant {
             Grant::Reuse(link) => self.assign(link, key),
             Grant::Join(link) => self.join(link, key),
+            Grant::TakeUp(link) => self.take_up(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue(origin, key);
@@ -61,6 +65,7 @@ impl<N: Net> Core<N> {
         match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
             Grant::Join(link) => self.join(link, key),
+            Grant::TakeUp(link) => self.take_up(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue_first(origin, key);
@@ -75,8 +80,9 @@ impl<N: Net> Core<N> {
         if !self.load(key, chain_key) {
             return self.park(key);
         }
-        self.counts.reused += 1;
-        if let Some(line) = self.links[key].h1.line_mut() {
+        let h1 = &mut self.links[key].h1;
+        self.counts.reused += u64::from(h1.is_reused());
+        if let Some(line) = h1.line_mut() {
             // The request is written later. Until then, more requests may join it, and bytes may
             // arrive that answer none of them.
             line.is_unsure = true;
@@ -90,12 +96,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes the requests that have been put on links since the last call.
+    /// Writes the requests that have been put on links since the last call, and puts links into the
+    /// pool that were opened ahead.
     pub(super) fn flush_noted(&mut self) {
         let mut noted = std::mem::take(&mut self.agenda.unwritten);
         for token in noted.drain(..) {
-            if let Some(key) = self.links.find(token) {
-                self.flush(key);
+            match self.links.find(token) {
+                Some(key) if self.is_open_ahead(key) => self.keep_ahead(key),
+                Some(key) => self.flush(key),
+                None => {}
             }
         }
         self.agenda.unwritten = noted;
@@ -103,7 +112,8 @@ impl<N: Net> Core<N> {
 
     /// Finds the cheapest way to send a request, in this order: the resting link, which has just
     /// been read; the newest idle one, which is the least likely to have been closed; one to be
-    /// joined, so that pipelines fill before connections are opened; a new one.
+    /// joined, so that pipelines fill before connections are opened; one that is being opened
+    /// ahead; a new one.
     // Inlined into its few callers, which keeps the common path short in each.
     #[inline(always)]
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {
@@ -123,12 +133,22 @@ impl<N: Net> Core<N> {
                     return Grant::Reuse(link);
                 }
             }
+            if let Some(link) = self.ahead.of_origin(origin)
+                && self.is_open_ahead(link)
+            {
+                self.keep_ahead(link);
+            }
             if let Some(link) = self.take_idle(origin) {
                 return Grant::Reuse(link);
             }
             if let Some(link) = self.link_to_join(origin, key) {
                 return Grant::Join(link);
             }
+        }
+        if let Some(link) = self.ahead.of_origin(origin)
+            && !self.links[link].is_open()
+        {
+            return Grant::TakeUp(link);
         }
         if self.pool[origin].links >= self.settings.max_links_per_origin {
             // The request needs a fresh connection, so an idle one makes room for it.
@@ -151,23 +171,28 @@ impl<N: Net> Core<N> {
     /// Returns whether a link may be opened, perhaps after closing an idle one.
     pub(super) fn has_room(&self) -> bool {
         let free = self.exhausted.is_none() && self.links.len() < self.settings.max_links;
-        free || self.pool.oldest_idle_of_all().is_some()
+        free || self.pool.oldest_idle_of_all().is_some() || self.ahead.any().is_some()
     }
 
-    /// Makes room for one more link, if necessary by closing the oldest idle one. Returns whether
-    /// there is room.
+    /// Makes room for one more link, if necessary by closing the oldest idle one, or one that no
+    /// request has asked for. Returns whether there is room.
     fn make_room(&mut self) -> bool {
         if self.exhausted.is_none() && self.links.len() < self.settings.max_links {
             return true;
         }
-        let idle = self.pool.oldest_idle_of_all();
-        if let Some(idle) = idle {
+        if let Some(idle) = self.pool.oldest_idle_of_all() {
             self.close_idle_link(idle);
+            return true;
         }
-        idle.is_some()
+        let ahead = self.ahead.any();
+        if let Some(ahead) = ahead {
+            self.close(ahead);
+        }
+        ahead.is_some()
     }
 
-    /// Takes the newest idle link of an origin that has not expired and has no unread data.
+    /// Takes the newest idle link of an origin that has not expired, is not too old and has no
+    /// unread data.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.clock.tick();
         loop {
@@ -175,15 +200,15 @@ impl<N: Net> Core<N> {
             let timer = self.pool.take(&mut self.links, key);
             let expires = self.timers.tick_of(timer);
             self.timers.cancel(timer);
-            if expires > now {
+            if expires > now && !self.ages.is_over(key, self.clock.micros()) {
                 if self.is_idle_fit(key) {
                     return Some(key);
                 } else {
                     continue;
                 }
             }
-            // Its timer is due in this turn. Older links have expired as well, unless a server
-            // granted them more time.
+            // Its timer is due in this turn, or it has exceeded its age. Older links have expired
+            // as well, unless a server granted them more time.
             self.close(key);
         }
     }
@@ -212,6 +237,10 @@ impl<N: Net> Core<N> {
                 self.dequeue(first);
                 self.join(link, first);
             }
+            Grant::TakeUp(link) => {
+                self.dequeue(first);
+                self.take_up(link, first);
+            }
             Grant::Open => {
                 self.dequeue(first);
                 self.open(origin, first);
@@ -224,13 +253,47 @@ impl<N: Net> Core<N> {
     /// Puts a resting link that no step of its chain has taken into the pool, if there is a place
     /// for it. [`release`](Core::release) has already decided that the link may be reused.
     pub(super) fn park(&mut self, key: LinkKey) {
+        if self.keep_idle(key) {
+            self.quiet.on_parked(key);
+        }
+    }
+
+    /// Returns whether a link was opened ahead, is open now, and is not in the pool yet.
+    #[inline(never)]
+    fn is_open_ahead(&self, key: LinkKey) -> bool {
+        let link = &self.links[key];
+        link.is_open() && self.ahead.of_origin(link.origin) == Some(key)
+    }
+
+    /// Puts a link that was opened ahead into the pool, or closes it if no request may use it.
+    #[inline(never)]
+    fn keep_ahead(&mut self, key: LinkKey) {
+        self.leave_ahead(key);
+        let link = &mut self.links[key];
+        let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
+        if has_pending || link.h1.ends_behind_front() {
+            // The server has ended it, or has sent something before the first request.
+            return self.close(key);
+        }
+        link.h1.on_kept();
+        // What is known of the slot is about its last owner.
+        self.quiet.forget_link(key);
+        if self.keep_idle(key) {
+            self.check_idle(key);
+        }
+    }
+
+    /// Puts an open link into the pool. Returns false if it was closed, because there is no place
+    /// for it.
+    fn keep_idle(&mut self, key: LinkKey) -> bool {
         let origin = self.links[key].origin;
         let millis = self.idle_millis(key);
         // While descriptors are exhausted and requests wait for room, a link is closed instead of
         // kept idle.
         let wanted_elsewhere = self.pool.has_waiting_for_room() && self.exhausted.is_some();
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
-            return self.close(key);
+            self.close(key);
+            return false;
         }
         let expires = self.clock.tick_from_now().saturating_add(millis);
         let timer = self.timers.arm(expires, Timer::Idle(key));
@@ -241,7 +304,7 @@ impl<N: Net> Core<N> {
         {
             self.close_idle_link(oldest);
         }
-        self.quiet.on_parked(key);
         self.pool.serve_soon(origin);
+        true
     }
 }

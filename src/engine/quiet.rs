@@ -68,6 +68,12 @@ impl Quiet {
         self.drained = Some((link, now));
     }
 
+    /// Discards what is known of a connection's slot, because another connection has it now.
+    pub(super) fn forget_link(&mut self, link: LinkKey) {
+        self.drained = self.drained.filter(|(drained, _)| *drained != link);
+        self.parked.retain(|(parked, _)| *parked != link);
+    }
+
     /// Returns when a read found the connection empty, if it was the last one to be read.
     pub(super) fn drained_at(&self, link: LinkKey) -> Option<u64> {
         self.drained

@@ -8,9 +8,11 @@ use crate::engine::chain::When;
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::policy::{Moment, Present, Wakeups};
+use crate::proto::Origin;
 use crate::request::Request;
 pub(super) use crate::response::Reply;
 use crate::response::Response;
+use crate::route::Route;
 
 /// Reads the response to a request and returns what the chain does next.
 ///
@@ -589,6 +591,7 @@ pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>
 /// Receives the operations that are requested through a [`Context`].
 pub(crate) trait Sink<S> {
     fn start(&mut self, next: Next<S>) -> ChainId;
+    fn preconnect(&mut self, origin: Origin, route: Option<Arc<Route>>);
     fn cancel(&mut self, id: ChainId) -> bool;
     fn cancel_others(&mut self, id: ChainId) -> usize;
     fn resume(&mut self, id: ChainId) -> bool;
@@ -633,6 +636,18 @@ impl<'a, S> Context<'a, S> {
     pub(crate) fn end_generation(&mut self, generation: &Generation) {
         let Seen { id, request, .. } = self.seen;
         self.sink.end(generation, id, request);
+    }
+
+    /// Opens a connection to `origin`, for the next request; see
+    /// [`Engine::preconnect`](crate::Engine::preconnect).
+    pub fn preconnect(&mut self, origin: &Origin) {
+        self.sink.preconnect(origin.clone(), None);
+    }
+
+    /// [`preconnect`](Self::preconnect) for requests that carry `route`.
+    pub fn preconnect_by(&mut self, origin: &Origin, route: &Arc<Route>) {
+        self.sink
+            .preconnect(origin.clone(), Some(Arc::clone(route)));
     }
 
     /// Cancels a chain; see [`Engine::cancel`](crate::Engine::cancel).

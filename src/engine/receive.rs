@@ -74,7 +74,7 @@ impl<N: Net> Core<N> {
     ) -> Received {
         let link = &self.links[key];
         let Some(chain) = link.chain() else {
-            return Received::Stop;
+            return self.receive_ahead(key, buffer, allowed);
         };
         let may_read = matches!(link.reach, Reach::Open(..) | Reach::Shaking(..));
         // A canceled exchange is ended by a command that is already queued. Nothing is read for it
@@ -82,6 +82,32 @@ impl<N: Net> Core<N> {
         if !may_read || self.chains[chain].marks.has_any(Marks::STANDS_STILL) {
             return Received::Stop;
         }
+        self.receive_more(key, buffer, allowed)
+    }
+
+    /// Does what [`receive`](Self::receive) does, for a link without an exchange, which reads only
+    /// its handshakes.
+    #[inline(never)]
+    fn receive_ahead(
+        &mut self,
+        key: LinkKey,
+        buffer: &mut [u8],
+        allowed: &mut Allowance<'_>,
+    ) -> Received {
+        match self.links[key].reach {
+            Reach::Shaking(..) => self.receive_more(key, buffer, allowed),
+            _ => Received::Stop,
+        }
+    }
+
+    #[inline(always)]
+    fn receive_more(
+        &mut self,
+        key: LinkKey,
+        buffer: &mut [u8],
+        allowed: &mut Allowance<'_>,
+    ) -> Received {
+        let link = &self.links[key];
         match link.tls_state() {
             None => {}
             // The end was read earlier, so no event will report it.
@@ -257,6 +283,9 @@ impl<N: Net> Core<N> {
         // read, the bytes before the failure answer nothing.
         let link = &mut self.links[key];
         if grown == 0 || !link.is_busy() {
+            if grown > 0 {
+                link.h1.end_behind_front();
+            }
             self.buffers.plaintext.clear();
             return Received::Nothing;
         }

@@ -85,7 +85,10 @@ impl<N: Net> Core<N> {
         let token = self.links.token(key);
         debug!("{token:?} {}: TLS handshake complete", self.origin_of(key));
         // The last handshake bytes of the TLS state are sent together with the request.
-        self.arm(self.chain_of(key), Some(Timeout::Write));
+        match self.links[key].chain() {
+            Some(chain) => self.arm(chain, Some(Timeout::Write)),
+            None => self.note_unwritten(key),
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
         let chain = &mut self.chains[chain_key];
-        let (expects, submitted) = chain.begin_attempt(key);
+        let expects = chain.begin_attempt(key);
         let request = chain.request().clone();
         let depth = depth_of(entry, &request);
         let number = match asked {
@@ -71,7 +71,7 @@ impl<N: Net> Core<N> {
         let which = (chain_key, number);
         let block = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
         let block = (number, block);
-        let exchange = Exchange::new(chain_key, request, block, expects, submitted);
+        let exchange = Exchange::new(chain_key, request, block, expects, self.clock.micros());
         link.h1.begin(exchange);
         if let Some(depth) = depth {
             self.begin_line(key, chain_key, depth);
@@ -90,7 +90,7 @@ impl<N: Net> Core<N> {
             }
         }
         let chain = &mut self.chains[chain_key];
-        let (expects, submitted) = chain.begin_attempt(key);
+        let expects = chain.begin_attempt(key);
         let request = chain.request().clone();
         let number = match asked {
             Asked::Block => OWN_BLOCK,
@@ -99,7 +99,8 @@ impl<N: Net> Core<N> {
         let which = (chain_key, number);
         let block = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
         let block = (number, block);
-        Some(Exchange::new(chain_key, request, block, expects, submitted))
+        let now = self.clock.micros();
+        Some(Exchange::new(chain_key, request, block, expects, now))
     }
 
     /// Returns a link with pipelined requests that the chain's request may join.
@@ -107,9 +108,13 @@ impl<N: Net> Core<N> {
         let chain = &self.chains[key];
         let depth = depth_of(&self.pool[origin], chain.request())?;
         let was_sent = chain.attempts > 0;
-        let is_paused = |chain: ChainKey| self.chains[chain].marks.has(Marks::PAUSED);
+        let (chains, ages, now) = (&self.chains, &self.ages, self.clock.micros());
+        let is_unfit = |link: LinkKey, front: Option<ChainKey>| {
+            ages.is_over(link, now)
+                || front.is_some_and(|front| chains[front].marks.has(Marks::PAUSED))
+        };
         self.pool
-            .roomiest(&self.links, origin, depth, was_sent, is_paused)
+            .roomiest(&self.links, origin, depth, was_sent, is_unfit)
     }
 
     /// Prepares a link that just got its first request for more behind it, up to `depth`.
@@ -152,7 +157,8 @@ impl<N: Net> Core<N> {
         self.arm(chain_key, None);
     }
 
-    /// Records a link that is to be written to once all pending operations have been carried out.
+    /// Records a link that is to be written to once all pending operations have been carried out,
+    /// or, if it was opened ahead, put into the pool.
     pub(super) fn note_unwritten(&mut self, key: LinkKey) {
         self.agenda.unwritten.push(self.links.token(key));
     }

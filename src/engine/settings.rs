@@ -29,7 +29,7 @@ pub(super) struct Settings {
     pub(super) defaults: Defaults,
     pub(super) address_filter: AddressFilter,
     /// The route of requests that have none of their own.
-    route: Arc<Route>,
+    pub(super) route: Arc<Route>,
     /// The same without a client certificate.
     route_elsewhere: Arc<Route>,
     pub(super) policy: Option<Arc<dyn Policy>>,

@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::engine::alerts::alert;
-use crate::engine::chain::Marks;
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::{Core, Exhaustion, Timer};
 use crate::net::Net;
 use crate::net::pool::TurnedAway;
@@ -19,6 +19,9 @@ impl<N: Net> Core<N> {
     ///
     /// The request waits until a link of its origin becomes free or ends, or for [`RETRY_MILLIS`].
     pub(super) fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
+        let Some(chain_key) = self.links[key].chain() else {
+            return self.give_up_ahead(key, why);
+        };
         let origin = self.links[key].origin;
         alert!(
             self,
@@ -26,7 +29,7 @@ impl<N: Net> Core<N> {
             "{}: requests wait for a connection ({why})",
             self.pool[origin].origin
         );
-        self.close_and_wait(key);
+        self.close_and_wait(key, chain_key);
         let due = self.clock.tick() + RETRY_MILLIS;
         let retry = self.timers.arm(due, Timer::TurnedAway(origin));
         let why = why.to_string();
@@ -37,6 +40,9 @@ impl<N: Net> Core<N> {
     /// Makes a request wait because this machine ran out of descriptors or memory. It waits until
     /// one of the engine's links closes, or for [`RETRY_MILLIS`].
     pub(super) fn wait_for_room(&mut self, key: LinkKey, why: String) {
+        let Some(chain_key) = self.links[key].chain() else {
+            return self.give_up_ahead(key, &why);
+        };
         let origin = self.links[key].origin;
         alert!(
             self,
@@ -44,7 +50,7 @@ impl<N: Net> Core<N> {
             "{}: requests wait for room on this machine ({why})",
             self.pool[origin].origin
         );
-        self.close_and_wait(key);
+        self.close_and_wait(key, chain_key);
         if self.exhausted.is_none() {
             let due = self.clock.tick() + RETRY_MILLIS;
             let retry = self.timers.arm(due, Timer::Exhausted);
@@ -54,8 +60,8 @@ impl<N: Net> Core<N> {
     }
 
     /// Closes a link that was never connected, and puts its request back at the head of the queue.
-    fn close_and_wait(&mut self, key: LinkKey) {
-        let (origin, chain_key) = (self.links[key].origin, self.chain_of(key));
+    fn close_and_wait(&mut self, key: LinkKey, chain_key: ChainKey) {
+        let origin = self.links[key].origin;
         self.close(key);
         // This attempt is undone, and it was counted when the request was loaded.
         self.chains[chain_key].attempts -= 1;

@@ -1,4 +1,9 @@
-//! Counters of an engine.
+//! Counters of an engine, and of its origins.
+
+use std::sync::Arc;
+
+use crate::proto::Origin;
+use crate::route::Route;
 
 /// The state of an engine in numbers, returned by [`Engine::stats`](crate::Engine::stats). The
 /// fields up to `paused` count what exists now; the others count since the engine was created.
@@ -58,4 +63,49 @@ pub struct Stats {
     /// Turns requested by another thread, or by a waker or a [`Local`](crate::Local) outside a
     /// turn.
     pub wakeups: u64,
+}
+
+/// What exists now for one origin as reached by one route, returned by
+/// [`Engine::origins`](crate::Engine::origins).
+///
+/// An origin is listed as long as it has a connection, or a chain whose request is to it, in
+/// flight, waiting or delayed. When nothing of it is left, the engine forgets it. For this reason
+/// there are no totals here: a program that needs them counts in its readbacks.
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("a.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("hello"));
+///
+/// let mut engine = Engine::<(), Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://a.test/").build()?, |_, _, _| Next::done());
+/// engine.run(&mut ())?;
+/// let origins = engine.origins();
+/// assert_eq!(origins.len(), 1);
+/// assert_eq!(origins[0].origin.to_string(), "http://a.test");
+/// assert_eq!((origins[0].open, origins[0].idle), (1, 1));
+/// assert_eq!((origins[0].in_flight, origins[0].queued), (0, 0));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OriginStats {
+    /// The origin.
+    pub origin: Origin,
+    /// The route by which its connections are made. The same origin has an entry for each route.
+    pub route: Arc<Route>,
+    /// Connections that are established, idle ones included.
+    pub open: usize,
+    /// Idle connections in the pool.
+    pub idle: usize,
+    /// Connections in a lookup, a connect or a TLS handshake.
+    pub dialing: usize,
+    /// Requests on a connection, including one that is being opened for them.
+    pub in_flight: usize,
+    /// Requests in the queue for a connection. Requests that a [policy](crate::policy) holds back
+    /// are not in it.
+    pub queued: usize,
 }

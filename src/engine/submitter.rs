@@ -11,6 +11,7 @@ use crate::engine::readback::{Context, Next, Readback, ReadbackFn};
 use crate::engine::waking::Waking;
 use crate::error::{Gone, SubmitError};
 use crate::id::ChainId;
+use crate::proto::Origin;
 use crate::request::Request;
 
 /// Submits to an engine from any thread. Each call wakes the engine's loop. Clones submit to the
@@ -164,6 +165,7 @@ pub(crate) enum Order<S> {
         call: SendCall<S>,
         delay: Duration,
     },
+    Preconnect(Origin),
     Cancel(ChainId),
     Resume(ChainId),
     Stop,
@@ -172,13 +174,17 @@ pub(crate) enum Order<S> {
 impl<S> Order<S> {
     /// Returns whether the order takes room in the inbox, and may therefore be refused.
     fn takes_room(&self) -> bool {
-        matches!(self, Order::Submit { .. } | Order::Call { .. })
+        matches!(
+            self,
+            Order::Submit { .. } | Order::Call { .. } | Order::Preconnect(_)
+        )
     }
 
     /// Returns whether the order has no effect if the engine takes it together with `before`.
     fn repeats(&self, before: &Self) -> bool {
         match (self, before) {
             (Order::Stop, Order::Stop) => true,
+            (Order::Preconnect(origin), Order::Preconnect(before)) => origin == before,
             (Order::Resume(id), Order::Resume(before))
             | (Order::Cancel(id), Order::Cancel(before)) => id == before,
             _ => false,
@@ -414,6 +420,15 @@ impl<S> Submitter<S> {
         R: ReadbackFn<S> + Send + 'static,
     {
         self.submit_to(request, readback)
+    }
+
+    /// Opens a connection to `origin`, for the next request; see
+    /// [`Engine::preconnect`](crate::Engine::preconnect).
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `origin`.
+    pub fn preconnect(&self, origin: Origin) -> Result<(), SubmitError<Origin>> {
+        self.remote.admit(origin, Order::Preconnect)
     }
 
     /// [`submit`](Self::submit) for a type that implements [`Readback`].

@@ -69,6 +69,7 @@ impl<N: Net> Core<N> {
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),
                 Some(Timer::Dial(key)) => self.on_dial_timer(key),
+                Some(Timer::Ahead(key)) => self.on_ahead_timer(key),
                 Some(Timer::Exhausted) => self.exhausted = None,
                 Some(Timer::LongWait(origin)) => self.on_long_wait(origin),
                 Some(Timer::TurnedAway(origin)) => self.pool.try_again(origin),

@@ -300,6 +300,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Order::Call { id, call, delay } => {
                     self.asks().insert_call(call, When::After(delay), Some(id));
                 }
+                Order::Preconnect(origin) => self.core.chains.preconnect(origin, None),
                 Order::Cancel(id) => {
                     self.core.chains.cancel(id);
                 }

@@ -1,10 +1,14 @@
 //! Readbacks and calls that get only a part of the state: one bot out of many, for example.
 
+use std::sync::Arc;
+
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::generation::Generation;
 use crate::id::ChainId;
+use crate::proto::Origin;
 use crate::request::Request;
 use crate::response::Response;
+use crate::route::Route;
 
 /// Adapts a readback over a part of the state, `T`, to the whole state, `S`. A bot that was written
 /// to run alone can then run among a thousand. Pass the result to
@@ -231,6 +235,10 @@ where
 {
     fn start(&mut self, next: Next<T>) -> ChainId {
         self.sink.start(outwards(self.part, next))
+    }
+
+    fn preconnect(&mut self, origin: Origin, route: Option<Arc<Route>>) {
+        self.sink.preconnect(origin, route);
     }
 
     fn cancel(&mut self, id: ChainId) -> bool {

@@ -31,7 +31,7 @@ pub(crate) struct Exchange<T> {
     written: usize,
     /// Total length of the request in bytes.
     bytes: usize,
-    /// When the request was submitted, or its delay ended, in microseconds on the owner's clock.
+    /// When the request was put on the connection, in microseconds on the owner's clock.
     begun: u64,
     pub(crate) times: Times,
 }
@@ -92,7 +92,8 @@ pub(crate) enum Taking {
     Discard,
 }
 
-/// When each step was completed, in microseconds after the request's start. 0 means "not (yet)".
+/// When each step was completed, in microseconds after the request was put on the connection, plus
+/// one. 0 means "not (yet)".
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) resolve: u32,
@@ -130,10 +131,17 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Returns the parts that outlive the exchange: the request, and when its steps were completed.
+    /// Returns the parts that outlive the exchange: the request, when it was put on the connection,
+    /// and when its steps were completed.
     #[inline(always)]
-    pub(crate) fn into_parts(self) -> (Request, Times) {
-        (self.request, self.times)
+    pub(crate) fn into_parts(self) -> (Request, u64, Times) {
+        (self.request, self.begun, self.times)
+    }
+
+    /// Returns when the request was put on the connection, in microseconds on the owner's clock.
+    #[inline]
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// Returns the part of the request that can be written now.
@@ -264,12 +272,12 @@ impl<T> Exchange<T> {
         Early::Yes
     }
 
-    /// Returns the microseconds from the request's start to `now`, at least 1 because 0 means "not
-    /// yet".
+    /// Returns the microseconds since the request was put on the connection, plus one because 0
+    /// means "not yet".
     #[inline]
     pub(crate) fn since(&self, now: u64) -> u32 {
         let micros = now.saturating_sub(self.begun);
-        u32::try_from(micros).unwrap_or(u32::MAX).max(1)
+        u32::try_from(micros + 1).unwrap_or(u32::MAX)
     }
 }
 
@@ -324,7 +332,7 @@ mod tests {
         );
         assert!(exchange.has_unwritten(), "the bytes have not been flushed");
         assert_eq!(exchange.on_written(0, true, 107).0, 0);
-        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
+        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 8));
         assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
     }
 

@@ -312,7 +312,7 @@ mod tests {
         }
         assert!(!line.has_unwritten());
         let next = line.take_next().unwrap();
-        assert_eq!((next.tag, next.times.sent, next.written()), (1, 7, all));
+        assert_eq!((next.tag, next.times.sent, next.written()), (1, 8, all));
     }
 
     #[test]

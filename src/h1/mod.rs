@@ -53,10 +53,19 @@ pub(crate) struct H1<T> {
     /// The connection closes after the front exchange: see
     /// [`end_behind_front`](Self::end_behind_front).
     ends: bool,
-    /// The connection has served an exchange before the current one.
-    is_reused: bool,
+    past: Past,
     /// The protocol was switched: bytes flow both ways and are not interpreted here.
     is_tunnel: bool,
+}
+
+/// What an open connection has been through before its current exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Nothing,
+    /// It was kept, but has served no exchange.
+    Idleness,
+    /// It has served an exchange.
+    Exchange,
 }
 
 /// Whether bytes can still be written to the connection.
@@ -99,7 +108,7 @@ impl<T: Copy + PartialEq> H1<T> {
             inbound: None,
             write_side: WriteSide::Open,
             ends: false,
-            is_reused: false,
+            past: Past::Nothing,
             is_tunnel: false,
         }
     }
@@ -534,7 +543,7 @@ impl<T: Copy + PartialEq> H1<T> {
     /// Removes the front exchange, which has finished.
     #[inline]
     pub(crate) fn finish(&mut self) -> Option<Exchange<T>> {
-        self.is_reused = true;
+        self.past = Past::Exchange;
         self.front.take()
     }
 
@@ -573,6 +582,19 @@ impl<T: Copy + PartialEq> H1<T> {
     /// Returns whether the connection has served an exchange before the current one.
     #[inline]
     pub(crate) fn is_reused(&self) -> bool {
-        self.is_reused
+        self.past == Past::Exchange
+    }
+
+    /// Records that a connection without an exchange is kept for a later one.
+    pub(crate) fn on_kept(&mut self) {
+        if self.past == Past::Nothing {
+            self.past = Past::Idleness;
+        }
+    }
+
+    /// Returns whether the connection was open and free before the current exchange. The peer may
+    /// have closed it then.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.past != Past::Nothing
     }
 }

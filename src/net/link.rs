@@ -1,6 +1,6 @@
 //! The life of one connection, from the lookup of its host to its close.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
 
 use crate::h1::H1;
@@ -24,9 +24,9 @@ pub(crate) struct Link<Socket> {
     pub(crate) origin: u32,
     /// The link's place in the origin's list of links that accept more requests.
     pub(crate) roomy: MaybeKey,
-    /// The address that the link is connected to or about to connect to. Unspecified for a unix
-    /// socket.
-    pub(crate) peer: Peer,
+    /// The address that the link is connected to or about to connect to, and its own. Unspecified
+    /// for a unix socket.
+    pub(crate) ends: Ends,
     /// Readiness that the poll has reported and no call has refuted yet.
     pub(crate) readiness: Readiness,
     /// The link is on the run queue.
@@ -116,27 +116,74 @@ impl<Socket> Reach<Socket> {
     }
 }
 
-/// A [`SocketAddr`] in half its size. IPv6 addresses are boxed because they are less common.
+/// The addresses of both ends of a connection, in half the size of one [`SocketAddr`]. IPv6
+/// addresses are boxed because they are less common.
 #[derive(Debug)]
-pub(crate) enum Peer {
-    V4(SocketAddrV4),
-    V6(Box<SocketAddrV6>),
+pub(crate) enum Ends {
+    V4 {
+        peer: SocketAddrV4,
+        local: SocketAddrV4,
+    },
+    V6(Box<(SocketAddr, SocketAddr)>),
 }
 
-impl Peer {
-    pub(crate) fn get(&self) -> SocketAddr {
+/// A copy of [`Ends`], as cheap to make as the common case allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BothEnds {
+    V4 {
+        peer: SocketAddrV4,
+        local: SocketAddrV4,
+    },
+    V6((SocketAddr, SocketAddr)),
+}
+
+impl Ends {
+    const NONE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+
+    /// Stands for an address that is not known.
+    pub(crate) const UNKNOWN: SocketAddr = SocketAddr::V4(Self::NONE);
+
+    /// The ends of a connection without addresses.
+    pub(crate) const UNSPECIFIED: Self = Self::V4 {
+        peer: Self::NONE,
+        local: Self::NONE,
+    };
+
+    pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        match (peer, local) {
+            (SocketAddr::V4(peer), SocketAddr::V4(local)) => Self::V4 { peer, local },
+            (peer, local) => Self::V6(Box::new((peer, local))),
+        }
+    }
+
+    /// The ends of a connection that is about to be made. Its local address is not known yet.
+    pub(crate) fn towards(peer: SocketAddr) -> Self {
+        Self::new(peer, Self::UNKNOWN)
+    }
+
+    #[inline]
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.both().addresses().0
+    }
+
+    #[inline(always)]
+    pub(crate) fn both(&self) -> BothEnds {
         match self {
-            Peer::V4(addr) => SocketAddr::V4(*addr),
-            Peer::V6(addr) => SocketAddr::V6(**addr),
+            Self::V4 { peer, local } => BothEnds::V4 {
+                peer: *peer,
+                local: *local,
+            },
+            Self::V6(both) => BothEnds::V6(**both),
         }
     }
 }
 
-impl From<SocketAddr> for Peer {
-    fn from(addr: SocketAddr) -> Self {
-        match addr {
-            SocketAddr::V4(addr) => Peer::V4(addr),
-            SocketAddr::V6(addr) => Peer::V6(Box::new(addr)),
+impl BothEnds {
+    /// Returns the address of the peer, and the local one.
+    pub(crate) fn addresses(self) -> (SocketAddr, SocketAddr) {
+        match self {
+            Self::V4 { peer, local } => (peer.into(), local.into()),
+            Self::V6(both) => both,
         }
     }
 }
@@ -152,7 +199,7 @@ impl<Socket> Link<Socket> {
             h1: H1::new(),
             origin,
             roomy: MaybeKey::NONE,
-            peer: Peer::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
+            ends: Ends::UNSPECIFIED,
             readiness: Readiness::NONE,
             is_queued: false,
             is_undelayed: false,
@@ -243,6 +290,22 @@ impl<Socket> Link<Socket> {
         self.h1.tag()
     }
 
+    /// Returns whether the connection is still being made, handshakes included.
+    pub(crate) fn is_dialing(&self) -> bool {
+        match self.reach {
+            Reach::Waiting { .. }
+            | Reach::Dialing(..)
+            | Reach::Connecting(..)
+            | Reach::Shaking(..) => true,
+            Reach::Open(..) | Reach::Idle(..) | Reach::Closed => false,
+        }
+    }
+
+    /// Returns whether the connection is in the pool.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.reach, Reach::Idle(..))
+    }
+
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.reach, Reach::Open(..))
@@ -264,5 +327,34 @@ impl<Socket> Link<Socket> {
     #[inline]
     pub(crate) fn has_outbound(&self) -> bool {
         self.tls_state().is_some_and(TlsState::has_outbound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_addresses_are_kept_and_take_no_more_room_than_one_did() {
+        assert_eq!(size_of::<Ends>(), 16);
+        let rows = [
+            ("192.0.2.1:80", "192.0.2.9:40000", "IPv4"),
+            ("[2001:db8::1]:80", "[2001:db8::9]:40000", "IPv6"),
+            ("[fe80::1%3]:80", "[fe80::9%3]:40000", "IPv6 with a scope"),
+            (
+                "[::ffff:192.0.2.1]:80",
+                "192.0.2.9:40000",
+                "a mapped address",
+            ),
+        ];
+        for (peer, local, why) in rows {
+            let (peer, local) = (peer.parse().unwrap(), local.parse().unwrap());
+            assert_eq!(
+                Ends::new(peer, local).both().addresses(),
+                (peer, local),
+                "{why}"
+            );
+            assert_eq!(Ends::towards(peer).peer(), peer, "{why}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
+pub(crate) mod ahead;
 #[cfg(all(feature = "timerfd", target_os = "linux"))]
 mod alarm;
 #[cfg(not(all(feature = "timerfd", target_os = "linux")))]
@@ -93,9 +94,11 @@ pub trait Net {
     /// Like [`connect`](Self::connect), through a unix socket.
     fn connect_unix(&mut self, path: &Path, route: &Route) -> io::Result<Self::Socket>;
 
-    /// Returns whether a socket connected to `peer` is connected to itself. TCP permits this where
-    /// the system picks the dialed port as the local port.
-    fn is_connected_to_itself(&mut self, socket: &Self::Socket, peer: SocketAddr) -> bool;
+    /// Returns the address of this end of a connected socket.
+    ///
+    /// # Errors
+    /// Those of the system, which are not expected of a socket that has just connected.
+    fn local_addr(&mut self, socket: &Self::Socket) -> io::Result<SocketAddr>;
 
     /// Watches `socket` for reading and writing under `token`, until `deregister`.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
@@ -163,8 +166,10 @@ pub trait Net {
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()>;
 }
 
-/// Returns whether a socket connected to `peer` could be connected to itself. No system assigns a
-/// port below 1024 on its own, so connections to the usual ports need no check.
-pub(crate) fn may_be_own(peer: SocketAddr) -> bool {
-    peer.port() >= 1024
+/// Returns whether a socket with local address `own` that was connected to `dialed` is connected to
+/// itself. TCP permits this where the system picks the dialed port as the local port. The
+/// unspecified address reaches any of the host's own addresses.
+pub(crate) fn is_own_end(own: SocketAddr, dialed: SocketAddr) -> bool {
+    let (own_ip, dialed_ip) = (own.ip().to_canonical(), dialed.ip().to_canonical());
+    own.port() == dialed.port() && (own_ip == dialed_ip || dialed_ip.is_unspecified())
 }

@@ -233,6 +233,12 @@ impl Pool {
         }
     }
 
+    /// Returns all origins with their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (OriginKey, &Entry)> {
+        let entries = self.entries.iter();
+        entries.map(|(key, entry)| (key as OriginKey, entry))
+    }
+
     /// Counts a user of the origin, and returns its key. `hint` is the key that this user holds
     /// already, if any; if it is a different origin's, the user leaves that one.
     pub(crate) fn enter(&mut self, hint: Option<OriginKey>, parts: OriginRef<'_>) -> OriginKey {
@@ -406,7 +412,7 @@ impl Pool {
         let mut next = self.idle.oldest;
         while let Some(key) = next {
             let link = &links[key];
-            if link.peer.get() == addr {
+            if link.ends.peer() == addr {
                 return Some(key);
             }
             next = self.spots[key as usize].of_all.newer.get();
@@ -447,14 +453,14 @@ impl Pool {
     /// Returns the origin's link with the fewest unanswered requests, among the last few that were
     /// found to have room for a request of this depth. `was_sent` means that the request was sent
     /// before and its connection broke, so it must not share a connection that has not answered yet
-    /// (RFC 9112 §9.3.2).
+    /// (RFC 9112 §9.3.2). `is_unfit` rules links out, given the chain in front.
     pub(crate) fn roomiest<K>(
         &self,
         links: &Slots<Link<K>>,
         key: OriginKey,
         depth: u16,
         was_sent: bool,
-        is_paused: impl Fn(u32) -> bool,
+        is_unfit: impl Fn(LinkKey, Option<u32>) -> bool,
     ) -> Option<LinkKey> {
         let roomy = &self.entries[key as usize].roomy;
         let unanswered = |key: &LinkKey| {
@@ -465,7 +471,7 @@ impl Pool {
                 && !link.h1.ends_behind_front()
                 && !link.is_queued
                 && !link.readiness.has_any(Readiness::READ_SIDE)
-                && !link.chain().is_some_and(&is_paused)
+                && !is_unfit(*key, link.chain())
                 && (!was_sent || link.h1.is_reused());
             is_fit.then_some((unanswered, *key))
         };

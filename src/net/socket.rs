@@ -14,7 +14,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::io_error::is_exhaustion;
 use crate::net::poll::Watch;
-use crate::net::{Heard, Machine, Net, Ready, may_be_own};
+use crate::net::{Heard, Machine, Net, Ready};
 use crate::resolver::{Resolve, Wake};
 use crate::route::{Keepalive, Route};
 
@@ -160,13 +160,6 @@ fn user_timeout(timeout: Duration) -> Duration {
     Duration::from_millis(millis.clamp(1, MAX_OPTION.into()) as u64)
 }
 
-/// Returns whether a socket with local address `own` that was connected to `dialed` is connected
-/// to itself. The unspecified address reaches any of the host's own addresses.
-fn is_own_end(own: SocketAddr, dialed: SocketAddr) -> bool {
-    let (own_ip, dialed_ip) = (own.ip().to_canonical(), dialed.ip().to_canonical());
-    own.port() == dialed.port() && (own_ip == dialed_ip || dialed_ip.is_unspecified())
-}
-
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn bind_interface(socket: &Socket, interface: &str) -> io::Result<()> {
     // An empty name would remove the binding.
@@ -253,8 +246,8 @@ impl<W: Watch> Net for MioNet<W> {
         Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
-    fn is_connected_to_itself(&mut self, socket: &TcpStream, peer: SocketAddr) -> bool {
-        may_be_own(peer) && socket.local_addr().is_ok_and(|own| is_own_end(own, peer))
+    fn local_addr(&mut self, socket: &TcpStream) -> io::Result<SocketAddr> {
+        socket.local_addr()
     }
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
@@ -342,6 +335,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::net::is_own_end;
     use crate::net::poll::{Deadlines, OwnPoll};
 
     fn own_net() -> MioNet<OwnPoll> {
@@ -413,8 +407,8 @@ mod tests {
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port()),
         ] {
             let socket = net.connect(dialed, &Route::default()).unwrap();
-            assert!(may_be_own(dialed), "{dialed} has to be checked");
-            assert!(!net.is_connected_to_itself(&socket, dialed), "{dialed}");
+            let own = net.local_addr(&socket).unwrap();
+            assert!(!is_own_end(own, dialed), "{dialed}");
         }
     }
 
@@ -436,7 +430,10 @@ mod tests {
             socket.connect(&dialed.into()).unwrap();
             let socket = TcpStream::from_std(socket.into());
             assert_eq!(socket.peer_addr().unwrap(), own);
-            assert!(net.is_connected_to_itself(&socket, dialed), "{dialed}");
+            assert!(
+                is_own_end(net.local_addr(&socket).unwrap(), dialed),
+                "{dialed}"
+            );
         }
     }
 

@@ -12,7 +12,7 @@ use super::network::Network;
 use super::poll::Signals;
 use super::resolver::Names;
 use super::server::ConnectionId;
-use crate::net::{Heard, Machine, Net, Ready, may_be_own};
+use crate::net::{Heard, Machine, Net, Ready};
 use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
@@ -134,9 +134,8 @@ impl Net for SimNet {
         Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
-    fn is_connected_to_itself(&mut self, _: &Socket, peer: SocketAddr) -> bool {
-        self.network.world_mut().system_calls += u64::from(may_be_own(peer));
-        false
+    fn local_addr(&mut self, socket: &Socket) -> io::Result<SocketAddr> {
+        self.network.world_mut().local_addr(socket)
     }
 
     fn register(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The system calls of a simulated network, with the results that the client's kernel would return.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use mio::Token;
@@ -16,6 +16,12 @@ use crate::net::{Readiness, Ready};
 
 /// Linux gives up connecting after this long: a SYN and six retransmissions, at doubling intervals.
 const CONNECT_GIVES_UP: Duration = Duration::from_secs(127);
+/// The addresses of the client's host (RFC 5737, RFC 3849).
+const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// The range from which the client's ports are assigned (RFC 6335 §6).
+const FIRST_PORT: u16 = 49_152;
+const PORTS: u16 = 16_384;
 /// Descriptors 0 to 2 are the standard streams.
 const FIRST_FD: usize = 3;
 
@@ -122,6 +128,19 @@ impl World {
         };
         self.connections.insert(id, connection);
         (id, Socket::new(fd, id))
+    }
+
+    /// `getsockname(2)`. All engines are on one host, which has an address of each family and
+    /// assigns its ports in turn.
+    pub(super) fn local_addr(&mut self, socket: &Socket) -> io::Result<SocketAddr> {
+        self.system_calls += 1;
+        self.client(socket, "local_addr")?;
+        let ip: IpAddr = match self.connections[&socket.id()].addr {
+            SocketAddr::V4(_) => CLIENT_V4.into(),
+            SocketAddr::V6(_) => CLIENT_V6.into(),
+        };
+        let turn = socket.id().0 % u64::from(PORTS);
+        Ok(SocketAddr::new(ip, FIRST_PORT + turn as u16))
     }
 
     /// Returns the client's end that `socket` names, if it is open.

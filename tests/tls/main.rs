@@ -18,6 +18,7 @@ mod judging;
 mod keys;
 mod nginx;
 mod pipelining;
+mod preconnecting;
 mod programs;
 mod routes;
 mod tunnels;
