@@ -25,6 +25,7 @@ mod embedding;
 mod filtering;
 mod framing_on_the_wire;
 mod futures;
+mod hostile_sessions;
 mod keep_alive;
 mod late_host;
 mod local;
