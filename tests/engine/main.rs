@@ -7,6 +7,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(unix)]
+#[path = "../servers/mod.rs"]
+mod servers;
 
 mod at_an_instant;
 mod at_rest;
@@ -38,6 +41,8 @@ mod policies;
 mod policy_errors;
 mod racing;
 mod readme_bot;
+#[cfg(unix)]
+mod real_servers;
 mod response_limits;
 mod routes;
 mod schedules;

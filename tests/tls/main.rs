@@ -20,4 +20,5 @@ mod nginx;
 mod pipelining;
 mod programs;
 mod routes;
+mod sessions;
 mod tunnels;
