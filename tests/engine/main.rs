@@ -1,5 +1,5 @@
 //! The engine against scripted servers on loopback, and on the simulated network where time
-//! matters: a module for each behavior.
+//! matters: a module for each behavior. Sessions also meet nginx, lighttpd and Python.
 //!
 //! All modules share one program, because linking each separately would take longer than running
 //! it. Tests that count the descriptors of their process, fork, or set up something that exists
