@@ -171,7 +171,8 @@ fn a_chain_of_redirects_without_an_end_is_an_error_at_the_limit() {
         ("to itself", |seen, _| found(302, &seen.path)),
         ("back and forth", |seen, _| found(302, if seen.path == "/a" { "/b" } else { "/a" })),
         ("to a new URL each time", |_, n| found(301, &format!("/{n}"))),
-        ("to a longer URL each time", |seen, _| found(302, &format!("{}{}", seen.path, "x".repeat(5000)))),
+        ("to a longer URL each time",
+            |seen, _| found(302, &format!("{}{}", seen.path, "x".repeat(5000)))),
         ("by all statuses", |_, n| found([301, 302, 303, 307, 308][n % 5], "/again")),
         ("to another host each time", |_, n| found(307, &format!("http://h{n}.test/"))),
         ("with a challenge as well", |_, n| {
@@ -628,20 +629,25 @@ fn a_cookie_for_someone_else_is_refused() {
     // The host that sets it, the field's value, another host, and what each is sent afterwards.
     #[rustfmt::skip]
     let rows = [
-        ("one for the whole registered domain", "a.one.test", "x=1; Domain=one.test", "b.one.test", "x=1", "x=1"),
+        ("one for the whole registered domain",
+            "a.one.test", "x=1; Domain=one.test", "b.one.test", "x=1", "x=1"),
         ("a public suffix", "a.co.uk", "x=1; Domain=co.uk", "b.co.uk", "", ""),
         ("a top-level domain", "a.com", "x=1; Domain=com", "b.com", "", ""),
         ("a suffix of a provider", "a.github.io", "x=1; Domain=github.io", "b.github.io", "", ""),
-        ("a suffix above a provider's", "a.s3.amazonaws.com", "x=1; Domain=amazonaws.com", "b.s3.amazonaws.com", "", ""),
+        ("a suffix above a provider's",
+            "a.s3.amazonaws.com", "x=1; Domain=amazonaws.com", "b.s3.amazonaws.com", "", ""),
         ("an unknown top-level domain", "a.test", "x=1; Domain=test", "b.test", "", ""),
         ("another domain", "a.test", "x=1; Domain=b.test", "b.test", "", ""),
         ("a subdomain", "one.test", "x=1; Domain=a.one.test", "a.one.test", "", ""),
-        ("a name that ends in the same letters", "evil-one.test", "x=1; Domain=one.test", "one.test", "", ""),
+        ("a name that ends in the same letters",
+            "evil-one.test", "x=1; Domain=one.test", "one.test", "", ""),
         ("the suffix of an address", "127.0.0.1", "x=1; Domain=0.0.1", "128.0.0.1", "", ""),
-        ("the address itself, for it alone", "127.0.0.1", "x=1; Domain=127.0.0.1", "1.127.0.0.1.test", "x=1", ""),
+        ("the address itself, for it alone",
+            "127.0.0.1", "x=1; Domain=127.0.0.1", "1.127.0.0.1.test", "x=1", ""),
         ("only a dot, which is for the host alone", "a.test", "x=1; Domain=.", "b.test", "x=1", ""),
         ("a final dot", "a.one.test", "x=1; Domain=one.test.", "b.one.test", "", ""),
-        ("two domains, of which the last counts", "a.one.test", "x=1; Domain=one.test; Domain=two.test", "b.one.test", "", ""),
+        ("two domains, of which the last counts",
+            "a.one.test", "x=1; Domain=one.test; Domain=two.test", "b.one.test", "", ""),
         ("Secure over http", "a.test", "x=1; Secure", "b.test", "", ""),
         ("__Host- over http", "a.test", "__Host-x=1; Path=/", "b.test", "", ""),
         ("__Secure- over http, in other letters", "a.test", "__SECURE-x=1", "b.test", "", ""),
@@ -669,7 +675,8 @@ fn cookies_of_a_redirect_stay_with_their_origin() {
     let a = serving(|_| {
         head(
             302,
-            "Location: http://b.test/end\r\nSet-Cookie: a=s3cret\r\nSet-Cookie: b=s3cret; Domain=b.test\r\n",
+            "Location: http://b.test/end\r\n\
+             Set-Cookie: a=s3cret\r\nSet-Cookie: b=s3cret; Domain=b.test\r\n",
         )
     });
     let b = serving(|_| {
@@ -775,7 +782,8 @@ fn a_challenge_that_cannot_be_answered_is_delivered() {
         ("a quote that stays open", format!("Digest {REST}, nonce=\"n")),
         ("an escape at the end", format!("Digest {REST}, nonce=\"n\\\"")),
         ("no commas", "Digest realm=r nonce=n qop=auth".to_owned()),
-        ("a session key without a cnonce", "Digest realm=r, nonce=n, algorithm=MD5-sess".to_owned()),
+        ("a session key without a cnonce",
+            "Digest realm=r, nonce=n, algorithm=MD5-sess".to_owned()),
         ("a nonce of 60 KB", format!("Digest {REST}, nonce=\"{}\"", long(60_000))),
         ("a realm of 60 KB", format!("Digest realm={}, nonce=n, qop=auth", long(60_000))),
         ("an opaque of 60 KB", format!("Digest {REST}, nonce=n, opaque={}", long(60_000))),
@@ -821,7 +829,8 @@ fn a_server_that_refuses_for_ever_is_answered_so_many_times() {
             challenge(&format!("Digest {REST}, nonce=n{n}, algorithm={algorithm}, stale=true"))
         }),
         ("a nextnonce with each refusal", 2, |n| {
-            head(401, &format!("WWW-Authenticate: Digest {REST}, nonce=n\r\nAuthentication-Info: nextnonce=m{n}\r\n"))
+            let next = format!("Authentication-Info: nextnonce=m{n}\r\n");
+            head(401, &format!("WWW-Authenticate: Digest {REST}, nonce=n\r\n{next}"))
         }),
     ];
     for (why, requests, answer) in rows {

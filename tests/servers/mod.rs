@@ -488,7 +488,7 @@ impl Lighttpd {
             addr.port()
         );
         fs::write(dir.path().join("lighttpd.conf"), conf).expect("writable");
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args(["-D", "-f", "lighttpd.conf"])
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -496,13 +496,14 @@ impl Lighttpd {
             .stderr(Stdio::null())
             .spawn()
             .expect("lighttpd can be started");
+        let mut lighttpd = Self { dir, child, addr };
         let end = Instant::now() + LIMIT;
         while Instant::now() < end {
-            if child.try_wait().expect("our child").is_some() {
+            if lighttpd.child.try_wait().expect("our child").is_some() {
                 return None;
             }
             if TcpStream::connect(addr).is_ok() {
-                return Some(Self { dir, child, addr });
+                return Some(lighttpd);
             }
             thread::sleep(Duration::from_millis(5));
         }

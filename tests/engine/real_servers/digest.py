@@ -40,7 +40,10 @@ MODES = {
     "commas": {"realm": 'one, two="three", four\\', "qop": "auth-int,auth"},
     "several": {
         "algorithm": "SHA-256",
-        "before": ['Negotiate, Basic realm="a, b", NTLM', 'Digest realm="all", nonce="x", algorithm=MD4'],
+        "before": [
+            'Negotiate, Basic realm="a, b", NTLM',
+            'Digest realm="all", nonce="x", algorithm=MD4',
+        ],
         "after": ['Digest realm="all", nonce="weak", algorithm=MD5, qop="auth"'],
     },
 }

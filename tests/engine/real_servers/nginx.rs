@@ -108,10 +108,13 @@ fn redirects_of_all_statuses_arrive_with_the_right_method_and_body() {
 
 #[test]
 fn large_bodies_survive_a_redirect() {
-    let server = format!("{ECHO} client_max_body_size 8m; client_body_buffer_size 8m;
+    let server = format!(
+        "{ECHO} client_max_body_size 8m; client_body_buffer_size 8m;
         location = /start {{ return 307 /sized; }}
         location = /sized {{ proxy_pass http://$server_addr:$server_port/sink;
-            add_header X-Length $content_length always; add_header X-Tail $request_length always; }}");
+            add_header X-Length $content_length always;
+            add_header X-Tail $request_length always; }}"
+    );
     let Some(nginx) = Nginx::serving(&server) else {
         return skip("nginx");
     };
@@ -246,14 +249,15 @@ fn cookies_come_back_where_they_belong() {
     #[rustfmt::skip]
     const ROWS: &[(&str, &str, &[Step])] = &[
         ("a plain one comes back to its host", "a=1",
-            &[("one.test", "/echo/set", ""), ("one.test", "/echo", "a=1"), ("two.test", "/echo", ""),
-                ("www.one.test", "/echo", "")]),
+            &[("one.test", "/echo/set", ""), ("one.test", "/echo", "a=1"),
+                ("two.test", "/echo", ""), ("www.one.test", "/echo", "")]),
         ("without a path it is for its folder", "a=1",
-            &[("one.test", "/echo/x/set", ""), ("one.test", "/echo", ""), ("one.test", "/echo/x", "a=1"),
+            &[("one.test", "/echo/x/set", ""), ("one.test", "/echo", ""),
+                ("one.test", "/echo/x", "a=1"),
                 ("one.test", "/echo/x/y?z", "a=1"), ("one.test", "/echo/xy", "")]),
         ("one for a path", "a=1; Path=/echo/p",
-            &[("one.test", "/echo/set", ""), ("one.test", "/echo/p/q", "a=1"), ("one.test", "/echo/pq", ""),
-                ("one.test", "/echo", "")]),
+            &[("one.test", "/echo/set", ""), ("one.test", "/echo/p/q", "a=1"),
+                ("one.test", "/echo/pq", ""), ("one.test", "/echo", "")]),
         ("one for a domain", "a=1; Domain=.one.test; Path=/",
             &[("www.one.test", "/echo/set", ""), ("one.test", "/echo", "a=1"),
                 ("x.one.test", "/echo", "a=1"), ("notone.test", "/echo", "")]),
@@ -266,7 +270,8 @@ fn cookies_come_back_where_they_belong() {
         ("one that lasts a while", "a=1; Max-Age=100; HttpOnly; SameSite=Strict; Path=/",
             &[("one.test", "/echo/set", ""), ("one.test", "/echo", "a=1")]),
         ("one that is removed", "a=1; Path=/",
-            &[("one.test", "/echo/set", ""), ("one.test", "/echo/remove", "a=1"), ("one.test", "/echo", "")]),
+            &[("one.test", "/echo/set", ""), ("one.test", "/echo/remove", "a=1"),
+                ("one.test", "/echo", "")]),
         ("several, longer paths first", "a=1; Path=/",
             &[("one.test", "/echo/set", ""), ("one.test", "/echo/more", "a=1"),
                 ("one.test", "/echo/m/x", "c=3; b=2; a=1")]),
@@ -279,7 +284,8 @@ fn cookies_come_back_where_they_belong() {
             location ~ ^/echo(/x)?/set$ {{ add_header Set-Cookie \"{cookie}\"; {answers} }}
             location = /echo/remove {{ add_header Set-Cookie \"a=; Max-Age=0; Path=/\"; {answers} }}
             location = /echo/more {{
-                add_header Set-Cookie \"b=2; Path=/echo\"; add_header Set-Cookie \"c=3; Path=/echo/m\";
+                add_header Set-Cookie \"b=2; Path=/echo\";
+                add_header Set-Cookie \"c=3; Path=/echo/m\";
                 {answers}
             }}
             location = /hop {{ add_header Set-Cookie \"{cookie}\" always; return 302 /echo; }}"
