@@ -258,7 +258,7 @@ fn a_redirect_leads_to_no_address_that_the_filter_refuses() {
         });
         let error = bench.fetch_err(get(&session, "start"));
         let expected = if why == "another scheme" && cfg!(not(feature = "tls")) {
-            ErrorKind::InvalidRequest
+            ErrorKind::Tls
         } else {
             ErrorKind::Connect
         };
