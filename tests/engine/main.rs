@@ -1,5 +1,5 @@
 //! The engine against scripted servers on loopback, and on the simulated network where time
-//! matters: a module for each behavior.
+//! matters: a module for each behavior. Sessions also meet nginx, lighttpd and Python.
 //!
 //! All modules share one program, because linking each separately would take longer than running
 //! it. Tests that count the descriptors of their process, fork, or set up something that exists
@@ -7,6 +7,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(unix)]
+#[path = "../servers/mod.rs"]
+mod servers;
 
 mod at_an_instant;
 mod at_rest;
@@ -28,6 +31,7 @@ mod embedding;
 mod filtering;
 mod framing_on_the_wire;
 mod futures;
+mod hostile_sessions;
 mod keep_alive;
 mod late_host;
 mod local;
@@ -41,6 +45,8 @@ mod policy_errors;
 mod preconnecting;
 mod racing;
 mod readme_bot;
+#[cfg(unix)]
+mod real_servers;
 mod response_limits;
 mod routes;
 mod schedules;

@@ -455,6 +455,121 @@ impl Drop for Nginx {
     }
 }
 
+/// lighttpd, in the foreground.
+#[derive(Debug)]
+pub(crate) struct Lighttpd {
+    dir: TempDir,
+    child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Lighttpd {
+    /// Starts lighttpd with these settings, besides the address and the log files. `prepare` puts
+    /// files into its directory, whose path the settings contain as `var.CWD`. Returns `None` if
+    /// lighttpd is not installed.
+    pub(crate) fn start(settings: &str, prepare: impl Fn(&Path)) -> Option<Self> {
+        let program = tool("lighttpd")?;
+        // Another process may take the port before lighttpd does.
+        let started = (0..5).find_map(|_| {
+            let dir = TempDir::new();
+            prepare(dir.path());
+            Self::start_in(&program, dir, settings, free_addr())
+        });
+        Some(started.expect("lighttpd starts on a free port"))
+    }
+
+    fn start_in(program: &Path, dir: TempDir, settings: &str, addr: SocketAddr) -> Option<Self> {
+        let conf = format!(
+            "server.bind = \"{}\"\n server.port = {}
+            server.errorlog = var.CWD + \"/error.log\"
+            accesslog.filename = var.CWD + \"/access.log\"
+            {settings}\n",
+            addr.ip(),
+            addr.port()
+        );
+        fs::write(dir.path().join("lighttpd.conf"), conf).expect("writable");
+        let child = Command::new(program)
+            .args(["-D", "-f", "lighttpd.conf"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("lighttpd can be started");
+        let mut lighttpd = Self { dir, child, addr };
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            if lighttpd.child.try_wait().expect("our child").is_some() {
+                return None;
+            }
+            if TcpStream::connect(addr).is_ok() {
+                return Some(lighttpd);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("lighttpd neither listens nor exits");
+    }
+
+    /// Ends lighttpd, which writes the rest of its log, and returns the lines of `access.log`.
+    pub(crate) fn stop(mut self) -> Vec<String> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // It ends once its connections are closed.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our child");
+        let _ = self.child.wait();
+        lines_of(&self.dir.path().join("access.log"))
+    }
+}
+
+impl Drop for Lighttpd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn lines_of(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// A program in Python that serves on a port of its choice, which it prints.
+#[derive(Debug)]
+pub(crate) struct PythonProgram {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl PythonProgram {
+    /// Runs this source. Returns `None` if Python is not installed.
+    pub(crate) fn start(source: &str) -> Option<Self> {
+        let mut child = Command::new(tool("python3")?)
+            .args(["-u", "-c", source])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("python3 can be started");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("the program prints its port");
+        let port = line.trim().parse();
+        let port = port.unwrap_or_else(|_| panic!("no port in {line:?}"));
+        Some(Self {
+            child,
+            addr: SocketAddr::from(([127, 0, 0, 1], port)),
+        })
+    }
+}
+
+impl Drop for PythonProgram {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// `python3 -m http.server`, serving a tree.
 #[derive(Debug)]
 pub(crate) struct Python {

@@ -21,4 +21,5 @@ mod pipelining;
 mod preconnecting;
 mod programs;
 mod routes;
+mod sessions;
 mod tunnels;
