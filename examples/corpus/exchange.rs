@@ -20,13 +20,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::vec;
 
-use http::{Method, StatusCode};
-use httpstream::session::{Auth, Jar, Redirects, Session};
+use http::StatusCode;
+use httpstream::session::Jar;
 use httpstream::{Config, Context, Engine, Next, Reply, Request};
 use serde_json::{Value, json};
 
-use crate::Unsupported;
-use crate::wire::{self, Failure};
+use crate::in_session::{Prepared, Scheme, prepare};
+use crate::{Unsupported, wire};
 
 /// The options that the client has a setting for.
 const OPTIONS: &[&str] = &[
@@ -41,9 +41,6 @@ const OPTIONS: &[&str] = &[
     "max_body",
 ];
 
-/// The redirects that are followed if a request does not say how many: as many as curl follows.
-const MAX_REDIRECTS: usize = 50;
-
 pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {
     let requests = job["requests"].as_array().cloned().unwrap_or_default();
     requests.iter().try_for_each(check)?;
@@ -52,7 +49,7 @@ pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {
     let mut engine = Engine::with_config(config).map_err(|error| Unsupported(error.to_string()))?;
     let mut exchange = Exchange {
         left: requests.into_iter(),
-        client: Client::default(),
+        jar: Jar::new(),
         or_basic: None,
         results: Vec::new(),
     };
@@ -132,7 +129,7 @@ fn at_port(host: &str, port: u16) -> String {
 /// What is left of a job, and what has come of it.
 struct Exchange {
     left: vec::IntoIter<Value>,
-    client: Client,
+    jar: Jar,
     /// The request to send if Digest is not offered in response to the current one.
     or_basic: Option<Request>,
     results: Vec<Value>,
@@ -141,7 +138,7 @@ struct Exchange {
 impl Exchange {
     fn next(&mut self) -> Next<Self> {
         while let Some(request) = self.left.next() {
-            match self.client.prepare(&request) {
+            match prepare(&request, &self.jar) {
                 Ok(Prepared { request, or_basic }) => {
                     self.or_basic = or_basic;
                     return Next::send(request).read_by(Self::on_reply);
@@ -176,171 +173,4 @@ fn offers_only_basic(reply: &Reply<'_>) -> bool {
         })
     };
     response.status() == StatusCode::UNAUTHORIZED && offers("Basic") && !offers("Digest")
-}
-
-/// What the requests of a job share. Each has a session of its own, since options may differ.
-#[derive(Default)]
-struct Client {
-    jar: Jar,
-    /// Credentials for Digest remember what a server has sent, for all who share them.
-    digests: Vec<(Login, Auth)>,
-}
-
-struct Prepared {
-    request: Request,
-    or_basic: Option<Request>,
-}
-
-impl Client {
-    fn prepare(&mut self, asked: &Value) -> Result<Prepared, Failure> {
-        let options = &asked["options"];
-        let mut request = self.build(asked)?;
-        let login = match Login::of_options(options, &request) {
-            Some(login) => Some(login),
-            None => match Login::of_url(options, &request) {
-                Some(login) => {
-                    request = request.edit().without("Authorization").build()?;
-                    Some(login)
-                }
-                None => None,
-            },
-        };
-        let (auth, or_basic) = match login {
-            None => (None, None),
-            Some((Scheme::Basic, login)) => (Some(login.basic()), None),
-            Some((Scheme::Digest, login)) => (Some(self.digest(login)), None),
-            Some((Scheme::Any, login)) => {
-                let basic = login.basic();
-                (Some(self.digest(login)), Some(basic))
-            }
-        };
-        let or_basic = match or_basic {
-            Some(basic) => Some(self.in_session(&request, options, Some(basic))?),
-            None => None,
-        };
-        let request = self.in_session(&request, options, auth)?;
-        Ok(Prepared { request, or_basic })
-    }
-
-    /// Builds a request as it is without a session.
-    fn build(&self, asked: &Value) -> Result<Request, Failure> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (options, url) = (&asked["options"], text(&asked["url"]));
-        let method = Method::from_bytes(text(&asked["method"]).as_bytes())?;
-        let mut request = Request::builder(method, &url);
-        for header in asked["headers"].as_array().into_iter().flatten() {
-            let (name, value) = (text(&header[0]), text(&header[1]));
-            // A Cookie field of its own would keep a request from sending those of the jar.
-            let is_stored = options["cookie_store"] == true
-                && options["initial_cookies"] == value
-                && name.eq_ignore_ascii_case("Cookie");
-            if is_stored {
-                for cookie in value.split(';') {
-                    self.jar.set(&url, &format!("{cookie}; Path=/"))?;
-                }
-            } else {
-                request = request.header(name, wire::bytes(&value));
-            }
-        }
-        if let Some(body) = asked["body_b64"].as_str() {
-            request = request.body(wire::from_base64(body)?);
-        }
-        if let Some(most) = options["max_body"].as_u64() {
-            request = request.limits(|limits| limits.max_body_bytes = most);
-        }
-        Ok(request.build()?)
-    }
-
-    fn in_session(
-        &self,
-        request: &Request,
-        options: &Value,
-        auth: Option<Auth>,
-    ) -> Result<Request, Failure> {
-        let mut session = Session::builder();
-        if options["follow_redirects"] == true {
-            let most = options["max_redirects"].as_u64();
-            let most = most.map_or(Ok(MAX_REDIRECTS), usize::try_from)?;
-            let keep = options["redirect_keep_post"]
-                .as_array()
-                .into_iter()
-                .flatten();
-            let keep = keep.filter_map(|status| u16::try_from(status.as_u64()?).ok());
-            session = session.redirects(Redirects::limited(most).keep_method(keep));
-        }
-        if options["cookie_store"] == true {
-            session = session.cookies(self.jar.clone());
-        }
-        if let Some(auth) = auth {
-            session = session.auth(auth);
-        }
-        Ok(request.edit().session(&session.build()?).build()?)
-    }
-
-    fn digest(&mut self, login: Login) -> Auth {
-        if let Some((_, auth)) = self.digests.iter().find(|(known, _)| *known == login) {
-            return auth.clone();
-        }
-        let auth = Auth::digest(&login.user, &login.password).at(&login.origin);
-        self.digests.push((login, auth.clone()));
-        auth
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Scheme {
-    Basic,
-    Digest,
-    Any,
-}
-
-impl Scheme {
-    fn parse(value: &Value) -> Option<Self> {
-        match value.as_str()? {
-            "basic" => Some(Self::Basic),
-            "digest" => Some(Self::Digest),
-            "any" => Some(Self::Any),
-            _ => None,
-        }
-    }
-}
-
-#[derive(PartialEq)]
-struct Login {
-    user: String,
-    password: String,
-    origin: String,
-}
-
-impl Login {
-    fn of_options(options: &Value, request: &Request) -> Option<(Scheme, Self)> {
-        let auth = &options["auth"];
-        let text = |key: &str| auth[key].as_str().unwrap_or_default().to_owned();
-        let login = Self {
-            user: text("user"),
-            password: text("password"),
-            origin: request.origin().to_string(),
-        };
-        Some((Scheme::parse(&auth["scheme"])?, login))
-    }
-
-    /// Returns the credentials of the URL, of which the request has made an Authorization field.
-    fn of_url(options: &Value, request: &Request) -> Option<(Scheme, Self)> {
-        let scheme = Scheme::parse(&options["auth_scheme"])?;
-        let value = request
-            .header_str("Authorization")?
-            .strip_prefix("Basic ")?;
-        let value = String::from_utf8(wire::from_base64(value).ok()?).ok()?;
-        let (user, password) = value.split_once(':')?;
-        let login = Self {
-            user: user.to_owned(),
-            password: password.to_owned(),
-            origin: request.origin().to_string(),
-        };
-        Some((scheme, login))
-    }
-
-    fn basic(&self) -> Auth {
-        Auth::basic(&self.user, &self.password).at(&self.origin)
-    }
 }

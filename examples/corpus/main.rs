@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 mod args;
 mod cookies;
 mod exchange;
+mod in_session;
 mod response;
 mod url;
 mod wire;

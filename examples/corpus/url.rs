@@ -7,10 +7,13 @@
 //! Not supported are URLs that no request can have: other schemes than http and https, hosts that
 //! are not ASCII, and credentials in a reference.
 
-use httpstream::{Error, Request};
+use httpstream::Request;
 use serde_json::{Value, json};
 
 use crate::{Unsupported, wire};
+
+/// The rules that exclude valid URLs, as errors name them.
+const UNSUPPORTED: [&str; 2] = ["host is not ASCII", "userinfo is refused"];
 
 pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {
     let input = wire::text(job, "input")?;
@@ -27,12 +30,13 @@ pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {
     };
     match request {
         Ok(request) => Ok(json!({"href": request.uri().to_string()})),
-        Err(error) => match offending_byte(&error, input) {
-            // Elsewhere in a URL, these bytes are encoded.
-            Some(0x80..) => Err("a host that is not ASCII".into()),
-            Some(b'@') => Err("credentials in a reference".into()),
-            Some(_) | None => Ok(json!({"href": null, "error": error.to_string()})),
-        },
+        Err(error) => {
+            let why = error.to_string();
+            match UNSUPPORTED.iter().any(|rule| why.contains(rule)) {
+                true => Err(Unsupported(why)),
+                false => Ok(json!({"href": null, "error": why})),
+            }
+        }
     }
 }
 
@@ -48,10 +52,4 @@ fn has_other_scheme(input: &str) -> bool {
         .iter()
         .any(|http| scheme.eq_ignore_ascii_case(http));
     is_scheme && !is_http
-}
-
-/// Returns the byte of `input` at which it was refused.
-fn offending_byte(error: &Error, input: &str) -> Option<u8> {
-    let offset = error.invalid()?.offset()?;
-    input.as_bytes().get(offset).copied()
 }
