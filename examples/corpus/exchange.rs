@@ -7,15 +7,15 @@
 //! |---|---|
 //! | `follow_redirects`, `max_redirects` | whether redirects are followed, and how many |
 //! | `redirect_keep_post` | statuses after which POST stays POST |
-//! | `auth` | `user` and `password` for the URL's origin, and a `scheme`: `basic`, `digest`, `any` |
+//! | `auth` | `user`, `password` and `scheme` for the URL's origin |
 //! | `auth_scheme` | the scheme for credentials in the URL |
 //! | `cookie_store` | keep cookies, in a jar of the job |
 //! | `initial_cookies` | a Cookie field of `headers` that is for the first host only |
 //! | `resolve` | `[host, port, address, port]`: where to connect to instead |
 //! | `max_body` | the most bytes of a body |
 //!
-//! Its result has `results`, one for each request as in the kind `response`. With the scheme `any`,
-//! Digest is used if the server offers it, or else Basic.
+//! A scheme is `basic`, `digest` or `any`, which is Digest if the server offers it, or else Basic.
+//! The result has `results`, one for each request as in the kind `response`, without `interim`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::vec;
@@ -86,10 +86,8 @@ fn resolve(config: &mut Config, requests: &[Value]) -> Result<(), Unsupported> {
     let rules = requests
         .first()
         .map_or(&Value::Null, |request| &request["options"]["resolve"]);
-    if requests
-        .iter()
-        .any(|request| request["options"]["resolve"] != *rules)
-    {
+    let has_others = |request: &Value| request["options"]["resolve"] != *rules;
+    if requests.iter().any(has_others) {
         return Err("requests with different addresses for a host".into());
     }
     for rule in rules.as_array().into_iter().flatten() {
@@ -137,7 +135,7 @@ struct Exchange {
 
 impl Exchange {
     fn next(&mut self) -> Next<Self> {
-        while let Some(request) = self.left.next() {
+        for request in self.left.by_ref() {
             match prepare(&request, &self.jar) {
                 Ok(Prepared { request, or_basic }) => {
                     self.or_basic = or_basic;
@@ -155,7 +153,7 @@ impl Exchange {
         {
             return Next::send(basic);
         }
-        self.results.push(wire::result(&reply, &[]));
+        self.results.push(wire::result(&reply));
         self.next()
     }
 }

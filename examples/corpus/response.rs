@@ -7,7 +7,7 @@
 
 use http::Method;
 use httpstream::{Context, Engine, Next, Readback, Reply, Request, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Unsupported;
 use crate::wire::{self, Failure};
@@ -65,7 +65,8 @@ impl Readback<Transcript> for Recorder {
         reply: Reply<'_>,
         cx: &mut Context<'_, Transcript>,
     ) -> Next<Transcript> {
-        transcript.result = wire::result(&reply, &transcript.interim);
+        transcript.result = wire::result(&reply);
+        transcript.result["interim"] = json!(transcript.interim);
         match (reply, transcript.probe.take()) {
             (Ok(_), Some(probe)) => cx.send(probe).read_by(|_, _, cx| cx.done()),
             (Ok(_), None) | (Err(_), _) => cx.done(),

@@ -26,7 +26,7 @@ pub(crate) fn config(job: &Value) -> Config {
 }
 
 /// Returns the result for what a readback was given.
-pub(crate) fn result(reply: &Reply<'_>, interim: &[u16]) -> Value {
+pub(crate) fn result(reply: &Reply<'_>) -> Value {
     match reply {
         Ok(response) => json!({
             "ok": true,
@@ -34,14 +34,12 @@ pub(crate) fn result(reply: &Reply<'_>, interim: &[u16]) -> Value {
             "reason": latin1(response.reason()),
             "headers": pairs(response.headers()),
             "trailers": pairs(response.trailers()),
-            "interim": interim,
             "body_b64": to_base64(response.body()),
             "error": null,
         }),
         Err(error) => json!({
             "ok": false,
             "status": error.status().map(|status| status.as_u16()),
-            "interim": interim,
             "body_b64": to_base64(error.partial_body()),
             "error": format!("{error:#}"),
             "timed_out": error.kind() == ErrorKind::Timeout,
