@@ -7,6 +7,7 @@ mod programs;
 mod servers;
 
 mod cores;
+mod corpus;
 mod embedding_doc;
 mod hosts;
 #[cfg(feature = "tls")]
