@@ -126,7 +126,7 @@ fn the_body_of_a_challenged_post_is_sent_again() {
             (200, &*format!("POST bot {body}")),
             "{len}"
         );
-        assert_eq!(session.stats().exchanges, 2);
+        assert_eq!(session.stats().attempts, 2);
     }
 }
 
@@ -141,7 +141,7 @@ fn a_wrong_password_is_sent_once() {
         let post = wrong.post(format!("{folder}/echo.sh")).body("text");
         let got = bench.fetch_ok(post.build().unwrap());
         assert_eq!(got.status, 401, "{folder}");
-        assert_eq!(wrong.stats().exchanges, 2, "{folder}");
+        assert_eq!(wrong.stats().attempts, 2, "{folder}");
     }
     let expected =
         FOLDERS.map(|(folder, _)| [(); 2].map(|()| format!("- POST 401 /{folder}/echo.sh")));
