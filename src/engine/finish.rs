@@ -47,7 +47,7 @@ impl<S, M: Mode> Engine<S, M> {
         let (chain, is_whole) = (h1.tag(), h1.is_whole());
         let chain = chain.expect("a link that is read has an exchange");
         // Bytes that belong to a body whose rest is not wanted are no part of anything else.
-        let leftover = match h1.response().is_complete() {
+        let leftover = match is_whole || h1.response().is_complete() {
             true => reading.rest().len(),
             false => 0,
         };
@@ -164,9 +164,9 @@ impl<N: Net> Core<N> {
         let (request, begun, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
         let ends = link.ends.both();
-        let way = self.way_of(chain_key);
         let link = (key, self.links.generation(key));
         let chain = &mut self.chains[chain_key];
+        let is_visited = chain.marks.has(Marks::VISITED);
         // The timer stays armed: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
         chain.note_answered();
@@ -185,7 +185,10 @@ impl<N: Net> Core<N> {
             request,
             earlier_is_safe: chain.is_safe(),
             id: self.chains.id(chain_key),
-            way,
+            way: match is_visited {
+                true => self.way_of(chain_key),
+                false => None,
+            },
             simulated_time: self.simulated_time(),
         }
     }

@@ -65,7 +65,7 @@ enum Place {
 impl<N: Net> Core<N> {
     /// Reads once, if there is something to read and `allowed` is not used up. `buffer` is the
     /// buffer that all links share.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive(
         &mut self,
         key: LinkKey,
@@ -137,7 +137,7 @@ impl<N: Net> Core<N> {
         self.read(key, buffer, allowed)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, key: LinkKey, buffer: &mut [u8], allowed: &mut Allowance<'_>) -> Received {
         let Link {
             reach,

@@ -238,7 +238,7 @@ impl<T: Copy + PartialEq> H1<T> {
     /// Records that `bytes` more of [`outgoing`](Self::outgoing) have been written. `is_flushed`
     /// means that none of them are still buffered on the way to the socket. Returns the progress of
     /// the front request, and how many of the requests behind it were written completely.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_written(
         &mut self,
         bytes: usize,
@@ -281,7 +281,7 @@ impl<T: Copy + PartialEq> H1<T> {
     ///
     /// # Panics
     /// Panics if there is no front request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(
         &mut self,
         reading: &mut Reading<'_>,
