@@ -186,6 +186,9 @@ impl SessionBuilder {
         };
         check_fields(&rules)?;
         check_auth(&rules)?;
+        if let (Some(auth), Some(base)) = (&rules.auth, &rules.base) {
+            rules.auth = Some(auth.bound_to(base));
+        }
         if rules.jar.is_some() && !cfg!(feature = "cookies") {
             return Err(invalid("cookies: needs the feature `cookies`"));
         }

@@ -59,7 +59,7 @@ impl Rules {
     /// began.
     pub(super) fn auth_for(&self, request: &Request) -> Option<&Auth> {
         let auth = self.auth.as_ref()?;
-        let origin = auth.origin().or(self.base.as_ref())?;
+        let origin = auth.origin()?;
         request.goes_to(origin).then_some(auth)
     }
 }

@@ -47,18 +47,17 @@ impl<'a> Parameters<'a> {
         self.0.iter().find(is_it).map(|(_, value)| *value)
     }
 
-    /// Adds a parameter. Two with the same name are refused, since different readers would take
-    /// different ones.
+    /// Adds a parameter. There must not be two with the same name (RFC 9110 §11.2). Where a server
+    /// sends two nevertheless, the last one counts, as in other clients: it is the server itself
+    /// that has to recognize the answer.
     fn with(mut self, element: &'a [u8]) -> Option<Self> {
         let (name, value) = parameter(element)?;
-        let is_new = self
-            .0
-            .iter()
-            .all(|(other, _)| !other.eq_ignore_ascii_case(name));
-        if !is_new || self.0.len() == MAX_PARAMETERS {
-            return None;
+        let mut names = self.0.iter().map(|(other, _)| other);
+        match names.position(|other| other.eq_ignore_ascii_case(name)) {
+            Some(at) => self.0[at].1 = value,
+            None if self.0.len() == MAX_PARAMETERS => return None,
+            None => self.0.push((name, value)),
         }
-        self.0.push((name, value));
         Some(self)
     }
 }
@@ -296,9 +295,9 @@ mod tests {
             "Basic ! | NTLM"),
         ("parameters without a comma", b"Digest realm=\"a\" nonce=\"b\"", "Digest !"),
         ("a name twice",
-            b"Digest realm=a, nonce=b, realm=a, Basic realm=c", "Digest ! | Basic realm=c"),
-        ("a name twice, in another case", b"Digest realm=a, REALM=b", "Digest !"),
-        ("an unknown name twice", b"Digest x=a, x=b", "Digest !"),
+            b"Digest realm=a, nonce=b, realm=d, Basic realm=c", "Digest realm=d nonce=b | Basic realm=c"),
+        ("a name twice, in another case", b"Digest realm=a, REALM=b", "Digest realm=b"),
+        ("an unknown name twice", b"Digest x=a, x=b", "Digest x=b"),
         ("no value", b"Digest realm=, nonce=a", "Digest !"),
         ("a scheme before an equals sign is a parameter",
             b"Digest =a, Basic realm=b", "Basic realm=b"),
@@ -372,7 +371,7 @@ mod tests {
                 b"nextnonce=\"a,b\", qop=auth,nc=00000001",
                 Some("nextnonce=a,b; qop=auth; nc=00000001")),
             ("a scheme before them", b"Digest nextnonce=\"a\"", None),
-            ("a name twice", b"nextnonce=a, nextnonce=b", None),
+            ("a name twice", b"nextnonce=a, nextnonce=b", Some("nextnonce=b")),
             ("a quote that is not closed", b"nextnonce=\"a", None),
         ];
         for (why, field, expected) in rows {

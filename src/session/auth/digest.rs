@@ -43,6 +43,17 @@ pub(crate) struct Used {
     answers: u8,
     /// The credentials that were sent last, if any.
     sent: Option<Sent>,
+    /// What the next attempt uses. A server may accept a nonce only once, so the one that answers
+    /// this request's own challenge must not be taken by another request.
+    reserved: Option<Reserved>,
+}
+
+struct Reserved {
+    login: Arc<Login>,
+    /// See [`State::logins`].
+    number: u64,
+    nonce: Arc<[u8]>,
+    count: u32,
 }
 
 struct Sent {
@@ -52,7 +63,7 @@ struct Sent {
 
 #[derive(Default)]
 struct State {
-    login: Option<Login>,
+    login: Option<Arc<Login>>,
     /// The number of logins so far, which identifies the current one.
     logins: u64,
     nonces: Nonces,
@@ -82,6 +93,15 @@ impl Digest {
         })
     }
 
+    /// Returns the same credentials, without anything that a server has said about them.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            user: self.user.clone(),
+            password: self.password.clone(),
+            state: Mutex::default(),
+        }
+    }
+
     /// Returns the value of the Authorization field. `None` before the first challenge.
     pub(super) fn authorize(
         &self,
@@ -91,13 +111,14 @@ impl Digest {
         random: &mut dyn FnMut() -> u64,
     ) -> Option<Vec<u8>> {
         used.sent = None;
-        let mut state = self.lock();
-        let state = &mut *state;
-        let login = state.login.as_mut()?;
-        let Some((nonce, count)) = state.nonces.count() else {
-            // All counts of this nonce are used up: the next challenge brings another.
-            state.login = None;
-            return None;
+        let Reserved {
+            login,
+            number,
+            nonce,
+            count,
+        } = match used.reserved.take() {
+            Some(reserved) => reserved,
+            None => self.lock().reserve()?,
         };
         let (cnonce, a1) = login.key(random);
         let value = login.value(&Attempt {
@@ -108,7 +129,7 @@ impl Digest {
             cnonce: &cnonce,
             a1: &a1,
         });
-        let login = state.logins;
+        let login = number;
         used.sent = Some(Sent { login, nonce });
         Some(value)
     }
@@ -124,7 +145,10 @@ impl Digest {
         };
         let mut state = self.lock();
         match state.reaction(used, &offer) {
-            Reaction::Answer => state.begin(Login::new(&self.user, &self.password, offer)),
+            Reaction::Answer => {
+                state.begin(Login::new(&self.user, &self.password, offer));
+                used.reserved = state.reserve();
+            }
             Reaction::SendAgain => {}
             Reaction::GiveUp => {
                 state.forget(used);
@@ -163,7 +187,24 @@ impl State {
     fn begin(&mut self, login: Login) {
         self.nonces.take_up(login.nonce());
         self.logins += 1;
-        self.login = Some(login);
+        self.login = Some(Arc::new(login));
+    }
+
+    /// Takes the current nonce and its next count, for one attempt. `None` without a login.
+    fn reserve(&mut self) -> Option<Reserved> {
+        let login = Arc::clone(self.login.as_ref()?);
+        let Some((nonce, count)) = self.nonces.count() else {
+            // All counts of this nonce are used up: the next challenge brings another.
+            self.login = None;
+            return None;
+        };
+        let number = self.logins;
+        Some(Reserved {
+            login,
+            number,
+            nonce,
+            count,
+        })
     }
 
     fn reaction(&self, used: &Used, offer: &Offer) -> Reaction {

@@ -1,5 +1,7 @@
 //! What a client of Digest computes and sends (RFC 7616 §3.4).
 
+use std::sync::OnceLock;
+
 use super::algorithm::Key;
 use super::challenge::unescaped;
 use super::offer::{Naming, Offer, Protection};
@@ -12,7 +14,7 @@ pub(super) struct Login {
     name: Vec<u8>,
     /// The hash of user name, realm and password.
     secret: String,
-    session: Option<SessionKey>,
+    session: OnceLock<SessionKey>,
 }
 
 /// What the `-sess` algorithms keep from the first request that answers a challenge, also when the
@@ -20,7 +22,6 @@ pub(super) struct Login {
 ///
 /// All requests use its cnonce. Servers that compute the key again from each request, instead of
 /// keeping it, then arrive at the same one.
-#[derive(Clone)]
 struct SessionKey {
     cnonce: String,
     a1: String,
@@ -56,7 +57,7 @@ impl Login {
             offer,
             name,
             secret,
-            session: None,
+            session: OnceLock::new(),
         }
     }
 
@@ -66,17 +67,13 @@ impl Login {
     }
 
     /// Returns the cnonce and H(A1) for an attempt. `random` returns 64 unpredictable bits.
-    pub(super) fn key(&mut self, random: &mut dyn FnMut() -> u64) -> (String, String) {
+    pub(super) fn key(&self, random: &mut dyn FnMut() -> u64) -> (String, String) {
         let mut cnonce = || format!("{:016x}{:016x}", random(), random());
         match self.offer.algorithm.key {
             Key::Plain => (cnonce(), self.secret.clone()),
             Key::Session => {
-                let key = match self.session.take() {
-                    Some(key) => key,
-                    None => self.session_key(cnonce()),
-                };
-                self.session = Some(key.clone());
-                (key.cnonce, key.a1)
+                let key = self.session.get_or_init(|| self.session_key(cnonce()));
+                (key.cnonce.clone(), key.a1.clone())
             }
         }
     }
@@ -178,9 +175,11 @@ mod tests {
     /// Answers the challenge with this cnonce.
     fn answer(user: &str, password: &str, challenge: &str, target: &str, cnonce: &str) -> String {
         let offer = strongest([challenge.as_bytes()].into_iter()).expect("a usable challenge");
-        let mut login = Login::new(user, password, offer);
+        let login = Login::new(user, password, offer);
         if login.offer.algorithm.key == Key::Session {
-            login.session = Some(login.session_key(cnonce.to_owned()));
+            login
+                .session
+                .get_or_init(|| login.session_key(cnonce.to_owned()));
         }
         let (_, a1) = login.key(&mut counter());
         let value = login.value(&Attempt {

@@ -30,8 +30,8 @@ pub(crate) use digest::Used;
 
 /// Credentials for an origin.
 ///
-/// A clone is the same credentials: with [`digest`](Self::digest), all clones use what one of them
-/// has learned from the server.
+/// With [`digest`](Self::digest), clones with the same origin set by [`at`](Self::at) use together
+/// what one of them has learned from the server.
 ///
 /// Invalid credentials are reported when the session is built. `Debug` shows the scheme only.
 ///
@@ -142,6 +142,23 @@ impl Auth {
         match &self.origin {
             Some(Err(fault)) => Err(format!("origin of the {scheme:?} credentials: {fault}")),
             Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Returns credentials for `origin`, unless [`at`](Self::at) has set another. They share nothing
+    /// with clones that are used at other origins.
+    pub(crate) fn bound_to(&self, origin: &Origin) -> Self {
+        if self.origin.is_some() {
+            return self.clone();
+        }
+        let credentials = match &self.credentials {
+            Ok(Credentials::Digest(digest)) => Ok(Credentials::Digest(Arc::new(digest.anew()))),
+            other => other.clone(),
+        };
+        Self {
+            scheme: self.scheme,
+            credentials,
+            origin: Some(Ok(origin.clone())),
         }
     }
 
