@@ -1,5 +1,7 @@
 //! Buffers that all links share, and buffers that a link borrows and returns.
 
+use std::ops::{Deref, DerefMut};
+
 use crate::engine::chain::ChainKey;
 use crate::h1::inbound::Inbound;
 use crate::h1::line::Line;
@@ -95,14 +97,33 @@ impl Lines {
     }
 }
 
-/// Blocks of field lines, for requests to which a policy adds fields.
+/// Field lines of a request to which a policy adds fields. A visit holds them, so they take one
+/// pointer.
+#[derive(Debug, Default)]
+pub(super) struct Block(Vec<u8>);
+
+impl Deref for Block {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+/// The blocks that are not in use.
 #[derive(Debug, Default)]
 pub(super) struct Blocks(
     #[expect(
         clippy::vec_box,
         reason = "visits hold them as boxes, so only a pointer moves"
     )]
-    Vec<Box<Vec<u8>>>,
+    Vec<Box<Block>>,
 );
 
 impl Blocks {
@@ -112,12 +133,12 @@ impl Blocks {
     const MAX_BYTES: usize = 16 << 10;
 
     #[inline]
-    pub(super) fn take(&mut self) -> Box<Vec<u8>> {
+    pub(super) fn take(&mut self) -> Box<Block> {
         self.0.pop().unwrap_or_default()
     }
 
     #[inline]
-    pub(super) fn give(&mut self, mut block: Box<Vec<u8>>) {
+    pub(super) fn give(&mut self, mut block: Box<Block>) {
         if self.0.len() < Self::MAX && block.capacity() <= Self::MAX_BYTES {
             block.clear();
             self.0.push(block);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::buffers::Block;
 use crate::h1::exchange::Taking;
 use crate::policy::{Decoding, Held, Visiting};
 use crate::request::Request;
@@ -15,7 +16,7 @@ use crate::response::Way;
 pub(super) struct VisitState {
     pub(super) visiting: Visiting,
     /// The fields that follow the request's own, default ones included, until they are written.
-    pub(super) block: Option<Box<Vec<u8>>>,
+    pub(super) block: Option<Box<Block>>,
     rare: Option<Box<Rare>>,
 }
 

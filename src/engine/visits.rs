@@ -49,7 +49,7 @@ fn own_block<'a>(chain: ChainKey, chains: &Chains, visits: &'a Slab<VisitState>)
     let visit = chains
         .visit_of(chain)
         .expect("a request with a block of its own is visited");
-    let block = visits[visit].block.as_deref();
+    let block = visits[visit].block.as_ref();
     block.expect("a policy adds its fields before they are written")
 }
 

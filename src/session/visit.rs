@@ -184,12 +184,12 @@ impl Visit for InSession {
         head: &Response<'_>,
         at: &Moment<'_>,
     ) -> Result<Screening, Error> {
-        if let Some(jar) = &self.rules.jar {
-            if head.header("Set-Cookie").is_some() {
-                let (scheme, host, path) = (request.scheme(), request.host(), request.target());
-                let cookies = head.header_all("Set-Cookie");
-                jar.store(scheme, host, path, cookies, at.wall_clock());
-            }
+        if let Some(jar) = &self.rules.jar
+            && head.header("Set-Cookie").is_some()
+        {
+            let (scheme, host, path) = (request.scheme(), request.host(), request.target());
+            let cookies = head.header_all("Set-Cookie");
+            jar.store(scheme, host, path, cookies, at.wall_clock());
         }
         if let Some(progress) = &self.progress
             && let Some(auth) = self.rules.auth_for(request)

@@ -158,7 +158,11 @@ fn methods_and_bodies_after_each_redirect() {
                 None => Answer::ok("plain"),
             },
         });
-        assert_eq!(seen[1..], [expected.clone()], "{status} {method}");
+        assert_eq!(
+            &seen[1..],
+            std::slice::from_ref(&expected),
+            "{status} {method}"
+        );
         let body = match (method, expected.contains("body")) {
             ("HEAD", _) => "",
             (_, true) => "with language",
@@ -748,7 +752,8 @@ fn a_hop_whose_body_never_ends_costs_its_connection_only() {
 #[test]
 fn a_hops_connection_is_kept_if_reading_its_body_is_cheaper() {
     let body = |n| "x".repeat(n);
-    let rows: [(&str, fn(String) -> Answer, usize, u64); 5] = [
+    type Row = (&'static str, fn(String) -> Answer, usize, u64);
+    let rows: [Row; 5] = [
         ("short", |body| found(302, "/end").body(body), 1000, 1),
         ("long", |body| found(302, "/end").body(body), 65_537, 2),
         (

@@ -94,12 +94,12 @@ impl Digest {
     }
 
     /// Returns the same credentials, without anything that a server has said about them.
-    pub(super) fn anew(&self) -> Self {
-        Self {
+    pub(super) fn anew(&self) -> Arc<Self> {
+        Arc::new(Self {
             user: self.user.clone(),
             password: self.password.clone(),
             state: Mutex::default(),
-        }
+        })
     }
 
     /// Returns the value of the Authorization field. `None` before the first challenge.

@@ -152,7 +152,7 @@ impl Auth {
             return self.clone();
         }
         let credentials = match &self.credentials {
-            Ok(Credentials::Digest(digest)) => Ok(Credentials::Digest(Arc::new(digest.anew()))),
+            Ok(Credentials::Digest(digest)) => Ok(Credentials::Digest(digest.anew())),
             other => other.clone(),
         };
         Self {
