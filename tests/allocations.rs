@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
+use httpstream::session::{Jar, Redirects, Session};
 use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response};
 
 /// Starts a server on another thread, whose allocations are counted separately.
@@ -76,6 +77,17 @@ fn least_allocations(path: &str, connections: usize, requests: usize, body_bytes
 
 fn least_allocations_at(
     url: &str,
+    config: Config,
+    connections: usize,
+    requests: usize,
+    body_bytes: usize,
+) -> u64 {
+    let request = Request::get(url).build().expect("a request");
+    least_allocations_of(&request, config, connections, requests, body_bytes)
+}
+
+fn least_allocations_of(
+    request: &Request,
     mut config: Config,
     connections: usize,
     requests: usize,
@@ -84,7 +96,6 @@ fn least_allocations_at(
     config.max_connections = connections;
     config.max_connections_per_origin = connections;
     let mut engine = Engine::with_config(config).expect("an engine");
-    let request = Request::get(url).build().expect("a request");
     for _ in 0..connections {
         engine.submit(request.clone(), Answered::on_reply);
     }
@@ -107,6 +118,30 @@ fn sending_again_allocates_nothing() {
         for connections in [1, 50] {
             let least = least_allocations(path, connections, 400, body_bytes);
             assert_eq!(least, 0, "{path} on {connections} connections");
+        }
+    }
+}
+
+/// As in a session that follows redirects and keeps cookies, whether the jar is empty or not.
+#[test]
+fn sending_again_in_a_session_allocates_nothing() {
+    let url = format!("http://{}/small", start_server());
+    for cookie in [None, Some("id=1")] {
+        let jar = Jar::new();
+        if let Some(cookie) = cookie {
+            jar.set(&url, cookie).expect("a cookie");
+        }
+        let session = Session::builder()
+            .user_agent("bot")
+            .redirects(Redirects::limited(10))
+            .cookies(jar)
+            .build();
+        let request = session.expect("a session").get(&url).build();
+        let request = request.expect("a request");
+        for connections in [1, 50] {
+            let config = Config::default();
+            let least = least_allocations_of(&request, config, connections, 400, 128);
+            assert_eq!(least, 0, "{cookie:?} on {connections} connections");
         }
     }
 }

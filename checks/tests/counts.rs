@@ -93,6 +93,7 @@ fn held_polls_and_delayed_requests_are_small() {
     assert!(output.status.success(), "{table}{complaint}");
     assert_eq!(table.matches("of one request").count(), 2, "{table}");
     assert_eq!(table.matches("individual").count(), 2, "{table}");
+    assert_eq!(table.matches("in a session").count(), 1, "{table}");
 }
 
 #[test]
@@ -780,6 +781,25 @@ fn an_engine_on_its_hosts_poll_costs_five_percent_more_than_run_at_most() {
             shared <= run * 1.05,
             "{at_once} at once: {shared} and {run}"
         );
+    }
+}
+
+/// Neither a redirect nor a cookie is on the wire.
+#[test]
+fn a_session_takes_few_instructions_more() {
+    const MORE: f64 = 900.0;
+    if !has_tool("valgrind") {
+        return;
+    }
+    for connections in ["1", "50"] {
+        let args = ["--path", "/small", "--connections", connections];
+        let without = each(0.0, |requests| instructions_of_load(&args, requests));
+        let args = [&args[..], &["--session"]].concat();
+        let bar = without + MORE;
+        let within = each(bar, |requests| instructions_of_load(&args, requests));
+        let more = within - without;
+        println!("{args:?}: {more:.0} instructions more per request, limit {MORE}");
+        assert!(within <= bar, "{args:?}: {within} after {without}");
     }
 }
 

@@ -26,6 +26,25 @@ const TLS: &[&str] = &[
     "zeroize",
 ];
 
+/// What the feature `cookies` adds: the list of public suffixes.
+const COOKIES: &[&str] = &["psl", "psl-types"];
+
+/// What the feature `digest` adds.
+const DIGEST: &[&str] = &[
+    "block-buffer",
+    "cfg-if",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "hybrid-array",
+    "md-5",
+    "sha2",
+    "typenum",
+];
+
+/// What the feature `json` adds.
+const JSON: &[&str] = &["memchr", "serde", "serde_core", "serde_json", "zmij"];
+
 /// What the feature `timerfd` adds, on Linux.
 #[cfg(target_os = "linux")]
 const TIMERFD: &[&str] = &["bitflags", "linux-raw-sys", "rustix"];
@@ -193,6 +212,9 @@ fn the_crate_depends_on_nothing_unexpected() {
     check(&[], &[HICKORY, TLS].concat());
     check(&["--no-default-features", "--features", "calloop"], CALLOOP);
     check(&["--no-default-features", "--features", "tokio"], TOKIO);
+    check(&["--no-default-features", "--features", "cookies"], COOKIES);
+    check(&["--no-default-features", "--features", "digest"], DIGEST);
+    check(&["--no-default-features", "--features", "json"], JSON);
 }
 
 #[cfg(target_os = "linux")]
