@@ -23,7 +23,7 @@ use crate::id::ChainId;
 use crate::net::slots::MaybeKey;
 use crate::policy::{Shown, Verdict};
 use crate::request::Request;
-use crate::response::{Reply, Response};
+use crate::response::{Reply, Response, no_fields};
 
 /// Returns whether a status counts as a failure for `Context::failures`: the server was not ready
 /// for the request, or not reachable.
@@ -114,9 +114,14 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Option<Next<S>> {
         let id = self.core.chains.id(chain);
         let flow = if self.reads_heads(chain)? {
-            self.run_readback(chain, id, |readback, mut cx| {
+            // Neither body nor trailers have arrived when a head does.
+            let body = std::mem::replace(&mut response.body, Body::Lent(&[]));
+            let trailers = std::mem::replace(&mut response.trailers, no_fields());
+            let flow = self.run_readback(chain, id, |readback, mut cx| {
                 readback.on_head(state, &response, &mut cx)
-            })?
+            });
+            (response.body, response.trailers) = (body, trailers);
+            flow?
         } else {
             Flow::Buffer
         };

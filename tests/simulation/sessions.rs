@@ -316,6 +316,9 @@ impl Visit for NestedVisit {
         _: &Moment<'_>,
     ) -> Result<(), Error> {
         self.check_alive(request, "sent");
+        if fields.has(SIGNATURE) {
+            return Ok(());
+        }
         fields.add_fmt(SIGNATURE, format_args!("{}", place(request).0))
     }
 

@@ -580,6 +580,12 @@ impl World {
         notes.marks = self.wishes.iter().map(|wish| wish.mark).collect();
     }
 
+    /// Returns whether a policy takes part in a chain's request. A response that a policy has held
+    /// back is complete, so it is not paused.
+    pub(crate) fn is_accompanied(&self, chain: usize) -> bool {
+        self.wishes[self.chains[chain].nonce].is_accompanied()
+    }
+
     /// Returns whether the session has been ended that the chain belongs to.
     pub(crate) fn is_ended(&self, chain: usize) -> bool {
         self.is_mark_over(self.chains[chain].current_mark())
