@@ -45,7 +45,9 @@ impl<S, M: Mode> Engine<S, M> {
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
                 self.core.discard(reply.map(|_: Response<'_>| ()));
-                self.core.resend(chain, request, after, None);
+                // A redirect whose body could not be read is a redirect all the same.
+                let status = self.core.visit(chain).redirect();
+                self.core.resend(chain, request, after, status);
             }
             (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
             (Ok(Ok(_)), Ok(_)) => unreachable!("the reply was made from an error"),
@@ -372,6 +374,10 @@ impl<S, M: Mode> Engine<S, M> {
         let Stage::Due { call } = self.core.chains[key].stage else {
             unreachable!("a chain with a due completion is in stage `Due`")
         };
+        if self.core.chains.is_over(key) {
+            // Its generation has ended, and no sweep has reached it.
+            self.core.chains[key].marks.set(Marks::CANCELLED);
+        }
         if self.core.chains[key].marks.has(Marks::CANCELLED) {
             self.forget_call(call);
             return self.core.fail_unlinked(key, ErrorKind::Cancelled);

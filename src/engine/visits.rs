@@ -18,12 +18,12 @@ use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::settings::Defaults;
 use crate::engine::visit::VisitState;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::net::Net;
 use crate::net::slots::grow;
 use crate::policy::{Moment, Policies, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
-use crate::response::{Reply, Response, Way};
+use crate::response::{Reply, Response, Way, is_redirect};
 
 /// The block number of fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
@@ -95,6 +95,10 @@ impl<N: Net> Core<N> {
     /// false if there is no attempt: the chain is then on the agenda.
     #[inline(never)]
     pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
+        if self.chains.is_request_over(key) {
+            self.cancel_unsent(key);
+            return false;
+        }
         let kept = self.visit(key).block.take();
         let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
         let sent = self.ask(key, |visiting, request, at| {
@@ -127,6 +131,17 @@ impl<N: Net> Core<N> {
         false
     }
 
+    /// Ends a chain whose generation has ended while its request was queued, before a sweep has
+    /// reached it.
+    #[cold]
+    fn cancel_unsent(&mut self, key: ChainKey) {
+        self.disarm(key);
+        self.chains[key].marks.set(Marks::CANCELLED);
+        let error = Error::of(ErrorKind::Cancelled, self.circumstances_unlinked(key));
+        self.complete(key, Completion::Failed(error));
+        self.agenda.carried_out += 1;
+    }
+
     /// Calls the policy for a response whose head has arrived, and returns how the response is
     /// handled.
     pub(super) fn ask_head(
@@ -137,6 +152,9 @@ impl<N: Net> Core<N> {
         let screened = self.ask(key, |visiting, request, at| {
             visiting.head(request, response, at)
         })?;
+        if is_redirect(response.status()) {
+            self.visit(key).rare().redirect = Some(response.status());
+        }
         Ok(screened.map(|Screened { shown, decoding }| {
             if let Some(decoding) = decoding {
                 self.visit(key).rare().decoding = Some(Box::new(decoding));

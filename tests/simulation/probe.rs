@@ -142,6 +142,9 @@ impl Probe {
         let is_ended = world.is_ended(chain);
         let known_cancelled = known.cancelled || known.cancel_ordered || is_ended;
         let start = known.start(now);
+        world
+            .coverage
+            .hit_if(is_ended && call == "error", "session", "ended");
         // Its response may have been on the way, but nothing else begins.
         check!(
             world,
@@ -186,6 +189,8 @@ impl Probe {
         if !over {
             let known = &mut world.chains[chain];
             known.stage = Stage::Asked(start);
+            // From now on, the generation of its wait counts no longer.
+            known.cancel_ordered |= is_ended && call == "error";
             if (known.resumed || known.resume_ordered) && call != "error" {
                 (known.paused, known.resumed) = (false, false);
             }
@@ -725,13 +730,9 @@ impl Probe {
             _ => {}
         }
         let draining = world.draining;
-        let ended = world.is_ended(chain);
-        world
-            .coverage
-            .hit_if(ended && kind == ErrorKind::Cancelled, "session", "ended");
         check!(
             world,
-            (kind == ErrorKind::Cancelled) == cancelled || ordered || draining || ended,
+            (kind == ErrorKind::Cancelled) == cancelled || ordered || draining,
             "chain {chain}: {kind:?}, canceled {cancelled}"
         );
         self.check_policy(world, error);

@@ -48,8 +48,9 @@ impl Server for Scripted {
         if request.pipelined {
             let may_be = |(nonce, number): (usize, usize)| {
                 let wish = &world.wishes[nonce];
-                let idempotent = wish.step(number).idempotent;
-                world.plan.depth > 1 && idempotent && wish.expect.is_none()
+                let step = wish.step(number);
+                let expects = wish.expect.is_some() && step.has_body;
+                world.plan.depth > 1 && step.idempotent && !expects
             };
             let both = may_be((nonce, number)) && before.is_some_and(may_be);
             check!(

@@ -565,7 +565,9 @@ impl World {
                 renew(&mut known.mark);
                 renew(&mut known.wait_mark);
                 let is_of = known.mark.is_some_and(|(of, _)| of == session);
-                self.wishes[known.nonce].mark = known.mark;
+                if known.mark.is_some() {
+                    self.wishes[known.nonce].mark = known.mark;
+                }
                 self.coverage.hit_if(is_of, "session", "spared");
             }
         }
