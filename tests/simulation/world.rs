@@ -566,7 +566,8 @@ impl World {
                 renew(&mut known.wait_mark);
                 let is_of = known.mark.is_some_and(|(of, _)| of == session);
                 if known.mark.is_some() {
-                    self.wishes[known.nonce].mark = known.mark;
+                    let wish = &mut self.wishes[known.nonce];
+                    (wish.mark, wish.ended_at) = (known.mark, None);
                 }
                 self.coverage.hit_if(is_of, "session", "spared");
             }
