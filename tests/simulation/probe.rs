@@ -248,7 +248,9 @@ impl Probe {
             !is_replaced,
             "chain {chain} reads answer {serial:?}, which its session should have followed"
         );
-        world.coverage.hit_if(step > 1, "session", "several redirects");
+        world
+            .coverage
+            .hit_if(step > 1, "session", "several redirects");
         check!(
             world,
             world.addrs_of(nonce, step).contains(&head.info().peer),

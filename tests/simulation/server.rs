@@ -171,10 +171,12 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
         true => format!("hand-{nonce}.test"),
         false => origin.authority().to_owned(),
     };
-    let has_key = |rules: &Rules| {
-        rules.has_key && is_at_home && rules.base.is_none_or(|base| base == here)
-    };
-    let key = rules.as_ref().filter(|rules| has_key(rules)).map(Rules::key);
+    let has_key =
+        |rules: &Rules| rules.has_key && is_at_home && rules.base.is_none_or(|base| base == here);
+    let key = rules
+        .as_ref()
+        .filter(|rules| has_key(rules))
+        .map(Rules::key);
     let signatures = wish.policies.min(1);
     let is_own_cookie = by_hand.cookie && is_at_home;
     let jar = rules.as_ref().and_then(|rules| rules.jar);
@@ -207,7 +209,9 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
     }
     let lines = |name: &str| {
         let lines = request.headers.iter();
-        lines.filter(|(line, _)| line.eq_ignore_ascii_case(name)).count()
+        lines
+            .filter(|(line, _)| line.eq_ignore_ascii_case(name))
+            .count()
     };
     if lines(SIGNATURE) != signatures {
         let lines = lines(SIGNATURE);
@@ -232,20 +236,30 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
         let of = |name: &str| parameter(digest, name);
         if !digest.starts_with(start.as_bytes()) || of("uri") != Some(request.target.as_bytes()) {
             let seen = String::from_utf8_lossy(digest);
-            wrong.push(format!("nonce {nonce}: credentials {seen:?}, expected {start}"));
+            wrong.push(format!(
+                "nonce {nonce}: credentials {seen:?}, expected {start}"
+            ));
         }
-        let count = (of("nonce").unwrap_or_default(), of("nc").unwrap_or_default());
+        let count = (
+            of("nonce").unwrap_or_default(),
+            of("nc").unwrap_or_default(),
+        );
         if !world.digests.insert((count.0.to_vec(), count.1.to_vec())) {
             wrong.push(format!("nonce {nonce}: a count of Digest was used twice"));
         }
         world.coverage.hit("session", "digest");
     }
     let cookies = request.header("Cookie").filter(|_| !is_own_cookie);
-    for cookie in cookies.into_iter().flat_map(|line| line.split(|b| *b == b';')) {
+    for cookie in cookies
+        .into_iter()
+        .flat_map(|line| line.split(|b| *b == b';'))
+    {
         world.coverage.hit("session", "cookie");
         if !may_be_sent(world, cookie.trim_ascii(), here, jar, request.path()) {
             let seen = String::from_utf8_lossy(cookie);
-            wrong.push(format!("nonce {nonce}, step {number}: cookie {seen} at origin {here}"));
+            wrong.push(format!(
+                "nonce {nonce}, step {number}: cookie {seen} at origin {here}"
+            ));
         }
     }
     for why in wrong {
@@ -257,19 +271,15 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
 fn parameter<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let text = std::str::from_utf8(field).ok()?;
     let parts = text.split([' ', ',']).map(str::trim);
-    let found = parts.filter_map(|part| part.split_once('=')).find(|(n, _)| *n == name);
+    let found = parts
+        .filter_map(|part| part.split_once('='))
+        .find(|(n, _)| *n == name);
     found.map(|(_, value)| value.trim_matches('"').as_bytes())
 }
 
 /// Returns whether a cookie, as [`set_cookie`] has set it, may be sent to an origin by a session
 /// with this jar.
-fn may_be_sent(
-    world: &World,
-    cookie: &[u8],
-    here: usize,
-    jar: Option<usize>,
-    path: &str,
-) -> bool {
+fn may_be_sent(world: &World, cookie: &[u8], here: usize, jar: Option<usize>, path: &str) -> bool {
     let text = String::from_utf8_lossy(cookie);
     let Some((_, value)) = text.split_once('=') else {
         return false;
@@ -278,7 +288,11 @@ fn may_be_sent(
     let [kind, origin, from_jar, nonce] = parts[..] else {
         return false;
     };
-    let Some(from) = origin.parse().ok().and_then(|at: usize| world.plan.origins.get(at)) else {
+    let Some(from) = origin
+        .parse()
+        .ok()
+        .and_then(|at: usize| world.plan.origins.get(at))
+    else {
         return false;
     };
     let here = &world.plan.origins[here];
@@ -343,10 +357,16 @@ fn challenge(
     if is_answered {
         world.wishes[nonce].order(number);
     }
-    world.coverage.hit_if(!is_stale && is_answered, "session", "challenged");
-    world.coverage.hit_if(is_stale && is_answered, "session", "stale");
+    world
+        .coverage
+        .hit_if(!is_stale && is_answered, "session", "challenged");
+    world
+        .coverage
+        .hit_if(is_stale && is_answered, "session", "stale");
     let fresh = world.answers.len();
-    let algorithm = *world.random.pick(&["", ", algorithm=MD5", ", algorithm=SHA-256"]);
+    let algorithm = *world
+        .random
+        .pick(&["", ", algorithm=MD5", ", algorithm=SHA-256"]);
     let stale = if is_stale { ", stale=true" } else { "" };
     let field =
         format!("Digest realm=\"r{origin}\", nonce=\"n{fresh}\", qop=\"auth\"{algorithm}{stale}");

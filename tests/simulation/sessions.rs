@@ -328,8 +328,7 @@ impl Visit for NestedVisit {
         head: &Response<'_>,
         _: &Moment<'_>,
     ) -> Result<Screening, Error> {
-        self.resends_this =
-            self.resends > 0 && request.is_repeatable() && self.random.chance(300);
+        self.resends_this = self.resends > 0 && request.is_repeatable() && self.random.chance(300);
         let screening = match self.random.below(3) {
             0 if self.resends_this => Screening::discard(),
             1 if !self.resends_this => Screening::show(),

@@ -573,7 +573,9 @@ impl World {
             }
         }
         for wish in &mut self.wishes {
-            let is_over = wish.mark.is_some_and(|(of, at)| of == session && at < ended);
+            let is_over = wish
+                .mark
+                .is_some_and(|(of, at)| of == session && at < ended);
             if is_over && wish.ended_at.is_none() {
                 wish.ended_at = Some(now);
             }
@@ -652,7 +654,9 @@ impl World {
         if let Some(total) = rules.as_ref().and_then(|rules| rules.total) {
             timeouts.total = Some(total);
         }
-        let idempotent = random.chance(100).then(|| matches!(method, "POST" | "PATCH"));
+        let idempotent = random
+            .chance(100)
+            .then(|| matches!(method, "POST" | "PATCH"));
         let first = Step {
             origin,
             method,
@@ -662,7 +666,14 @@ impl World {
             lead: None,
             challenges: challenges(random, rules.as_ref()),
         };
-        let steps = steps(random, &self.plan, &timeouts, rules.as_ref(), idempotent, first);
+        let steps = steps(
+            random,
+            &self.plan,
+            &timeouts,
+            rules.as_ref(),
+            idempotent,
+            first,
+        );
         let method_of_http = method.parse().unwrap_or_default();
         let url = format!("{}/{nonce}", self.plan.origins[origin].url);
         let is_relative = own.is_some() && base == Some(origin) && random.chance(500);
@@ -802,9 +813,8 @@ fn steps(
             12..15 if is_same => Form::WithoutScheme,
             _ => Form::Absolute,
         };
-        let is_allowed = follows.is_some_and(|follows| {
-            origin == last.origin || !follows.same_origin
-        });
+        let is_allowed =
+            follows.is_some_and(|follows| origin == last.origin || !follows.same_origin);
         let is_followed = is_allowed && !matches!(form, Form::Missing | Form::OtherScheme);
         last.lead = Some(Lead {
             status,
