@@ -11,6 +11,9 @@ use crate::world::{
     Answered, Body, Expectation, Form, Shared, Step, World, body_bytes, check, upload_bytes,
 };
 
+/// The number of challenges that a session answers for one request.
+const MAX_ANSWERS: u32 = 3;
+
 pub(crate) struct Scripted {
     network: Network,
     world: Shared,
@@ -354,6 +357,8 @@ fn challenge(
     if is_digest && !is_stale {
         return None;
     }
+    world.wishes[nonce].challenged += 1;
+    let is_patient = world.wishes[nonce].challenged <= MAX_ANSWERS;
     if is_answered {
         world.wishes[nonce].order(number);
     }
@@ -370,7 +375,7 @@ fn challenge(
     let stale = if is_stale { ", stale=true" } else { "" };
     let field =
         format!("Digest realm=\"r{origin}\", nonce=\"n{fresh}\", qop=\"auth\"{algorithm}{stale}");
-    Some((field, is_answered && !is_digest))
+    Some((field, is_answered && is_patient && !is_digest))
 }
 
 /// Returns the Location for the redirect of a request at this step.

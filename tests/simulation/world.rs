@@ -91,6 +91,8 @@ pub(crate) struct Wish {
     pub(crate) asked: u32,
     pub(crate) heads: u32,
     pub(crate) arrived: u32,
+    /// How often its servers have asked for credentials.
+    pub(crate) challenged: u32,
     /// How often the servers' answers have asked for each step.
     pub(crate) ordered: Vec<u32>,
 }
@@ -754,6 +756,7 @@ impl World {
             asked: 0,
             heads: 0,
             arrived: 0,
+            challenged: 0,
             ordered: Vec::new(),
         });
         self.journal.notes().marks.push(mark);
