@@ -37,7 +37,7 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MOST_REQUESTS: u32 = 70;
 
 /// The addresses at which there are servers.
-pub(crate) const SERVED: [&str; 7] = [
+pub(crate) const SERVED: [&str; 8] = [
     "10.0.0.1:80",
     "10.0.0.1:443",
     "10.0.0.2:80",
@@ -45,6 +45,7 @@ pub(crate) const SERVED: [&str; 7] = [
     "10.0.0.4:80",
     "10.0.0.5:80",
     "127.0.0.1:80",
+    "[2001:db8::2]:80",
 ];
 
 #[derive(Debug)]
