@@ -447,6 +447,12 @@ impl Request {
             && self.host() == origin.host()
     }
 
+    /// Whether one is a clone of the other. A request that was edited is another one, even if
+    /// nothing was changed.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether both go to the same origin.
     pub(crate) fn has_origin_of(&self, other: &Self) -> bool {
         self.port() == other.port()

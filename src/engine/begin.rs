@@ -229,6 +229,8 @@ impl<N: Net> Core<N> {
         let attempts = self.chains[key].attempts;
         let next = request.clone();
         let former = self.chains[key].replace_request(request);
+        // A policy that sends the request itself again has not followed a redirect.
+        let status = status.filter(|_| !next.is_clone_of(&former));
         let hop = status.and_then(|status| Hop::between(&former, status, &next));
         let visit = self.visit(key);
         visit.visiting.on_resend(&former, &next);

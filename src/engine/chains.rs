@@ -458,7 +458,7 @@ impl Chains {
     }
 
     /// Returns whether the generation of the chain in this slot has ended.
-    fn is_over(&self, key: ChainKey) -> bool {
+    pub(super) fn is_over(&self, key: ChainKey) -> bool {
         match self.slab.get(key as usize).map(|chain| chain.stage) {
             None | Some(Stage::Retired) => false,
             // Its request is the last one, which may have ended long ago.

@@ -23,7 +23,7 @@ use crate::id::ChainId;
 use crate::net::slots::MaybeKey;
 use crate::policy::{Shown, Verdict};
 use crate::request::Request;
-use crate::response::{Reply, Response};
+use crate::response::{Reply, Response, no_fields};
 
 /// Returns whether a status counts as a failure for `Context::failures`: the server was not ready
 /// for the request, or not reachable.
@@ -45,7 +45,9 @@ impl<S, M: Mode> Engine<S, M> {
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
                 self.core.discard(reply.map(|_: Response<'_>| ()));
-                self.core.resend(chain, request, after, None);
+                // A redirect whose body could not be read is a redirect all the same.
+                let status = self.core.visit(chain).redirect();
+                self.core.resend(chain, request, after, status);
             }
             (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
             (Ok(Ok(_)), Ok(_)) => unreachable!("the reply was made from an error"),
@@ -114,9 +116,14 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Option<Next<S>> {
         let id = self.core.chains.id(chain);
         let flow = if self.reads_heads(chain)? {
-            self.run_readback(chain, id, |readback, mut cx| {
+            // Neither body nor trailers have arrived when a head does.
+            let body = std::mem::replace(&mut response.body, Body::Lent(&[]));
+            let trailers = std::mem::replace(&mut response.trailers, no_fields());
+            let flow = self.run_readback(chain, id, |readback, mut cx| {
                 readback.on_head(state, &response, &mut cx)
-            })?
+            });
+            (response.body, response.trailers) = (body, trailers);
+            flow?
         } else {
             Flow::Buffer
         };
@@ -372,6 +379,10 @@ impl<S, M: Mode> Engine<S, M> {
         let Stage::Due { call } = self.core.chains[key].stage else {
             unreachable!("a chain with a due completion is in stage `Due`")
         };
+        if self.core.chains.is_over(key) {
+            // Its generation has ended, and no sweep has reached it.
+            self.core.chains[key].marks.set(Marks::CANCELLED);
+        }
         if self.core.chains[key].marks.has(Marks::CANCELLED) {
             self.forget_call(call);
             return self.core.fail_unlinked(key, ErrorKind::Cancelled);

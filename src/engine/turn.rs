@@ -117,6 +117,7 @@ impl<S, M: Mode> Engine<S, M> {
             if clock == ClockAtStart::MayHaveMoved || self.core.clock.since != Since::Nothing {
                 self.core.read_clock();
             }
+            self.end_generations();
             // Requests submitted between turns are written before the poll, which may block.
             self.core.settle_and_park();
             let heard = self.poll(timeout)?;
@@ -128,6 +129,7 @@ impl<S, M: Mode> Engine<S, M> {
         } else {
             self.core.read_clock();
         }
+        self.end_generations();
         self.work(state);
         self.take_orders_from_within();
         turn.answered = (self.core.counts.answered + self.core.counts.failed - before) as usize;
@@ -269,6 +271,23 @@ impl<S, M: Mode> Engine<S, M> {
             }
             self.core.settle_and_park();
         }
+    }
+
+    /// Cancels the chains whose generation has ended, before anything is sent for them. The event
+    /// that announces the end may be one of the last.
+    #[inline]
+    fn end_generations(&mut self) {
+        if self.core.ended.is_set() {
+            self.sweep_ended();
+        }
+    }
+
+    #[cold]
+    fn sweep_ended(&mut self) {
+        // The flag stays: the event causes another sweep, of chains in the inbox as well.
+        self.core.chains.generations.on_ended();
+        self.core.chains.sweep();
+        self.core.settle_and_park();
     }
 
     fn take_orders(&mut self) {

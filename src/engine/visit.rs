@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::engine::buffers::Block;
 use crate::h1::exchange::Taking;
 use crate::policy::{Decoding, Held, Visiting};
@@ -37,6 +39,8 @@ pub(super) struct Rare {
     pub(super) unwanted: u64,
     /// The request that the visit began with, if it has sent another since.
     pub(super) first: Option<Request>,
+    /// The status of the response that has begun, if it is a redirect.
+    pub(super) redirect: Option<StatusCode>,
     pub(super) way: Option<Arc<Way>>,
     /// Since when the request is held back, in microseconds of the engine's life.
     pub(super) held_back_at: Option<u64>,
@@ -82,6 +86,11 @@ impl VisitState {
         }
     }
 
+    /// Returns the status of the response that has begun, if it is a redirect.
+    pub(super) fn redirect(&self) -> Option<StatusCode> {
+        self.rare.as_ref()?.redirect
+    }
+
     #[inline]
     pub(super) fn decoding(&mut self) -> Option<&mut Decoding> {
         self.rare.as_mut()?.decoding.as_deref_mut()
@@ -112,6 +121,7 @@ impl VisitState {
         rare.taking = Taking::Collect;
         rare.body = Vec::new();
         rare.unwanted = 0;
+        rare.redirect = None;
         rare.decoding.take()
     }
 }

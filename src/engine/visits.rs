@@ -19,13 +19,13 @@ use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::settings::Defaults;
 use crate::engine::visit::VisitState;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::net::Net;
 use crate::net::slots::grow;
 use crate::policy::{Moment, Policies, Screened, Shown, Verdict, Visiting};
 use crate::proto::Headers;
 use crate::request::Request;
-use crate::response::{Reply, Response, Way};
+use crate::response::{Reply, Response, Way, is_redirect};
 
 /// The block number of fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
@@ -110,6 +110,10 @@ impl<N: Net> Core<N> {
     /// appended.
     #[inline(never)]
     pub(super) fn ask_fields(&mut self, key: ChainKey) -> Asked {
+        if self.chains.is_request_over(key) {
+            self.cancel_unsent(key);
+            return Asked::Refused;
+        }
         let kept = self.visit(key).block.take();
         let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
         let sent = self.ask(key, |visiting, request, at| {
@@ -164,6 +168,17 @@ impl<N: Net> Core<N> {
         })
     }
 
+    /// Ends a chain whose generation has ended while its request was queued, before a sweep has
+    /// reached it.
+    #[cold]
+    fn cancel_unsent(&mut self, key: ChainKey) {
+        self.disarm(key);
+        self.chains[key].marks.set(Marks::CANCELLED);
+        let error = Error::of(ErrorKind::Cancelled, self.circumstances_unlinked(key));
+        self.complete(key, Completion::Failed(error));
+        self.agenda.carried_out += 1;
+    }
+
     /// Calls the policy for a response whose head has arrived, and returns how the response is
     /// handled.
     pub(super) fn ask_head(
@@ -174,6 +189,9 @@ impl<N: Net> Core<N> {
         let screened = self.ask(key, |visiting, request, at| {
             visiting.head(request, response, at)
         })?;
+        if is_redirect(response.status()) {
+            self.visit(key).rare().redirect = Some(response.status());
+        }
         Ok(screened.map(|Screened { shown, decoding }| {
             if let Some(decoding) = decoding {
                 self.visit(key).rare().decoding = Some(decoding);

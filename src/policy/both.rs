@@ -39,7 +39,7 @@ impl Policy for Both {
 pub(crate) struct BothVisits {
     outer: Box<dyn Visit>,
     inner: Box<dyn Visit>,
-    /// Whether `outer` has let the current exchange begin.
+    /// Whether `outer` has let the next exchange begin, and `inner` has not yet.
     outer_is_through: bool,
     /// Whether the readback sees the current response, which then cannot be replaced by sending the
     /// request again.
@@ -92,7 +92,13 @@ impl Visit for BothVisits {
             }
             self.outer_is_through = true;
         }
-        self.inner.on_start(request, at)
+        let start = self.inner.on_start(request, at)?;
+        if start == Start::Now {
+            // Both are asked again before another exchange. A policy around these two may have it
+            // begin without calling `on_end` here.
+            self.outer_is_through = false;
+        }
+        Ok(start)
     }
 
     fn on_send(
@@ -123,7 +129,6 @@ impl Visit for BothVisits {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
-        self.outer_is_through = false;
         match self.inner.on_end(request, reply, at) {
             Ok(Verdict::Resend { .. }) if self.is_shown => self.outer.on_end(request, reply, at),
             Ok(Verdict::Deliver) => self.outer.on_end(request, reply, at),
@@ -378,6 +383,36 @@ mod tests {
                 assert_eq!(ends, 2, "{status}");
             }
         }
+    }
+
+    #[test]
+    fn a_policy_around_two_has_both_of_them_begin_anew() {
+        let log = Log::default();
+        let around: Arc<dyn Policy> = {
+            let outer = Arc::new(Noted::new(OUTER, &log));
+            let inner = Arc::new(Noted::new(INNER, &log));
+            both(outer, inner)
+        };
+        let mut nearest = Noted::new(["-"; 5], &log);
+        nearest.ends.push_back(|request| {
+            Ok(Verdict::Resend {
+                request: request.clone(),
+                after: Duration::ZERO,
+            })
+        });
+        let (request, nearest) = (request(), Arc::new(nearest));
+        at(1, |at| {
+            let mut visit = both(around, nearest).visit(&request, at);
+            for _ in 0..2 {
+                assert_eq!(visit.on_start(&request, at).unwrap(), Start::Now);
+                let failed: Reply<'_> = Err(Error::policy("failed"));
+                // The first time, `nearest` has it sent again, and the others learn nothing.
+                let _ = visit.on_end(&request, &failed, at).unwrap();
+            }
+        });
+        let starts = log.lock().unwrap();
+        let starts = starts.iter().filter(|step| step.ends_with("start"));
+        assert_eq!(starts.count(), 4);
     }
 
     #[test]

@@ -33,8 +33,21 @@ struct Progress {
     is_astray: bool,
     /// What the credentials of the current exchange depend on, if they answer a challenge.
     used: Used,
-    /// The request to send in place of the current one.
-    next: Option<Request>,
+    /// What follows the current exchange. A policy nested inside may decide otherwise and have the
+    /// request sent again, so nothing counts before the exchange has ended.
+    next: Option<Next>,
+}
+
+/// The request to send in place of the current one.
+struct Next {
+    request: Request,
+    why: Why,
+}
+
+#[derive(Clone, Copy)]
+enum Why {
+    Challenged,
+    Redirected { is_elsewhere: bool },
 }
 
 impl Policy for Visits {
@@ -95,14 +108,16 @@ impl InSession {
         auth.on_unauthorized(&mut progress.used, head.header_all("WWW-Authenticate"))
     }
 
-    /// Returns the request to send in place of `request`, whose response begins with `head`.
-    fn next(&mut self, request: &Request, head: &Response<'_>) -> Result<Option<Request>, Error> {
+    /// Returns what to send in place of `request`, whose response begins with `head`.
+    fn next(&mut self, request: &Request, head: &Response<'_>) -> Result<Option<Next>, Error> {
         if head.status() == StatusCode::UNAUTHORIZED {
             if !self.is_challenged(request, head) {
                 return Ok(None);
             }
-            self.rules.counts.challenged.add_one();
-            return Ok(Some(request.clone()));
+            return Ok(Some(Next {
+                request: request.clone(),
+                why: Why::Challenged,
+            }));
         }
         let Some(redirects) = &self.rules.redirects else {
             return Ok(None);
@@ -114,12 +129,24 @@ impl InSession {
         let Lead::To(next) = redirects.lead(request, head, followed)? else {
             return Ok(None);
         };
-        self.rules.counts.redirected.add_one();
-        let is_astray = !request.has_origin_of(&next);
-        let progress = self.progress();
-        progress.followed += 1;
-        progress.is_astray |= is_astray;
-        Ok(Some(next))
+        let is_elsewhere = !request.has_origin_of(&next);
+        Ok(Some(Next {
+            request: next,
+            why: Why::Redirected { is_elsewhere },
+        }))
+    }
+
+    /// Notes that another request is sent in place of the current one.
+    fn note_next(&mut self, why: Why) {
+        match why {
+            Why::Challenged => self.rules.counts.challenged.add_one(),
+            Why::Redirected { is_elsewhere } => {
+                self.rules.counts.redirected.add_one();
+                let progress = self.progress();
+                progress.followed += 1;
+                progress.is_astray |= is_elsewhere;
+            }
+        }
     }
 }
 
@@ -154,6 +181,10 @@ impl Visit for InSession {
         at: &Moment<'_>,
     ) -> Result<(), Error> {
         self.rules.counts.attempts.add_one();
+        if let Some(progress) = &mut self.progress {
+            // A policy nested inside has sent the request again, whatever its response led to.
+            progress.next = None;
+        }
         if let Some(user_agent) = &self.rules.user_agent
             && !fields.has("User-Agent")
         {
@@ -210,8 +241,9 @@ impl Visit for InSession {
 
     fn on_end(&mut self, _: &Request, reply: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
         if let Some(progress) = &mut self.progress
-            && let Some(request) = progress.next.take()
+            && let Some(Next { request, why }) = progress.next.take()
         {
+            self.note_next(why);
             let after = Duration::ZERO;
             return Ok(Verdict::Resend { request, after });
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use httpstream::policy::{Fields, Visit};
+use httpstream::policy::{Fields, Screening, Verdict, Visit};
 use httpstream::session::{Auth, RedirectError, Redirects, Session, SessionBuilder};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{
@@ -819,16 +819,82 @@ fn a_pipelined_hop_costs_no_other_request() {
 #[test]
 fn a_truncated_hop_is_followed_all_the_same() {
     let session = Session::new();
-    let (outcome, seen) = exchange(session.get("http://a.test/start"), |seen| {
-        match seen.path() {
-            "/start" => found(302, "/end")
-                .body("x".repeat(100))
-                .truncate(90)
-                .close(),
-            _ => Answer::ok("end"),
+    let (_network, mut engine, seen) = simulated(Config::default(), |seen| match seen.path() {
+        "/start" => found(302, "/end")
+            .body("x".repeat(100))
+            .truncate(90)
+            .close(),
+        _ => Answer::ok("end"),
+    });
+    let request = session.get("http://a.test/start").build().unwrap();
+    engine.submit(request, |told: &mut Told, reply, cx| {
+        let hops = reply.as_ref().map(|reply| reply.info().hops().len());
+        assert_eq!(hops.ok(), Some(1));
+        note(told, reply, cx)
+    });
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [Ok("200 /end end".to_owned())]);
+    assert_eq!(seen.take().len(), 2);
+}
+
+#[test]
+fn a_redirect_whose_request_is_sent_again_has_not_been_followed() {
+    /// Sends the first request of a visit once more, whatever its response is.
+    #[derive(Clone)]
+    struct Twice(bool);
+    impl Visit for Twice {
+        fn on_head(
+            &mut self,
+            _: &Request,
+            _: &Response<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Screening, Error> {
+            Ok(Screening::collect())
+        }
+
+        fn on_end(
+            &mut self,
+            request: &Request,
+            _: &Reply<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Verdict, Error> {
+            if std::mem::replace(&mut self.0, true) {
+                return Ok(Verdict::Deliver);
+            }
+            let (request, after) = (request.clone(), Duration::ZERO);
+            Ok(Verdict::Resend { request, after })
+        }
+    }
+    let session = Session::builder()
+        .header("X-Key", "key")
+        .redirects(Redirects::limited(10))
+        .build()
+        .unwrap();
+    let request = session
+        .get("http://a.test/start")
+        .policy(Arc::new(Twice(false)))
+        .build()
+        .unwrap();
+    let turns = std::cell::Cell::new(0);
+    let (_network, mut engine, seen) = simulated(Config::default(), move |_| {
+        turns.set(turns.get() + 1);
+        match turns.get() {
+            1 => found(302, "http://b.test/elsewhere"),
+            _ => Answer::status(404).body("end"),
         }
     });
-    assert_eq!((outcome, seen.len()), (Ok("200 /end end".to_owned()), 2));
+    engine.submit(request, |told: &mut Told, reply, _| {
+        let hops = reply.as_ref().map(|reply| reply.info().hops().len());
+        assert_eq!(hops.ok(), Some(0));
+        told.push(outcome(&reply));
+        Next::done()
+    });
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [Ok("404 /start end".to_owned())]);
+    assert_eq!(seen.take(), ["GET a.test/start X-Key=key"; 2]);
+    assert_eq!(session.stats().redirected, 0);
 }
 
 #[test]

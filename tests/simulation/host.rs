@@ -1,7 +1,7 @@
 //! One run: the host decides when to make turns, and checks the invariants between them.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use httpstream::{Engine, Error, Next, Sim, Stats, Turn, within_call};
 use crate::coverage::Coverage;
 use crate::plan::{MOST_REQUESTS, MS, Plan, SECOND, SERVED};
 use crate::probe::{Planned, Probe, lose, of_part, part_of, start};
-use crate::server::nonce_in;
+use crate::server::{nonce_in, step_in};
+use crate::sessions::{Journal, Nested, logins};
 use crate::watching::{Habit, Watching};
 use crate::world::{
     Body, Expectation, Host, Part, Shared, Span, Stage, World, call_due, ceil_ms, check,
@@ -73,6 +74,11 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         by_id: HashMap::new(),
         wishes: Vec::new(),
         answers: Vec::new(),
+        logins: Vec::new(),
+        default: None,
+        journal: Journal::default(),
+        stock: Vec::new(),
+        digests: HashSet::new(),
         coverage: Coverage::default(),
         wrong: Vec::new(),
         submitter: None,
@@ -91,10 +97,22 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         let mut borrowed = world.borrow_mut();
         let plan = &mut borrowed.plan;
         plan.furnish(&network, &mut random, &world);
+        let journal = borrowed.journal.clone();
+        borrowed.logins = logins(&mut random, &borrowed.plan, &Nested { journal });
+        borrowed.journal.notes().ended = vec![0; borrowed.logins.len()];
+        if !borrowed.logins.is_empty() && random.chance(300) {
+            borrowed.default = Some(random.below(borrowed.logins.len()));
+        }
+        let plan = &borrowed.plan;
         if verbose {
             eprintln!("{plan:#?}");
+            for login in &borrowed.logins {
+                eprintln!("{:#?}", login.rules);
+            }
         }
         let mut config = plan.config(&mut random);
+        let default = borrowed.default.map(|number| &borrowed.logins[number]);
+        config.policy = default.map(|login| (&login.session).into());
         match watching {
             Watching::Level => {}
             Watching::OneEvent => config.turn_events = 1,
@@ -187,6 +205,9 @@ impl Run {
     }
 
     fn step(&mut self) {
+        if self.random.chance(300) {
+            self.wake();
+        }
         match self.random.below(100) {
             0..25 => self.submit(),
             25..30 => self.order(),
@@ -197,7 +218,8 @@ impl Run {
                 self.engine.close_idle();
             }
             42..46 => self.meddle(),
-            46..48 => {
+            46 => self.end_session(),
+            47 => {
                 let part = self.random.below(4);
                 lose(&mut self.host, part);
             }
@@ -237,6 +259,41 @@ impl Run {
                 let time = self.random.duration(most);
                 self.pass(time);
             }
+        }
+    }
+
+    /// Ends a session, from this thread or another one.
+    fn end_session(&mut self) {
+        let mut world = self.world.borrow_mut();
+        if world.logins.is_empty() {
+            return;
+        }
+        let number = self.random.below(world.logins.len());
+        let session = world.logins[number].session.clone();
+        let from = match self.random.below(3) {
+            0 => {
+                self.engine.end(&session);
+                "host"
+            }
+            1 if world.submitter.is_some() => {
+                let submitter = world.submitter.as_ref().expect("it is there");
+                submitter.end(&session).expect("the engine exists");
+                "submitter"
+            }
+            _ => {
+                let ending = std::thread::spawn(move || session.end());
+                ending.join().expect("ending a session does not panic");
+                "thread"
+            }
+        };
+        world.on_end(number, None, from);
+    }
+
+    /// Wakes the policies that wait.
+    fn wake(&self) {
+        let wakers = std::mem::take(&mut self.world.borrow().journal.notes().wakers);
+        for waker in wakers {
+            waker.wake();
         }
     }
 
@@ -303,15 +360,27 @@ impl Run {
         };
         self.hit("call from", name);
         let after = delay.unwrap_or_default();
+        let session = {
+            let mut world = self.world.borrow_mut();
+            let count = world.logins.len();
+            let number = (count > 0 && self.random.chance(400)).then(|| self.random.below(count));
+            let ended = number.map(|number| (number, world.logins[number].ended));
+            world.chains[chain].wait_mark = ended;
+            number.map(|number| world.logins[number].session.clone())
+        };
+        let marked = |call: Next<Host>| match &session {
+            Some(session) => call.session(session),
+            None => call,
+        };
         let id = match (part, delay) {
             (Some(part), _) => {
                 let call = within_call(part_of(part), start(chain, request));
-                self.engine.start(Next::call(call).after(after))
+                self.engine.start(marked(Next::call(call).after(after)))
             }
-            (None, Some(_)) => self
+            (None, None) if session.is_none() => self.engine.call(start(chain, request)),
+            (None, _) => self
                 .engine
-                .start(Next::call(start(chain, request)).after(after)),
-            (None, None) => self.engine.call(start(chain, request)),
+                .start(marked(Next::call(start(chain, request)).after(after))),
         };
         self.world.borrow_mut().name(chain, id);
     }
@@ -440,7 +509,8 @@ impl Run {
     fn may_end_a_body(&self) -> bool {
         let world = self.world.borrow();
         world.answers.iter().any(|answered| {
-            let body = world.wishes[answered.nonce].script.body;
+            let wish = &world.wishes[answered.nonce];
+            let body = wish.step(answered.step).script.body;
             matches!(body, Body::UntilClose | Body::Http10)
         })
     }
@@ -581,8 +651,21 @@ impl Run {
         let (mut delayed_least, mut delayed_most) = (0, 0);
         let (mut pending_least, mut pending_most) = (0, 0);
         let mut wrong = Vec::new();
+        let over: Vec<bool> = (0..world.chains.len())
+            .map(|chain| world.is_ended(chain))
+            .collect();
         for (number, chain) in world.chains.iter_mut().enumerate() {
             if chain.is_over() {
+                continue;
+            }
+            if over[number] {
+                // Calls that have not been made end without notice.
+                if !chain.is_fresh_call && !chain.part_gone {
+                    wrong.push(format!(
+                        "chain {number}: its session was ended, and its readback was not told"
+                    ));
+                }
+                chain.stage = Stage::Over;
                 continue;
             }
             chain.resume_ordered = false;
@@ -775,6 +858,7 @@ impl Run {
             self.hit("host", "submitter gone");
         }
         for round in 0..200 {
+            self.wake();
             self.settle();
             if self.engine.pending() == 0 || !self.world.borrow().wrong.is_empty() {
                 break;
@@ -846,6 +930,15 @@ impl Run {
             network.open_fds() == 0,
             "the engine was dropped, but its sockets are still open"
         );
+        let mut notes = std::mem::take(&mut *world.journal.notes());
+        for what in std::mem::take(&mut notes.reached) {
+            world.coverage.hit("policy", what);
+        }
+        // Dropped here, because a waker may be the last that refers to its engine.
+        drop(std::mem::take(&mut notes.wakers));
+        for why in notes.wrong {
+            world.complain(why);
+        }
         for misuse in network.misuses() {
             world.complain(format!("{misuse:?}"));
         }
@@ -907,9 +1000,11 @@ impl Run {
         let lost = world.chains.iter().any(|chain| chain.part_gone);
         let told = stats.answered + stats.failed;
         let replies = world.replies;
+        // Responses that a policy replaced are counted as well.
+        let is_replaced = !world.logins.is_empty() && told > replies;
         check!(
             world,
-            told == replies || lost,
+            told == replies || lost || is_replaced,
             "the engine counts {told} replies, but {replies} were received"
         );
         let submitted = world.submitted;
@@ -942,28 +1037,44 @@ impl Run {
     fn check_ledger(&mut self) {
         let ledger = self.network.ledger();
         let mut world = self.world.borrow_mut();
-        let mut arrived = vec![0; world.wishes.len()];
+        let opened: HashMap<_, _> = ledger
+            .connections()
+            .map(|served| (served.id, served.opened))
+            .collect();
+        let mut arrived = HashMap::new();
         for request in ledger.requests() {
-            if let Some(count) = nonce_in(request.path()).and_then(|nonce| arrived.get_mut(nonce)) {
-                *count += 1;
+            if let Some(nonce) = nonce_in(request.path()).filter(|n| *n < world.wishes.len()) {
+                *arrived.entry((nonce, step_in(request.path()))).or_insert(0) += 1;
+                let ended_at = world.wishes[nonce].ended_at;
+                let opened = opened.get(&request.connection);
+                check!(
+                    world,
+                    ended_at.is_none_or(|ended| opened.is_none_or(|opened| *opened <= ended)),
+                    "nonce {nonce} arrived on a connection opened at {opened:?}, but its session was ended at {ended_at:?}"
+                );
             }
         }
-        for (nonce, arrived) in arrived.into_iter().enumerate() {
+        // Policies knowingly send again.
+        let resent = std::mem::take(&mut world.journal.notes().resent);
+        for (nonce, step) in resent {
+            world.wishes[nonce].order(step);
+        }
+        for ((nonce, step), arrived) in arrived {
             let wish = &world.wishes[nonce];
             // A server that answers 417 has refused the request, although its body may already be
             // on its way.
             let refused = wish.expect == Some(Expectation::Failed);
-            let again = match wish.idempotent {
+            let again = match wish.step(step).idempotent {
                 true if world.plan.depth > 1 => MOST_REQUESTS,
                 idempotent => u32::from(idempotent),
             };
             let each = 1 + again + u32::from(refused);
-            let most = wish.asked * each;
-            let asked = wish.asked;
+            let asked = if step == 0 { wish.asked } else { 0 };
+            let asked = asked + wish.ordered.get(step).copied().unwrap_or(0);
             check!(
                 world,
-                arrived <= most,
-                "nonce {nonce} was requested {asked} times, and arrived {arrived} times"
+                arrived <= asked * each,
+                "nonce {nonce}, step {step}, was requested {asked} times, and arrived {arrived} times"
             );
         }
         for served in ledger.connections() {

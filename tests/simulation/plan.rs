@@ -37,13 +37,15 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MOST_REQUESTS: u32 = 70;
 
 /// The addresses at which there are servers.
-pub(crate) const SERVED: [&str; 6] = [
+pub(crate) const SERVED: [&str; 8] = [
     "10.0.0.1:80",
+    "10.0.0.1:443",
     "10.0.0.2:80",
     "10.0.0.3:80",
     "10.0.0.4:80",
     "10.0.0.5:80",
     "127.0.0.1:80",
+    "[2001:db8::2]:80",
 ];
 
 #[derive(Debug)]
@@ -77,6 +79,21 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    pub(crate) fn is_https(&self) -> bool {
+        self.url.starts_with("https:")
+    }
+
+    /// Returns host and port as in the Host field. No origin here names its default port.
+    pub(crate) fn authority(&self) -> &'static str {
+        let scheme_end = self.url.find("//").map_or(0, |at| at + 2);
+        &self.url[scheme_end..]
+    }
+
+    pub(crate) fn host(&self) -> &'static str {
+        let authority = self.authority();
+        authority.split(':').next().unwrap_or(authority)
+    }
+
     pub(crate) fn has_alternatives(&self) -> bool {
         self.url.contains("many.") || self.url.contains("localhost")
     }
@@ -158,6 +175,8 @@ impl Plan {
                 let _ = listener.window(random.between(500, 20_000));
             }
         }
+        let secure: SocketAddr = ([10, 0, 0, 1], 443).into();
+        let _ = network.serve(secure, Scripted::new(network, Rc::clone(world)));
         let local: SocketAddr = ([127, 0, 0, 1], 80).into();
         let _ = network.serve(local, Scripted::new(network, Rc::clone(world)));
         let _ = network
@@ -206,13 +225,18 @@ impl Plan {
             },
             served("http://at-once.test", &[4]),
             served("http://over.ride.test:8080", &[5]),
+            served("http://other.ride.test", &[5]),
+            Origin {
+                url: "https://one.test",
+                addrs: vec![secure],
+            },
             Origin {
                 url: "http://localhost",
                 addrs: vec![local],
             },
         ];
         random.shuffle(&mut self.origins);
-        let count = random.between(1, 4);
+        let count = random.between(1, 5);
         self.origins.truncate(count);
         let dead = [
             "http://10.0.0.7",

@@ -10,8 +10,9 @@ use httpstream::{
 
 use crate::coverage;
 use crate::plan::{MOST_REQUESTS, MS, SECOND};
+use crate::server::path_of;
 use crate::world::{
-    Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, World,
+    Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, Step, World,
     body_bytes, call_due, ceil_ms, check,
 };
 
@@ -138,8 +139,18 @@ impl Probe {
         let (over, gone, id, readback) =
             (known.is_over(), known.part_gone, known.id, known.readback);
         let paused = known.paused && !known.resumed && !known.resume_ordered;
-        let known_cancelled = known.cancelled || known.cancel_ordered;
+        let is_ended = world.is_ended(chain);
+        let known_cancelled = known.cancelled || known.cancel_ordered || is_ended;
         let start = known.start(now);
+        world
+            .coverage
+            .hit_if(is_ended && call == "error", "session", "ended");
+        // Its response may have been on the way, but nothing else begins.
+        check!(
+            world,
+            !is_ended || call != "call",
+            "chain {chain} belongs to a session that was ended, but {call} is called"
+        );
         check!(world, !over, "chain {chain} is over, but {call} is called");
         check!(
             world,
@@ -172,12 +183,14 @@ impl Probe {
         );
         check!(
             world,
-            !paused || matches!(call, "error"),
+            !paused || call == "error" || world.is_accompanied(chain),
             "chain {chain} is paused, but {call} is called"
         );
         if !over {
             let known = &mut world.chains[chain];
             known.stage = Stage::Asked(start);
+            // From now on, the generation of its wait counts no longer.
+            known.cancel_ordered |= is_ended && call == "error";
             if (known.resumed || known.resume_ordered) && call != "error" {
                 (known.paused, known.resumed) = (false, false);
             }
@@ -222,15 +235,25 @@ impl Probe {
             "chain {chain}: the info is of chain {:?}",
             head.info().id
         );
-        let path = head.info().url().path();
+        let step = answered.map_or(0, |answered| answered.step);
+        let (path, hops) = (head.info().url().path(), head.info().hops().len());
         check!(
             world,
-            path == format!("/{nonce}"),
-            "chain {chain}: the info is of {path}"
+            path == path_of(nonce, step) && hops == step,
+            "chain {chain}: the info is of {path} after {hops} redirects, expected {step}"
         );
+        let is_replaced = answered.is_some_and(|answered| answered.is_replaced);
         check!(
             world,
-            world.addrs_of(nonce).contains(&head.info().peer),
+            !is_replaced,
+            "chain {chain} reads answer {serial:?}, which its session should have followed"
+        );
+        world
+            .coverage
+            .hit_if(step > 1, "session", "several redirects");
+        check!(
+            world,
+            world.addrs_of(nonce, step).contains(&head.info().peer),
             "nonce {nonce} was answered by {}",
             head.info().peer
         );
@@ -245,6 +268,19 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
     let mut world = shared.borrow_mut();
     let chance = world.plan.mischief;
     if world.winding_down || !world.random.chance(chance) {
+        return;
+    }
+    if !world.logins.is_empty() && world.random.chance(150) {
+        let count = world.logins.len();
+        let number = world.random.below(count);
+        let session = world.logins[number].session.clone();
+        if world.random.chance(700) {
+            cx.end(&session);
+            world.on_end(number, Some(probe.chain), "context");
+        } else {
+            session.end();
+            world.on_end(number, None, "readback");
+        }
         return;
     }
     match world.random.below(16) {
@@ -518,8 +554,10 @@ impl Probe {
         let mut world = shared.borrow_mut();
         let now = world.since_base(world.network.now());
         let draining = world.draining;
+        let mark = world.wishes[world.chains[self.chain].nonce].mark;
         let known = &mut world.chains[self.chain];
         known.is_fresh_call = false;
+        known.mark = mark;
         if draining {
             known.stage = Stage::Over;
         }
@@ -602,9 +640,10 @@ impl Probe {
             }
         }
         let wish = world.wishes[nonce].clone();
+        let step = wish.step(answered.map_or(0, |answered| answered.step));
         // Each connection that breaks under a pipeline answers, fails or resends the request in
         // front, so there are at most as many of them as requests.
-        let is_pipelined = world.plan.depth > 1 && wish.idempotent;
+        let is_pipelined = world.plan.depth > 1 && step.idempotent;
         let again = match is_pipelined {
             true => MOST_REQUESTS,
             false => 1,
@@ -615,15 +654,17 @@ impl Probe {
             "pipeline",
             "sent again behind another",
         );
+        // Policies count as well.
+        let is_accompanied = wish.is_accompanied();
         check!(
             world,
-            (1..=most).contains(&attempts),
+            attempts >= 1 && (attempts <= most || is_accompanied),
             "chain {chain}: {attempts} attempts"
         );
         let refused = wish.expect == Some(Expectation::Failed);
         check!(
             world,
-            attempts == 1 || !reused || refused || is_pipelined,
+            attempts == 1 || !reused || refused || is_pipelined || is_accompanied,
             "chain {chain}: {attempts} attempts, the last on a reused connection"
         );
         let steps = [
@@ -634,7 +675,7 @@ impl Probe {
             timings.done,
         ];
         let taken: Vec<Duration> = steps.into_iter().flatten().collect();
-        let early = wish.script.early || wish.expect.is_some();
+        let early = step.script.early || wish.expect.is_some();
         check!(
             world,
             early || taken.is_sorted(),
@@ -650,14 +691,22 @@ impl Probe {
                 "chain {chain}: done after {done:?}, although begun {start:?}"
             );
         }
-        let script = &world.wishes[nonce].script;
-        let meant = match script.body {
+        let status = response.status().as_u16();
+        let meant = match step.script.body {
             Body::Garbage | Body::HugeHead | Body::ClosedAtOnce | Body::Nothing => false,
-            Body::BadChunk => world.wishes[nonce].method == "HEAD",
+            Body::BadChunk => step.method == "HEAD",
             _ => true,
         };
-        // An expectation is refused before the script begins.
-        let refused = response.status() == 417;
+        // An expectation is refused before the script begins, and so are missing credentials.
+        let refused = matches!(status, 401 | 417);
+        let is_error = world
+            .rules_of(nonce)
+            .is_some_and(|rules| rules.error_for_status && status >= 400);
+        check!(
+            world,
+            !is_error,
+            "chain {chain}: status {status} should have been an error"
+        );
         check!(
             world,
             meant || refused,
@@ -688,6 +737,7 @@ impl Probe {
             (kind == ErrorKind::Cancelled) == cancelled || ordered || draining,
             "chain {chain}: {kind:?}, canceled {cancelled}"
         );
+        self.check_policy(world, error);
         check!(
             world,
             kind != ErrorKind::Aborted || aborted,
@@ -716,6 +766,8 @@ impl Probe {
         let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
         // In a pipeline, the exchange in front may be paused.
         let is_paused = world.chains[chain].paused || world.plan.depth > 1;
+        // The connection of an earlier exchange may have been closed before its body was read.
+        let is_paused = is_paused || world.wishes[nonce].is_accompanied();
         if kind == ErrorKind::Timeout && awaits && !is_paused {
             let since = world.chains[chain].start(now).from;
             world.note_timed_out(nonce, since);
@@ -723,7 +775,8 @@ impl Probe {
         let refused = kind == ErrorKind::ClosedBeforeResponse
             && error.reused_connection()
             && error.request_sent() != Sent::No;
-        let idempotent = world.wishes[nonce].idempotent;
+        let wish = &world.wishes[nonce];
+        let idempotent = wish.steps[0].idempotent && !wish.is_accompanied();
         check!(
             world,
             !refused || !idempotent,
@@ -741,8 +794,25 @@ impl Probe {
         let chain = self.chain;
         let nonce = world.chains[chain].nonce;
         let wish = &world.wishes[nonce];
-        let (asked, arrived, idempotent) = (wish.asked, wish.arrived, wish.idempotent);
+        let (asked, arrived) = (wish.asked, wish.arrived);
         let sent = error.request_sent();
+        if wish.is_accompanied() {
+            let idempotent = wish.steps.iter().all(|step| step.idempotent);
+            let seen = asked == 1 && arrived > 0 && !wish.steps[0].idempotent;
+            let (safe, answered) = (error.resend_is_safe(), world.chains[chain].answered);
+            check!(
+                world,
+                !(safe && seen) || answered,
+                "chain {chain}: reported as safe to resend, but arrived {arrived} times"
+            );
+            check!(
+                world,
+                safe || !idempotent,
+                "chain {chain}: everything is idempotent, but not safe to resend"
+            );
+            return;
+        }
+        let idempotent = wish.steps[0].idempotent;
         let seen = arrived >= asked && !idempotent && !world.chains[chain].answered;
         check!(
             world,
@@ -764,6 +834,31 @@ impl Probe {
         );
     }
 
+    /// Checks that errors of policies, and of a status, are as the session's rules say.
+    fn check_policy(&self, world: &mut World, error: &Error) {
+        let chain = self.chain;
+        let nonce = world.chains[chain].nonce;
+        let wish = &world.wishes[nonce];
+        let rules = world.rules_of(nonce).cloned();
+        let kind = error.kind();
+        let meant = match kind {
+            ErrorKind::Status => {
+                let status = error.status().map_or(0, |status| status.as_u16());
+                rules.is_some_and(|rules| rules.error_for_status) && status >= 400
+            }
+            ErrorKind::Policy => rules
+                .and_then(|rules| rules.follows)
+                .is_some_and(|follows| wish.leads_to_more_than(follows.most)),
+            _ => return,
+        };
+        let name = match kind {
+            ErrorKind::Status => "status",
+            _ => "too many redirects",
+        };
+        world.coverage.hit("session", name);
+        check!(world, meant, "chain {chain}: {error:?}");
+    }
+
     /// Checks that no deadline is early. That none is late is checked between turns.
     fn check_deadline(&self, world: &mut World, phase: Phase, now: Duration, kind: ErrorKind) {
         let chain = self.chain;
@@ -774,6 +869,8 @@ impl Probe {
             return;
         };
         let uploads = wish.upload > 0;
+        // What was read of a response that was held back is not known.
+        let is_accompanied = wish.is_accompanied();
         let phases = match phase {
             Phase::Resolve => vec![("resolve", start.from, timeouts.resolve)],
             Phase::Connect => vec![("connect", start.from, timeouts.connect)],
@@ -790,6 +887,7 @@ impl Probe {
                 ("write", start.from, timeouts.write),
             ],
             Phase::Body if known.waits_for_resume() => vec![],
+            Phase::Body if is_accompanied => vec![("idle", start.from, timeouts.idle)],
             Phase::Body => vec![("idle", known.last_seen, timeouts.idle)],
             _ => vec![],
         };
@@ -836,35 +934,43 @@ impl Probe {
                 let total = wish.timeouts.total.unwrap_or_default();
                 world.since_base(world.network.now()) >= start.from + total
             }
-            ErrorKind::ClosedBeforeResponse => error.reused_connection() && !wish.idempotent,
+            ErrorKind::ClosedBeforeResponse => {
+                error.reused_connection() && wish.steps.iter().any(|step| !step.idempotent)
+            }
+            // Checked for all plans.
+            ErrorKind::Policy | ErrorKind::Status => true,
             _ => false,
         };
         // A server that answers early and then closes may destroy its answer with a reset.
-        let early = wish.script.early
+        let early = wish.steps.iter().any(|step| step.script.early)
             && matches!(kind, ErrorKind::Truncated | ErrorKind::ClosedBeforeResponse);
         // So may a server that closes with pipelined requests unread (RFC 9112 §9.6).
-        let unread = world.plan.depth > 1 && wish.idempotent && kind == ErrorKind::Truncated;
-        let too_long = wish
-            .max_body
-            .is_some_and(|most| wish.script.len as u64 > most);
-        let meant = match (wish.script.body, kind) {
+        let idempotent = wish.steps.iter().any(|step| step.idempotent);
+        let unread = world.plan.depth > 1 && idempotent && kind == ErrorKind::Truncated;
+        let is_long = |step: &Step| {
+            let most = wish.max_body;
+            most.is_some_and(|most| step.script.len as u64 > most)
+        };
+        let too_long = wish.steps.iter().any(is_long);
+        let meant = |step: &Step| match (step.script.body, kind) {
             (Body::Garbage | Body::BadChunk, ErrorKind::Malformed) => true,
             (Body::HugeHead, ErrorKind::TooLarge) => true,
             (Body::Truncated, ErrorKind::Truncated) => true,
             (Body::ClosedAtOnce, ErrorKind::ClosedBeforeResponse) => true,
             (Body::ClosedAtOnce, ErrorKind::Truncated) => {
-                wish.script.interims > 0 || wish.expect.is_some()
+                step.script.interims > 0 || wish.expect.is_some()
             }
             (Body::Nothing, ErrorKind::Timeout) => true,
             (Body::Nothing, ErrorKind::ClosedBeforeResponse | ErrorKind::Truncated) => true,
             (_, ErrorKind::TooLarge) => too_long,
             _ => false,
         };
-        let script = wish.script.clone();
+        let meant = wish.steps.iter().any(meant);
+        let steps = wish.steps.clone();
         check!(
             world,
             queue || early || meant || unread,
-            "chain {chain}: {error:?} for {script:?}"
+            "chain {chain}: {error:?} for {steps:?}"
         );
     }
 
@@ -894,6 +1000,14 @@ impl Probe {
         if another {
             next = next.read_to(probe);
         }
+        let mut mark = None;
+        if !world.logins.is_empty() && world.random.chance(400) {
+            let count = world.logins.len();
+            let number = world.random.below(count);
+            mark = Some((number, world.logins[number].ended));
+            next = next.session(&world.logins[number].session);
+            world.coverage.hit("next", "wait in session");
+        }
         let mut delay = Duration::ZERO;
         if world.random.chance(500) {
             delay = world.delay();
@@ -910,6 +1024,7 @@ impl Probe {
         let known = &mut world.chains[chain];
         known.is_closure &= !another;
         known.readback = number;
+        known.wait_mark = mark;
         known.begin(Stage::Calling(call_due(Span::at(now), delay)));
         known.answered = true;
         next.after(delay)
@@ -966,14 +1081,18 @@ impl Probe {
             }
             return next;
         }
-        world.plan.requests -= 1;
+        world.plan.requests = world.plan.requests.saturating_sub(1);
         world.wishes[nonce].asked += 1;
         let stage = match delay {
             Duration::ZERO => Stage::Asked(Span::at(now)),
             delay => Stage::Delayed(Span::at(now.saturating_add(delay))),
         };
+        let mark = world.wishes[nonce].mark;
         let known = &mut world.chains[chain];
         known.left -= 1;
+        if known.nonce != nonce {
+            known.mark = mark;
+        }
         known.nonce = nonce;
         known.is_closure &= number == known.readback;
         known.readback = number;

@@ -1,18 +1,24 @@
 //! The servers: they answer as the request's `Wish` specifies, and check that the request arrived
-//! as it was sent.
+//! as it was sent, with the credentials and cookies that are for them and no others.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use httpstream::sim::{Answer, ConnectionId, Incoming, Network, Server};
 
-use crate::world::{Answered, Body, Expectation, Shared, World, body_bytes, check, upload_bytes};
+use crate::sessions::{Rules, SIGNATURE, masked};
+use crate::world::{
+    Answered, Body, Expectation, Form, Shared, Step, World, body_bytes, check, upload_bytes,
+};
+
+/// The number of challenges that a session answers for one request.
+const MAX_ANSWERS: u32 = 3;
 
 pub(crate) struct Scripted {
     network: Network,
     world: Shared,
-    /// The nonce of the last request on each connection.
-    last: HashMap<ConnectionId, usize>,
+    /// The last request on each connection: nonce and step.
+    last: HashMap<ConnectionId, (usize, usize)>,
 }
 
 impl Scripted {
@@ -29,22 +35,27 @@ impl Server for Scripted {
     fn on_head(&mut self, request: &Incoming) -> Option<Answer> {
         let mut world = self.world.borrow_mut();
         let nonce = nonce_of(request, &mut world)?;
+        let number = step_in(request.path());
         world.wishes[nonce].heads += 1;
         let wish = &world.wishes[nonce];
-        let (method, early, expect) = (wish.method, wish.script.early, wish.expect);
+        let step = wish.step(number).clone();
+        let (method, early, expect) = (step.method, step.script.early, wish.expect);
         check!(
             world,
             request.method == method,
             "nonce {nonce} arrived with method {}",
             request.method
         );
-        let before = self.last.insert(request.connection, nonce);
+        check_fields(&mut world, request, nonce, number);
+        let before = self.last.insert(request.connection, (nonce, number));
         if request.pipelined {
-            let may_be = |nonce: usize| {
+            let may_be = |(nonce, number): (usize, usize)| {
                 let wish = &world.wishes[nonce];
-                world.plan.depth > 1 && wish.idempotent && wish.expect.is_none()
+                let step = wish.step(number);
+                let expects = wish.expect.is_some() && step.has_body;
+                world.plan.depth > 1 && step.idempotent && !expects
             };
-            let both = may_be(nonce) && before.is_some_and(may_be);
+            let both = may_be((nonce, number)) && before.is_some_and(may_be);
             check!(
                 world,
                 both,
@@ -52,7 +63,8 @@ impl Server for Scripted {
             );
             world.coverage.hit("pipeline", "pipelined");
         }
-        let right = world.addrs_of(nonce).contains(&request.server);
+        let right = world.addrs_of(nonce, number).contains(&request.server)
+            && request.https == world.plan.origins[step.origin].is_https();
         check!(world, right, "nonce {nonce} arrived at {}", request.server);
         if request.header("expect").is_some() {
             match expect {
@@ -64,8 +76,13 @@ impl Server for Scripted {
                 Some(Expectation::Failed) => {
                     world.coverage.hit("answer", "expectation failed");
                     let (serial, status) = (world.answers.len(), 417);
-                    let len = 0;
-                    world.answers.push(Answered { nonce, status, len });
+                    world.answers.push(Answered {
+                        nonce,
+                        step: number,
+                        is_replaced: false,
+                        status,
+                        len: 0,
+                    });
                     let refusal = Answer::status(status)
                         .header("X-Nonce", nonce.to_string())
                         .header("X-Serial", serial.to_string());
@@ -79,7 +96,7 @@ impl Server for Scripted {
         }
         if early {
             world.coverage.hit("answer", "early");
-            return Some(answer(&mut world, nonce));
+            return Some(answer(&mut world, request, nonce));
         }
         None
     }
@@ -94,7 +111,11 @@ impl Server for Scripted {
             return Answer::status(400);
         };
         world.wishes[nonce].arrived += 1;
-        let upload = upload_bytes(nonce, world.wishes[nonce].upload);
+        let wish = &world.wishes[nonce];
+        let upload = match wish.step(step_in(request.path())).has_body {
+            true => upload_bytes(nonce, wish.upload),
+            false => Vec::new(),
+        };
         check!(
             world,
             request.body() == upload,
@@ -108,12 +129,26 @@ impl Server for Scripted {
         {
             world.coverage.hit("answer", "continue in time");
         }
-        answer(&mut world, nonce)
+        answer(&mut world, request, nonce)
     }
 }
 
+/// Returns the nonce in the path of a request, which is `/nonce` or, after redirects,
+/// `/nonce/step`.
 pub(crate) fn nonce_in(path: &str) -> Option<usize> {
-    path.strip_prefix('/')?.parse().ok()
+    path.strip_prefix('/')?.split('/').next()?.parse().ok()
+}
+
+pub(crate) fn step_in(path: &str) -> usize {
+    let step = path.split('/').nth(2);
+    step.and_then(|step| step.parse().ok()).unwrap_or(0)
+}
+
+pub(crate) fn path_of(nonce: usize, step: usize) -> String {
+    match step {
+        0 => format!("/{nonce}"),
+        step => format!("/{nonce}/{step}"),
+    }
 }
 
 fn nonce_of(request: &Incoming, world: &mut World) -> Option<usize> {
@@ -127,11 +162,265 @@ fn nonce_of(request: &Incoming, world: &mut World) -> Option<usize> {
     nonce
 }
 
-fn answer(world: &mut World, nonce: usize) -> Answer {
-    let serial = world.answers.len();
+/// Checks the fields by which origins recognize their clients.
+fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usize) {
     let wish = &world.wishes[nonce];
-    let script = wish.script.clone();
-    let is_head = wish.method == "HEAD";
+    let here = wish.step(number).origin;
+    let is_at_home = wish.is_at_home(number);
+    let by_hand = wish.by_hand;
+    let rules = world.rules_of(nonce).cloned();
+    let origin = &world.plan.origins[here];
+    let host = match by_hand.host && is_at_home {
+        true => format!("hand-{nonce}.test"),
+        false => origin.authority().to_owned(),
+    };
+    let has_key =
+        |rules: &Rules| rules.has_key && is_at_home && rules.base.is_none_or(|base| base == here);
+    let key = rules
+        .as_ref()
+        .filter(|rules| has_key(rules))
+        .map(Rules::key);
+    let signatures = wish.policies.min(1);
+    let is_own_cookie = by_hand.cookie && is_at_home;
+    let jar = rules.as_ref().and_then(|rules| rules.jar);
+    let mut wrong = Vec::new();
+    let mut expect = |name: &str, expected: Option<Vec<u8>>| {
+        let mut lines = request.headers.iter();
+        let seen = lines.find(|(line, _)| line.eq_ignore_ascii_case(name));
+        if seen.map(|(_, value)| value) != expected.as_ref() {
+            wrong.push(format!(
+                "nonce {nonce}, step {number}: {name} is {:?}, expected {:?}",
+                seen.map(|(_, value)| String::from_utf8_lossy(value)),
+                expected.as_deref().map(String::from_utf8_lossy),
+            ));
+        }
+    };
+    expect("Host", Some(host.into_bytes()));
+    expect("X-Key", key.map(String::into_bytes));
+    let auth = rules.as_ref().and_then(|rules| rules.auth.as_ref());
+    let auth = auth.filter(|auth| is_at_home && auth.origin == here);
+    let mut digest = None;
+    match auth.map(|auth| auth.value.clone()) {
+        _ if by_hand.authorization && is_at_home => {
+            expect("Authorization", Some(format!("Bearer hand-{nonce}").into()));
+        }
+        Some(None) => digest = request.header("Authorization"),
+        value => expect("Authorization", value.flatten()),
+    }
+    if is_own_cookie {
+        expect("Cookie", Some(format!("hand={nonce}").into()));
+    }
+    let lines = |name: &str| {
+        let lines = request.headers.iter();
+        lines
+            .filter(|(line, _)| line.eq_ignore_ascii_case(name))
+            .count()
+    };
+    if lines(SIGNATURE) != signatures {
+        let lines = lines(SIGNATURE);
+        wrong.push(format!("nonce {nonce}: {lines} signatures of {signatures}"));
+    }
+    for name in ["Host", "X-Key", "Authorization", "Cookie"] {
+        if lines(name) > 1 {
+            wrong.push(format!("nonce {nonce}: several lines of {name}"));
+        }
+    }
+    let ended = world.is_mark_over(world.wishes[nonce].mark);
+    let coverage = &mut world.coverage;
+    coverage.hit_if(number > 0 && is_at_home, "session", "redirected at home");
+    coverage.hit_if(!is_at_home, "session", "astray");
+    let is_back = !is_at_home && here == world.wishes[nonce].steps[0].origin;
+    coverage.hit_if(is_back, "session", "astray and back");
+    coverage.hit_if(lines("X-Key") > 0, "session", "header");
+    coverage.hit_if(lines("Authorization") > 0, "session", "credentials");
+    coverage.hit_if(ended, "session", "ended on the way");
+    if let Some(digest) = digest {
+        let start = rules.as_ref().map(Rules::digest_start).unwrap_or_default();
+        let of = |name: &str| parameter(digest, name);
+        if !digest.starts_with(start.as_bytes()) || of("uri") != Some(request.target.as_bytes()) {
+            let seen = String::from_utf8_lossy(digest);
+            wrong.push(format!(
+                "nonce {nonce}: credentials {seen:?}, expected {start}"
+            ));
+        }
+        let count = (
+            of("nonce").unwrap_or_default(),
+            of("nc").unwrap_or_default(),
+        );
+        if !world.digests.insert((count.0.to_vec(), count.1.to_vec())) {
+            wrong.push(format!("nonce {nonce}: a count of Digest was used twice"));
+        }
+        world.coverage.hit("session", "digest");
+    }
+    let cookies = request.header("Cookie").filter(|_| !is_own_cookie);
+    for cookie in cookies
+        .into_iter()
+        .flat_map(|line| line.split(|b| *b == b';'))
+    {
+        world.coverage.hit("session", "cookie");
+        if !may_be_sent(world, cookie.trim_ascii(), here, jar, request.path()) {
+            let seen = String::from_utf8_lossy(cookie);
+            wrong.push(format!(
+                "nonce {nonce}, step {number}: cookie {seen} at origin {here}"
+            ));
+        }
+    }
+    for why in wrong {
+        world.complain(why);
+    }
+}
+
+/// Returns the value of a parameter of an Authorization field, without quotes.
+fn parameter<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let text = std::str::from_utf8(field).ok()?;
+    let parts = text.split([' ', ',']).map(str::trim);
+    let found = parts
+        .filter_map(|part| part.split_once('='))
+        .find(|(n, _)| *n == name);
+    found.map(|(_, value)| value.trim_matches('"').as_bytes())
+}
+
+/// Returns whether a cookie, as [`set_cookie`] has set it, may be sent to an origin by a session
+/// with this jar.
+fn may_be_sent(world: &World, cookie: &[u8], here: usize, jar: Option<usize>, path: &str) -> bool {
+    let text = String::from_utf8_lossy(cookie);
+    let Some((_, value)) = text.split_once('=') else {
+        return false;
+    };
+    let parts: Vec<&str> = value.split('.').collect();
+    let [kind, origin, from_jar, nonce] = parts[..] else {
+        return false;
+    };
+    let Some(from) = origin
+        .parse()
+        .ok()
+        .and_then(|at: usize| world.plan.origins.get(at))
+    else {
+        return false;
+    };
+    let here = &world.plan.origins[here];
+    let is_same_host = here.host() == from.host();
+    let is_there = match kind {
+        "host" => is_same_host,
+        "domain" => here.host().ends_with("ride.test") && from.host().ends_with("ride.test"),
+        "secure" => is_same_host && here.is_https() && from.is_https(),
+        "path" => is_same_host && nonce_in(path).map(|path| path.to_string()) == Some(nonce.into()),
+        _ => false,
+    };
+    is_there && jar.map(|jar| jar.to_string()).as_deref() == Some(from_jar)
+}
+
+/// Adds a cookie now and then. Its value says where it may be sent.
+fn set_cookie(world: &mut World, answer: Answer, nonce: usize, here: usize) -> Answer {
+    if world.logins.is_empty() || !world.random.chance(300) {
+        return answer;
+    }
+    let jar = world.rules_of(nonce).and_then(|rules| rules.jar);
+    let jar = jar.map_or_else(|| "none".to_owned(), |jar| jar.to_string());
+    let host = world.plan.origins[here].host();
+    let name = *world.random.pick(&["a", "b", "c"]);
+    let (kind, attributes) = match world.random.below(8) {
+        0 if host.ends_with("ride.test") => ("domain", "; Domain=ride.test; Path=/".to_owned()),
+        1 => ("secure", "; Secure; Path=/".to_owned()),
+        2 => ("path", format!("; Path=/{nonce}")),
+        3 => ("foreign", "; Domain=elsewhere.test; Path=/".to_owned()),
+        4 => ("foreign", "; Domain=test; Path=/".to_owned()),
+        5 => ("expired", "; Max-Age=0; Path=/".to_owned()),
+        _ => ("host", "; Path=/; HttpOnly".to_owned()),
+    };
+    let line = format!("{name}={kind}.{here}.{jar}.{nonce}{attributes}");
+    answer.header("Set-Cookie", line)
+}
+
+/// Returns the challenge for a request without credentials, or with a nonce that is too old, and
+/// whether the session answers it in any case.
+fn challenge(
+    world: &mut World,
+    request: &Incoming,
+    nonce: usize,
+    number: usize,
+) -> Option<(String, bool)> {
+    let wish = &world.wishes[nonce];
+    let step = wish.step(number);
+    if !step.challenges || step.lead.is_some() && world.random.chance(500) {
+        return None;
+    }
+    let origin = step.origin;
+    let has_hand = wish.by_hand.authorization && wish.is_at_home(number);
+    let auth = world.rules_of(nonce).and_then(|rules| rules.auth.clone());
+    let auth = auth.filter(|auth| auth.origin == origin && auth.value.is_none());
+    let is_answered = auth.is_some() && wish.is_at_home(number) && !has_hand;
+    let is_digest = request
+        .header("Authorization")
+        .is_some_and(|value| value.starts_with(b"Digest "));
+    let is_stale = is_digest && world.random.chance(150);
+    if is_digest && !is_stale {
+        return None;
+    }
+    world.wishes[nonce].challenged += 1;
+    let is_patient = world.wishes[nonce].challenged <= MAX_ANSWERS;
+    if is_answered {
+        world.wishes[nonce].order(number);
+    }
+    world
+        .coverage
+        .hit_if(!is_stale && is_answered, "session", "challenged");
+    world
+        .coverage
+        .hit_if(is_stale && is_answered, "session", "stale");
+    let fresh = world.answers.len();
+    let algorithm = *world
+        .random
+        .pick(&["", ", algorithm=MD5", ", algorithm=SHA-256"]);
+    let stale = if is_stale { ", stale=true" } else { "" };
+    let field =
+        format!("Digest realm=\"r{origin}\", nonce=\"n{fresh}\", qop=\"auth\"{algorithm}{stale}");
+    Some((field, is_answered && is_patient && !is_digest))
+}
+
+/// Returns the Location for the redirect of a request at this step.
+fn location(world: &World, nonce: usize, number: usize, form: Form) -> Option<String> {
+    let next = &world.plan.origins[world.wishes[nonce].step(number + 1).origin];
+    let path = path_of(nonce, number + 1);
+    Some(match form {
+        Form::Absolute => format!("{}{path}#part", next.url),
+        Form::WithoutScheme => format!("//{}{path}?x=1", next.authority()),
+        Form::Path => path,
+        Form::Relative if number == 0 => format!("./{nonce}/{}", number + 1),
+        Form::Relative => format!("../{nonce}/{}", number + 1),
+        Form::Missing => return None,
+        Form::OtherScheme => format!("ftp://{}{path}", next.authority()),
+    })
+}
+
+/// Counts a redirect, and returns whether the session follows it in any case.
+fn order_redirect(world: &mut World, nonce: usize, number: usize, step: &Step) -> bool {
+    let most = world.rules_of(nonce).and_then(|rules| rules.follows);
+    let is_followed = step.lead.is_some_and(|lead| lead.is_followed)
+        && most.is_some_and(|follows| number < follows.most);
+    if is_followed {
+        world.wishes[nonce].order(number + 1);
+        world.coverage.hit("session", "redirect");
+    }
+    is_followed
+}
+
+fn answer(world: &mut World, request: &Incoming, nonce: usize) -> Answer {
+    let serial = world.answers.len();
+    let number = step_in(request.path());
+    let step = world.wishes[nonce].step(number).clone();
+    let challenge = challenge(world, request, nonce, number);
+    let mut script = step.script.clone();
+    let mut is_replaced = false;
+    if let Some((_, is_answered)) = &challenge {
+        is_replaced = *is_answered;
+        script.status = 401;
+        script.body = Body::Length;
+    } else if let Some(lead) = step.lead {
+        script.status = lead.status;
+        is_replaced = order_redirect(world, nonce, number, &step);
+    }
+    let is_head = step.method == "HEAD";
     let len = match script.body {
         Body::NoContent => 0,
         _ => script.len,
@@ -143,18 +432,40 @@ fn answer(world: &mut World, nonce: usize) -> Answer {
     };
     world.answers.push(Answered {
         nonce,
+        step: number,
+        is_replaced,
         status,
         len: if is_head { 0 } else { len },
     });
-    let bytes = body_bytes(nonce, serial, len);
+    let mut bytes = body_bytes(nonce, serial, len);
+    // Of two policies, either would decode it.
+    let is_masked = world.wishes[nonce].policies == 1 && world.random.chance(300);
+    if is_masked {
+        bytes = masked(&bytes);
+    }
     let coverage = &mut world.coverage;
     coverage.hit_if(is_head, "answer", "head");
     coverage.hit_if(len >= 5_000, "answer", "large");
     coverage.hit_if(script.interims > 0, "answer", "interim");
-    let ids = format!("X-Nonce: {nonce}\r\nX-Serial: {serial}\r\n");
-    let plain = Answer::status(status)
+    let mut ids = format!("X-Nonce: {nonce}\r\nX-Serial: {serial}\r\n");
+    let mut plain = Answer::status(status)
         .header("X-Nonce", nonce.to_string())
         .header("X-Serial", serial.to_string());
+    if is_masked {
+        ids += "Content-Encoding: mask\r\n";
+        plain = plain.header("Content-Encoding", "mask");
+    }
+    match (challenge, step.lead) {
+        (Some((field, _)), _) => plain = plain.header("WWW-Authenticate", field),
+        (None, Some(lead)) => {
+            if let Some(location) = location(world, nonce, number, lead.form) {
+                plain = plain.header("Location", location);
+            }
+        }
+        (None, None) => {}
+    }
+    plain = set_cookie(world, plain, nonce, step.origin);
+    let coverage = &mut world.coverage;
     let mut answer = match script.body {
         Body::Length => {
             coverage.hit("answer", "length");

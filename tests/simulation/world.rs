@@ -1,9 +1,10 @@
 //! The state of the harness: every chain, request and answer, and the violations found.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{ConnectionId, Network, Random};
@@ -11,6 +12,7 @@ use httpstream::{ChainId, KeepAlive, Request, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND};
+use crate::sessions::{Journal, Login, Mark, Nested, Rules};
 
 pub(crate) type Shared = Rc<RefCell<World>>;
 
@@ -36,6 +38,15 @@ pub(crate) struct World {
     pub(crate) wishes: Vec<Wish>,
     /// The answers by serial number, which they carry in a field.
     pub(crate) answers: Vec<Answered>,
+    pub(crate) logins: Vec<Login>,
+    /// The session that is the engine's policy.
+    pub(crate) default: Option<usize>,
+    /// What the policies note.
+    pub(crate) journal: Journal,
+    /// Requests that were built in advance.
+    pub(crate) stock: Vec<(usize, Request)>,
+    /// The nonces and counts of Digest that the servers have seen.
+    pub(crate) digests: HashSet<(Vec<u8>, Vec<u8>)>,
     pub(crate) coverage: Coverage,
     /// The violations found so far.
     pub(crate) wrong: Vec<String>,
@@ -57,15 +68,22 @@ pub(crate) struct World {
     pub(crate) log: u64,
 }
 
-/// A request, and how its server is to answer it.
+/// A request, and how its servers are to answer it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
-    pub(crate) origin: usize,
-    pub(crate) method: &'static str,
-    pub(crate) idempotent: bool,
+    /// The request itself, and those that redirects lead to. The last one leads to itself if it
+    /// has a lead.
+    pub(crate) steps: Vec<Step>,
     pub(crate) upload: usize,
     pub(crate) expect: Option<Expectation>,
-    pub(crate) script: Script,
+    /// The session whose rules apply, and the generation that the request belongs to.
+    pub(crate) by: Option<usize>,
+    pub(crate) mark: Option<Mark>,
+    /// When that generation ended.
+    pub(crate) ended_at: Option<Duration>,
+    /// The number of [`Nested`] policies.
+    pub(crate) policies: usize,
+    pub(crate) by_hand: ByHand,
     /// The timeouts in force for it, including those of the engine.
     pub(crate) timeouts: Timeouts,
     pub(crate) max_body: Option<u64>,
@@ -73,6 +91,82 @@ pub(crate) struct Wish {
     pub(crate) asked: u32,
     pub(crate) heads: u32,
     pub(crate) arrived: u32,
+    /// How often its servers have asked for credentials.
+    pub(crate) challenged: u32,
+    /// How often the servers' answers have asked for each step.
+    pub(crate) ordered: Vec<u32>,
+}
+
+/// One request of a [`Wish`].
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) origin: usize,
+    pub(crate) method: &'static str,
+    pub(crate) idempotent: bool,
+    pub(crate) has_body: bool,
+    pub(crate) script: Script,
+    pub(crate) lead: Option<Lead>,
+    /// Its server asks for credentials.
+    pub(crate) challenges: bool,
+}
+
+/// A redirect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lead {
+    pub(crate) status: u16,
+    pub(crate) form: Form,
+    /// The session follows it, as long as it does not follow too many.
+    pub(crate) is_followed: bool,
+}
+
+/// How a Location is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Absolute,
+    WithoutScheme,
+    Path,
+    Relative,
+    /// There is none.
+    Missing,
+    OtherScheme,
+}
+
+/// Fields that were set by hand, each with a value of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ByHand {
+    pub(crate) authorization: bool,
+    pub(crate) cookie: bool,
+    pub(crate) host: bool,
+}
+
+impl Wish {
+    /// Returns the request after this many redirects.
+    pub(crate) fn step(&self, step: usize) -> &Step {
+        &self.steps[step.min(self.steps.len() - 1)]
+    }
+
+    /// Returns whether a policy takes part, which may send more than the chain asked for.
+    pub(crate) fn is_accompanied(&self) -> bool {
+        self.by.is_some() || self.policies > 0
+    }
+
+    /// Returns whether no redirect up to this step has led to another origin.
+    pub(crate) fn is_at_home(&self, step: usize) -> bool {
+        let mut steps = self.steps.iter().take(step + 1);
+        steps.all(|step| step.origin == self.steps[0].origin)
+    }
+
+    /// Returns whether it leads to more redirects than this.
+    pub(crate) fn leads_to_more_than(&self, most: usize) -> bool {
+        (0..=most).all(|step| self.step(step).lead.is_some_and(|lead| lead.is_followed))
+    }
+
+    pub(crate) fn order(&mut self, step: usize) {
+        if self.ordered.len() <= step {
+            self.ordered.resize(step + 1, 0);
+        }
+        self.ordered[step] += 1;
+    }
 }
 
 /// How a server reacts to `Expect: 100-continue`.
@@ -118,6 +212,9 @@ pub(crate) enum Body {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
     pub(crate) nonce: usize,
+    pub(crate) step: usize,
+    /// The session follows the redirect or answers the challenge, so no readback sees it.
+    pub(crate) is_replaced: bool,
     pub(crate) status: u16,
     pub(crate) len: usize,
 }
@@ -200,6 +297,9 @@ pub(crate) struct Chain {
     pub(crate) last_seen: Duration,
     /// How many more requests the chain may send.
     pub(crate) left: usize,
+    /// The generations that its request and its wait belong to.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) wait_mark: Option<Mark>,
 }
 
 impl Chain {
@@ -210,6 +310,15 @@ impl Chain {
     /// Returns whether it may have ended without notice.
     pub(crate) fn may_be_gone(&self) -> bool {
         self.part_gone || self.is_fresh_call && self.cancel_ordered
+    }
+
+    /// Returns the generation that ends the chain.
+    pub(crate) fn current_mark(&self) -> Option<Mark> {
+        match self.stage {
+            Stage::Calling(_) => self.wait_mark,
+            Stage::Ordered { .. } if self.is_fresh_call => None,
+            _ => self.mark,
+        }
     }
 
     pub(crate) fn waits_for_resume(&self) -> bool {
@@ -348,6 +457,8 @@ impl World {
             streamed: 0,
             last_seen: Duration::ZERO,
             left,
+            mark: self.wishes[nonce].mark,
+            wait_mark: None,
         });
         let chain = self.chains.len() - 1;
         self.tell(|| format!("chain {chain}: nonce {nonce} {stage:?} part {part:?}"));
@@ -359,6 +470,7 @@ impl World {
         let (chain, request) = self.new_chain(part, stage);
         let known = &mut self.chains[chain];
         (known.is_fresh_call, known.is_closure) = (true, false);
+        known.mark = None;
         (chain, request)
     }
 
@@ -407,6 +519,7 @@ impl World {
         let unsure = self.draining
             || known.part_gone
             || known.cancel_ordered
+            || self.is_ended(chain)
             || matches!(known.stage, Stage::Ordered { .. });
         let expected = !known.is_over() && !known.cancelled;
         check!(
@@ -433,11 +546,96 @@ impl World {
         self.chains[chain].resumed |= said;
     }
 
-    /// Creates a random request.
+    /// Ends a session: everything that belongs to it so far, except the chain `spared`.
+    pub(crate) fn on_end(&mut self, session: usize, spared: Option<usize>, from: &'static str) {
+        let now = self.network.elapsed();
+        self.tell(|| format!("session {session} ended from {from}, spared {spared:?}"));
+        self.coverage.hit("session ended from", from);
+        let login = &mut self.logins[session];
+        login.ended += 1;
+        let ended = login.ended;
+        for chain in 0..self.chains.len() {
+            let known = &mut self.chains[chain];
+            if Some(chain) == spared {
+                let renew = |mark: &mut Option<Mark>| {
+                    if let Some((of, at)) = mark
+                        && *of == session
+                    {
+                        *at = ended;
+                    }
+                };
+                renew(&mut known.mark);
+                renew(&mut known.wait_mark);
+                let is_of = known.mark.is_some_and(|(of, _)| of == session);
+                if known.mark.is_some() {
+                    let wish = &mut self.wishes[known.nonce];
+                    (wish.mark, wish.ended_at) = (known.mark, None);
+                }
+                self.coverage.hit_if(is_of, "session", "spared");
+            }
+        }
+        for wish in &mut self.wishes {
+            let is_over = wish
+                .mark
+                .is_some_and(|(of, at)| of == session && at < ended);
+            if is_over && wish.ended_at.is_none() {
+                wish.ended_at = Some(now);
+            }
+        }
+        let mut notes = self.journal.notes();
+        notes.ended[session] = ended;
+        notes.marks = self.wishes.iter().map(|wish| wish.mark).collect();
+    }
+
+    /// Returns whether a policy takes part in a chain's request. A response that a policy has held
+    /// back is complete, so it is not paused.
+    pub(crate) fn is_accompanied(&self, chain: usize) -> bool {
+        self.wishes[self.chains[chain].nonce].is_accompanied()
+    }
+
+    /// Returns whether the session has been ended that the chain belongs to.
+    pub(crate) fn is_ended(&self, chain: usize) -> bool {
+        self.is_mark_over(self.chains[chain].current_mark())
+    }
+
+    pub(crate) fn is_mark_over(&self, mark: Option<Mark>) -> bool {
+        mark.is_some_and(|(session, at)| self.logins[session].ended > at)
+    }
+
+    /// Returns the rules of the session that a request is sent by.
+    pub(crate) fn rules_of(&self, nonce: usize) -> Option<&Rules> {
+        let by = self.wishes[nonce].by?;
+        Some(&self.logins[by].rules)
+    }
+
+    /// Returns a random request: a new one, or one that was built in advance.
     pub(crate) fn wish(&mut self) -> (usize, Request) {
+        if !self.logins.is_empty() && self.random.chance(150) {
+            let built = self.build_wish();
+            self.stock.push(built);
+        }
+        if self.random.chance(150)
+            && let Some(built) = self.stock.pop()
+        {
+            return built;
+        }
+        self.build_wish()
+    }
+
+    fn build_wish(&mut self) -> (usize, Request) {
         let nonce = self.wishes.len();
-        let origin = self.random.below(self.plan.origins.len());
+        let own = match self.logins.len() {
+            0 => None,
+            count => (self.random.chance(700)).then(|| self.random.below(count)),
+        };
+        let by = own.or(self.default);
+        let rules = by.map(|by| self.logins[by].rules.clone());
         let random = &mut self.random;
+        let base = rules.as_ref().and_then(|rules| rules.base);
+        let origin = match base {
+            Some(base) if random.chance(600) => base,
+            _ => random.below(self.plan.origins.len()),
+        };
         let method = *random.pick(&[
             "GET", "GET", "GET", "POST", "POST", "PUT", "HEAD", "DELETE", "PATCH",
         ]);
@@ -455,17 +653,67 @@ impl World {
             *random.pick(&all)
         });
         let mut timeouts = self.plan.timeouts.clone();
-        let script = script(random, &self.plan, &timeouts, upload);
-        let url = format!("{}/{nonce}", self.plan.origins[origin].url);
+        if let Some(total) = rules.as_ref().and_then(|rules| rules.total) {
+            timeouts.total = Some(total);
+        }
+        let idempotent = random
+            .chance(100)
+            .then(|| matches!(method, "POST" | "PATCH"));
+        let first = Step {
+            origin,
+            method,
+            idempotent: idempotent.unwrap_or(!matches!(method, "POST" | "PATCH")),
+            has_body: upload > 0,
+            script: script(random, &self.plan, &timeouts, upload),
+            lead: None,
+            challenges: challenges(random, rules.as_ref()),
+        };
+        let steps = steps(
+            random,
+            &self.plan,
+            &timeouts,
+            rules.as_ref(),
+            idempotent,
+            first,
+        );
         let method_of_http = method.parse().unwrap_or_default();
-        let mut builder = Request::builder(method_of_http, &url).body(upload_bytes(nonce, upload));
+        let url = format!("{}/{nonce}", self.plan.origins[origin].url);
+        let is_relative = own.is_some() && base == Some(origin) && random.chance(500);
+        let mut builder = match (own, is_relative) {
+            (None, _) => Request::builder(method_of_http, &url),
+            (Some(own), true) => {
+                let session = &self.logins[own].session;
+                session.request(method_of_http, format!("{nonce}"))
+            }
+            (Some(own), false) => self.logins[own].session.request(method_of_http, &url),
+        };
+        let mark = own.map(|own| (own, self.logins[own].ended));
+        builder = builder.body(upload_bytes(nonce, upload));
         if expect.is_some() {
             builder = builder.header("Expect", "100-continue");
         }
-        let mut idempotent = !matches!(method, "POST" | "PATCH");
-        if random.chance(100) {
-            idempotent = !idempotent;
+        if let Some(idempotent) = idempotent {
             builder = builder.idempotent(idempotent);
+        }
+        let mut policies = usize::from(rules.as_ref().is_some_and(|rules| rules.is_nested));
+        if !self.logins.is_empty() && random.chance(300) {
+            policies += 1;
+            let journal = self.journal.clone();
+            builder = builder.policy(Arc::new(Nested { journal }));
+        }
+        let by_hand = ByHand {
+            authorization: random.chance(120),
+            cookie: random.chance(120),
+            host: random.chance(60),
+        };
+        if by_hand.authorization {
+            builder = builder.header("Authorization", format!("Bearer hand-{nonce}"));
+        }
+        if by_hand.cookie {
+            builder = builder.header("Cookie", format!("hand={nonce}"));
+        }
+        if by_hand.host {
+            builder = builder.header("Host", format!("hand-{nonce}.test"));
         }
         if random.chance(60) {
             builder = builder.close();
@@ -493,32 +741,118 @@ impl World {
             builder = builder.timeout(total);
         }
         let request = builder.build().expect("the request is valid");
-        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {script:?} idempotent {idempotent} {timeouts:?} max {max_body:?}"));
+        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?}"));
         self.wishes.push(Wish {
-            origin,
-            method,
-            idempotent,
+            steps,
             upload,
             expect,
-            script,
+            by,
+            mark,
+            ended_at: None,
+            policies,
+            by_hand,
             timeouts,
             max_body,
             asked: 0,
             heads: 0,
             arrived: 0,
+            challenged: 0,
+            ordered: Vec::new(),
         });
+        self.journal.notes().marks.push(mark);
         (nonce, request)
     }
 
+    /// Returns whether there are servers for all that a request may lead to.
     pub(crate) fn is_served(&self, nonce: usize) -> bool {
-        !self.plan.origins[self.wishes[nonce].origin]
-            .addrs
-            .is_empty()
+        let mut steps = self.wishes[nonce].steps.iter();
+        steps.all(|step| !self.plan.origins[step.origin].addrs.is_empty())
     }
 
-    pub(crate) fn addrs_of(&self, nonce: usize) -> &[SocketAddr] {
-        &self.plan.origins[self.wishes[nonce].origin].addrs
+    pub(crate) fn addrs_of(&self, nonce: usize, step: usize) -> &[SocketAddr] {
+        &self.plan.origins[self.wishes[nonce].step(step).origin].addrs
     }
+}
+
+fn challenges(random: &mut Random, rules: Option<&Rules>) -> bool {
+    let has_digest = |rules: &Rules| rules.auth.as_ref().is_some_and(|auth| auth.value.is_none());
+    let likely = rules.is_some_and(has_digest);
+    random.chance(if likely { 600 } else { 20 })
+}
+
+/// Creates the steps of a request that begins with `first`. A request without a session is
+/// redirected rarely, and never led anywhere.
+fn steps(
+    random: &mut Random,
+    plan: &Plan,
+    timeouts: &Timeouts,
+    rules: Option<&Rules>,
+    idempotent: Option<bool>,
+    first: Step,
+) -> Vec<Step> {
+    let mut steps = vec![first];
+    if !random.chance(if rules.is_some() { 450 } else { 30 }) {
+        return steps;
+    }
+    let follows = rules.and_then(|rules| rules.follows);
+    let count = random.between(1, 4);
+    for number in 0..count {
+        let loops = number + 1 == count && random.chance(60);
+        let last = steps.last_mut().expect("there is a first step");
+        let origin = match random.chance(500) || loops {
+            true => last.origin,
+            false => random.below(plan.origins.len()),
+        };
+        let status = match loops {
+            true => 307,
+            false => *random.pick(&[301, 302, 303, 307, 308]),
+        };
+        let is_same = plan.origins[origin].is_https() == plan.origins[last.origin].is_https();
+        let form = match random.below(20) {
+            0 => Form::Missing,
+            1 => Form::OtherScheme,
+            2..7 if origin == last.origin => Form::Path,
+            7..12 if origin == last.origin => Form::Relative,
+            12..15 if is_same => Form::WithoutScheme,
+            _ => Form::Absolute,
+        };
+        let is_allowed =
+            follows.is_some_and(|follows| origin == last.origin || !follows.same_origin);
+        let is_followed = is_allowed && !matches!(form, Form::Missing | Form::OtherScheme);
+        last.lead = Some(Lead {
+            status,
+            form,
+            is_followed,
+        });
+        last.script.body = match last.script.body {
+            body @ (Body::Chunked | Body::UntilClose | Body::Truncated | Body::ClosedAtOnce) => {
+                body
+            }
+            _ => Body::Length,
+        };
+        if loops {
+            break;
+        }
+        let keeps = follows.is_some_and(|follows| follows.keeps_method);
+        let becomes_get = match status {
+            303 => last.method != "HEAD",
+            301 | 302 => last.method == "POST" && !keeps,
+            _ => false,
+        };
+        let method = if becomes_get { "GET" } else { last.method };
+        let has_body = last.has_body && !becomes_get;
+        let next = Step {
+            origin,
+            method,
+            idempotent: idempotent.unwrap_or(!matches!(method, "POST" | "PATCH")),
+            has_body,
+            script: script(random, plan, timeouts, usize::from(has_body)),
+            lead: None,
+            challenges: challenges(random, rules),
+        };
+        steps.push(next);
+    }
+    steps
 }
 
 fn length(random: &mut Random, large: bool) -> usize {
