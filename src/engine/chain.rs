@@ -210,10 +210,7 @@ impl Chain {
 
     /// Replaces the current request, as part of the same submission, and returns it.
     pub(super) fn replace_request(&mut self, request: Request) -> Request {
-        // Recorded here, because the request itself is dropped.
-        if self.earlier().sent != Sent::No && !self.request().is_idempotent() {
-            self.marks.set(Marks::UNSAFE);
-        }
+        self.note_unsafe();
         let former = self.request.replace(request);
         self.attempts = 0;
         self.marks.clear(Marks::OF_ONE_REQUEST);
@@ -224,8 +221,17 @@ impl Chain {
     /// Sets the request that the current submission began with, after others were sent in its
     /// place.
     pub(super) fn restore_request(&mut self, first: Request) {
+        self.note_unsafe();
         self.request = Some(first);
         self.marks.clear(Marks::ORIGIN_ENTERED);
+    }
+
+    /// Records whether the current request was sent and is not idempotent, before it is dropped for
+    /// another of the same submission.
+    fn note_unsafe(&mut self) {
+        if self.earlier().sent != Sent::No && !self.request().is_idempotent() {
+            self.marks.set(Marks::UNSAFE);
+        }
     }
 
     /// Returns what the current submission sent before the current attempt.

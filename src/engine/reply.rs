@@ -219,8 +219,10 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.change_readback(chain, readback);
         let is_marked = self.core.chains[chain].request().generation().is_some();
-        // The engine is registered with the generation of a request that is sent again.
-        if is_marked && !is_again || self.core.chains.generations.has_some() {
+        // The engine is registered with the generation of a request that is sent again, unless that
+        // has ended while the chain did something else.
+        let is_new = is_marked && (!is_again || self.core.chains.is_request_over(chain));
+        if is_new || self.core.chains.generations.has_some() {
             self.core.chains.watch_request(chain);
         }
         self.core.restart(chain);
