@@ -1239,6 +1239,28 @@ mod ends {
     }
 
     #[test]
+    fn a_chain_that_goes_back_to_a_request_of_an_ended_login_is_told_at_once() {
+        let (_network, mut engine, seen) = simulated(Config::default(), held);
+        let session = Session::new();
+        let now = session.get("http://a.test/now").build().unwrap();
+        engine.submit(now, |told: &mut Told, reply, _| {
+            told.push(outcome(&reply));
+            // The call itself belongs to no session.
+            let call = Next::call(|_: &mut Told, _: &mut Context<'_, Told>| {
+                Next::again().after(1000 * SECOND)
+            });
+            call.after(10 * SECOND)
+        });
+        let mut told = Told::new();
+        engine.advance(&mut told, 5 * SECOND).unwrap();
+        session.end();
+        engine.advance(&mut told, 10 * SECOND).unwrap();
+        let expected = [Ok("200 /now now".to_owned()), Err(CANCELLED.to_owned())];
+        assert_eq!(told, expected);
+        assert_eq!((engine.pending(), seen.take().len()), (0, 1));
+    }
+
+    #[test]
     fn an_end_between_two_hops_lets_no_further_one_out() {
         let (network, mut engine, seen) = simulated(Config::default(), |seen| match seen.path() {
             "/0" => found(302, "/1").after(SECOND),
