@@ -6,8 +6,8 @@
 //! request or an exchange that carries a mark, it checks [`Mark::is_over`], which costs one load.
 //!
 //! Requests that are already under way end when the engine looks through its chains. Every engine
-//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. This is
-//! the only part of a session that the core deals with.
+//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. All else
+//! that a session does is the work of its policy.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

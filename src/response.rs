@@ -138,6 +138,35 @@ pub(crate) struct Way {
 /// A redirect that was followed, or is about to be.
 ///
 /// The URLs may contain secrets, so `Debug` prints only their origins.
+///
+/// ```
+/// use httpstream::{Context, Next, Reply};
+///
+/// /// Notes where the response has come from, and each redirect before it.
+/// fn on_reply(from: &mut Vec<String>, reply: Reply<'_>, _: &mut Context<'_, Vec<String>>)
+/// -> Next<Vec<String>> {
+///     if let Ok(response) = reply {
+///         let info = response.info();
+///         from.extend(info.hops().iter().map(|hop| hop.from.to_string()));
+///         from.push(info.request().uri().to_string());
+///     }
+///     Next::done()
+/// }
+/// # use httpstream::session::Session;
+/// # use httpstream::sim::{Answer, Incoming, Network};
+/// # use httpstream::{Config, Engine, Sim};
+/// # let network = Network::new(1);
+/// # network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+/// #     "/old" => Answer::status(308).header("Location", "/new"),
+/// #     _ => Answer::ok(""),
+/// # });
+/// # let mut engine = Engine::<Vec<String>, Sim>::on_network(&network, Config::default())?;
+/// # engine.submit(Session::new().get("http://10.0.0.1/old").build()?, on_reply);
+/// # let mut from = Vec::new();
+/// # engine.run(&mut from)?;
+/// # assert_eq!(from, ["http://10.0.0.1/old", "http://10.0.0.1/new"]);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hop {

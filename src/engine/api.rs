@@ -227,8 +227,8 @@ impl<S, M: Mode> Engine<S, M> {
     /// `debug`, and the next request makes its own attempt. `close_idle`, `network_changed`, and a
     /// request that needs the room close it while it is being opened.
     ///
-    /// It is no chain: it is not [pending](Self::pending), and `run` does not wait for it. The
-    /// response of the first request on it has [`Info::reused`](crate::Info::reused) false.
+    /// The connection is not a chain: it is not [pending](Self::pending), and `run` does not wait
+    /// for it. The response to the first request on it has [`Info::reused`](crate::Info::reused) false.
     ///
     /// ```
     /// use std::time::Duration;
@@ -257,8 +257,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.set_alarm();
     }
 
-    /// [`preconnect`](Self::preconnect) for requests that carry `route`: it has to be the same one,
-    /// or equal to it.
+    /// Does the same as [`preconnect`](Self::preconnect) for requests that carry `route`, or a route
+    /// equal to it.
     pub fn preconnect_by(&mut self, origin: &Origin, route: &Arc<Route>) {
         let route = Some(Arc::clone(route));
         self.core.chains.preconnect(origin.clone(), route);
