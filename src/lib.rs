@@ -324,8 +324,8 @@
 //!
 //! The engine itself resends a request at most once, and only if the keep-alive connection turned
 //! out to be closed and resending is safe. (Pipelined requests and a refused `Expect` are
-//! exceptions; policies and sessions may send requests again, too.) A POST sent on such a connection fails; see [`Error::request_sent`] for how to
-//! handle this.
+//! exceptions; policies and sessions may send requests again, too.) A POST sent on such a
+//! connection fails; see [`Error::request_sent`] for how to handle this.
 //!
 //! # Testing
 //!
@@ -464,8 +464,8 @@
 //! - The crate does not use proxies or speak HTTP/2.
 //! - Content codings such as gzip are not decoded, but a [`policy`] can decode them.
 //! - Failed requests are sent again by readbacks or a [`policy`]; a session does not do it.
-//! - Sessions answer no challenges other than those of Digest, and check no `rspauth`. `SameSite` of
-//!   cookies is ignored.
+//! - Sessions answer no challenges other than those of Digest, and check no `rspauth`. `SameSite`
+//!   of cookies is ignored.
 //! - Request bodies are held in memory, and bodies of unknown length cannot be sent.
 //! - Names are resolved over plain DNS.
 //! - Certificate revocation is not checked.

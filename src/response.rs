@@ -293,8 +293,9 @@ pub struct Info {
     pub local: SocketAddr,
     /// Whether the connection had already served another exchange.
     pub reused: bool,
-    /// How many times the request was given to a connection: 2 after it was resent, by the engine or
-    /// by a policy. The count begins anew after a redirect. The same count as [`Error::attempts`].
+    /// How many times the request was given to a connection: 2 after it was resent, by the engine
+    /// or by a policy. The count begins anew after a redirect. The same count as
+    /// [`Error::attempts`].
     pub attempts: u32,
     /// When each step was completed.
     pub timings: Timings,
@@ -521,8 +522,8 @@ impl<'a> Response<'a> {
     ///
     /// The field contains a number of seconds or a date. A date is measured from the response's own
     /// Date field, so that it does not matter whether the two clocks agree; if there is none, from
-    /// the time of day. A date in the past is no delay. `None` if there is no such field, or
-    /// neither in it.
+    /// the time of day. A date in the past means no delay. `None` if there is no such field,
+    /// or if it contains neither.
     ///
     /// ```
     /// use std::time::Duration;

@@ -3,8 +3,8 @@
 //!
 //! A policy is user code that does not see the state `S`, so `Core` can call it, at points where no
 //! link is being processed or a link is only lent to it. The policy can reach only its arguments.
-//! Without a policy, a request costs three tests when it begins and one test of a mark at each later
-//! step.
+//! Without a policy, a request costs three tests when it begins and one test of a mark at each
+//! later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

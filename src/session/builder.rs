@@ -76,9 +76,9 @@ impl SessionBuilder {
 
     /// Adds a field to the requests that do not have it themselves.
     ///
-    /// The field goes only to the origin of the [base](Self::base) or, without one, to the origin at
-    /// which a request starts. After a redirect to another origin, it is no longer sent. The fields
-    /// of framing and connection are refused, as by [`Fields::add`].
+    /// The field goes only to the origin of the [base](Self::base) or, without one, to the origin
+    /// at which a request starts. After a redirect to another origin, it is no longer sent. The
+    /// fields of framing and connection are refused, as by [`Fields::add`].
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = (name.as_ref().into(), value.as_ref().into());
         self.rules.headers.push((name, value));
@@ -92,8 +92,8 @@ impl SessionBuilder {
     }
 
     /// Keeps cookies in `jar`: stores those that responses set, and sends those that are for the
-    /// request. They are chosen for each attempt and each redirect. A request with a Cookie field of
-    /// its own keeps it, and sends no others.
+    /// request. They are chosen for each attempt and each redirect. A request with a Cookie field
+    /// of its own keeps it, and sends no others.
     ///
     /// Several sessions may share a jar. Without the feature `cookies`, [`build`](Self::build)
     /// refuses any jar.

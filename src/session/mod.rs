@@ -1,5 +1,5 @@
-//! Sessions: what the requests of one conversation share, such as cookies, credentials and rules for
-//! redirects.
+//! Sessions: what the requests of one conversation share, such as cookies, credentials and rules
+//! for redirects.
 //!
 //! A [`Session`] is a [policy](crate::policy) that is set up once and then carried by requests. It
 //! works the same in all the ways a request can be sent: by readbacks, in tasks, from other
@@ -283,8 +283,8 @@ pub struct SessionStats {
     pub attempts: u64,
     /// Requests that ended: with a response, with an error, or canceled.
     pub ended: u64,
-    /// Requests that ended with an error other than a status or a cancellation. A total timeout that
-    /// passes between two exchanges is not counted.
+    /// Requests that ended with an error other than a status or a cancellation. A total timeout
+    /// that passes between two exchanges is not counted.
     pub failed: u64,
     /// Redirects followed.
     pub redirected: u64,

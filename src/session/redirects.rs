@@ -21,8 +21,8 @@ use crate::response::{Hop, Response, is_redirect};
 /// - After a 303, any method other than HEAD becomes GET. After a 301 or 302, POST becomes GET,
 ///   unless [`keep_method`](Self::keep_method) says otherwise. A request that becomes a GET loses
 ///   its body and all `Content-*` fields. 307 and 308 keep method and body.
-/// - At another origin, it loses `Cookie`, `Authorization`, `Proxy-Authorization` and `Host` if they
-///   were set by hand, and the session's [headers](super::SessionBuilder::header) and
+/// - At another origin, it loses `Cookie`, `Authorization`, `Proxy-Authorization` and `Host` if
+///   they were set by hand, and the session's [headers](super::SessionBuilder::header) and
 ///   [credentials](super::SessionBuilder::auth); and it presents no client certificate. These do
 ///   not come back if a later redirect returns to the first origin. The session's cookies are
 ///   chosen for each URL, as always.

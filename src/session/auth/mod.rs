@@ -147,8 +147,8 @@ impl Auth {
         }
     }
 
-    /// Returns credentials for `origin`, unless [`at`](Self::at) has set another. They share nothing
-    /// with clones that are used at other origins.
+    /// Returns credentials for `origin`, unless [`at`](Self::at) has set another. They share
+    /// nothing with clones that are used at other origins.
     pub(crate) fn bound_to(&self, origin: &Origin) -> Self {
         if self.origin.is_some() {
             return self.clone();
