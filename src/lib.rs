@@ -159,7 +159,8 @@
 //!
 //!     /// The server has redirected to the start page, with a cookie that the jar keeps.
 //!     fn on_login(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-//!         match (reply, self.session.get("poll").build()) {
+//!         let poll = self.session.get("poll").long_poll(Duration::from_secs(60));
+//!         match (reply, poll.build()) {
 //!             (Ok(_), Ok(poll)) => Next::send(poll).read_by(Self::on_poll),
 //!             _ => self.log_in().after(Duration::from_secs(60)),
 //!         }
