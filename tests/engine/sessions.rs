@@ -260,6 +260,18 @@ fn what_is_not_followed_is_delivered() {
     // Without a Location.
     let (outcome, seen) = exchange(session.get("http://a.test/start"), |_| Answer::status(302));
     assert_eq!((outcome, seen.len()), (Ok("302 /start ".to_owned()), 1));
+    // With an empty one, alone or after another.
+    let (outcome, seen) = exchange(session.get("http://a.test/start"), |_| found(302, ""));
+    assert_eq!((outcome, seen.len()), (Ok("302 /start ".to_owned()), 1));
+    let (outcome, seen) = exchange(session.get("http://a.test/start"), |seen| {
+        match seen.path() {
+            "/start" => found(302, "/first")
+                .header("Location", "/last")
+                .header("Location", ""),
+            _ => Answer::ok("end"),
+        }
+    });
+    assert_eq!((outcome, seen.len()), (Ok("200 /last end".to_owned()), 2));
     // Without redirects.
     let session = Session::builder().build().unwrap();
     let (outcome, seen) = exchange(session.get("http://a.test/"), |_| found(302, "/x"));
