@@ -1,5 +1,7 @@
 //! Stands in for `digest` in a build without that feature: the types that `Auth` names.
 
+use std::sync::Arc;
+
 /// The credentials of Digest. Uninhabited, since there are none in this build.
 pub(super) enum Digest {}
 
@@ -14,7 +16,7 @@ impl Digest {
         Err("this build lacks the feature `digest`")
     }
 
-    pub(super) fn anew(&self) -> Self {
+    pub(super) fn anew(&self) -> Arc<Self> {
         match *self {}
     }
 

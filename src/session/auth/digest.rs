@@ -9,15 +9,17 @@
 //! The state is shared by all requests of a session, on all threads, behind one lock. Requests in
 //! flight may have used an older nonce than the current one, so each keeps a [`Used`] of its own.
 //!
-//! # Nonces for one request
-//! Some servers accept a nonce only once. A request that answers a challenge therefore reserves a
-//! use of its nonce, and sends that one. Meanwhile other requests may use the nonce too, which saves
-//! them a challenge at all other servers. A request that loses its nonce to them in this way has the
-//! next one to itself, so it needs three attempts at most.
-//!
 //! The protection space is the whole origin: `domain` is ignored, since credentials never leave the
 //! origin anyway. There is one login at a time, so an origin with several realms costs another
 //! round trip whenever the realm changes.
+//!
+//! # Nonces for one request
+//! A request that answers a challenge reserves a use of the challenge's nonce for its next attempt.
+//! Other requests may use the same nonce at once, with later counts, which saves each of them a
+//! challenge. Some servers, however, accept a nonce only once. If another request reaches such a
+//! server first, the server challenges the slower one again, with `stale`; that request then has
+//! the next nonce to itself. At most three attempts with credentials are therefore needed, whatever
+//! the number of requests in flight.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -92,12 +94,12 @@ impl Digest {
     }
 
     /// Returns the same credentials, without anything that a server has said about them.
-    pub(super) fn anew(&self) -> Self {
-        Self {
+    pub(super) fn anew(&self) -> Arc<Self> {
+        Arc::new(Self {
             user: self.user.clone(),
             password: self.password.clone(),
             state: Mutex::default(),
-        }
+        })
     }
 
     /// Returns the value of the Authorization field. `None` before the first challenge.
@@ -131,7 +133,7 @@ impl Digest {
         used: &mut Used,
         fields: impl Iterator<Item = &'v [u8]>,
     ) -> bool {
-        // If it was never sent, it still belongs to an earlier challenge.
+        // A use that was not sent belongs to an earlier challenge.
         used.reserved = None;
         let Some(offer) = strongest(fields) else {
             return false;
@@ -183,8 +185,8 @@ impl Digest {
 }
 
 impl State {
-    /// Begins an authentication session with the nonce of its challenge (RFC 7616 §3.6). Returns the
-    /// next use of that nonce, and leaves later ones to other requests. `None` if there is none.
+    /// Begins an authentication session with the nonce of its challenge (RFC 7616 §3.6). Returns
+    /// the next use of that nonce, if any is left, and leaves later ones to other requests.
     fn begin(&mut self, login: Login) -> Option<Use> {
         self.nonces.take_up(login.nonce());
         self.login = Some(Arc::new(login));
@@ -217,8 +219,8 @@ impl State {
         })
     }
 
-    /// Returns whether a request was refused after it had answered a challenge, and others have used
-    /// its nonce in the meantime. Without them, the nonce would just be too old.
+    /// Returns whether a request that has answered a challenge was refused after others had used
+    /// the same nonce. If no others had, the nonce was merely too old.
     fn has_lost_its_nonce(&self, used: &Used) -> bool {
         let is_shared = |sent: &Use| self.nonces.last_count(&sent.nonce) != Some(sent.count);
         used.answers > 0 && used.sent.as_ref().is_some_and(is_shared)
@@ -293,8 +295,8 @@ impl Nonces {
         self.0.last_mut().and_then(next_count)
     }
 
-    /// Returns this nonce and its next count, as [`count`](Self::count) does, but leaves the current
-    /// one in its place.
+    /// Returns this nonce and its next count, as [`count`](Self::count) does, but leaves the
+    /// current one in its place.
     fn count_apart(&mut self, nonce: &[u8]) -> Option<(Arc<[u8]>, u32)> {
         if self.current() == Some(nonce) {
             return self.count();

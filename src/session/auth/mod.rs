@@ -1,8 +1,8 @@
 //! Credentials that a session sends with its requests: Basic, Bearer and Digest.
 //!
 //! Basic and Bearer are one field value, computed once. Digest answers the server's challenges; its
-//! state is shared by all requests that carry the same [`Auth`]. Which requests carry one, and when
-//! they are sent again, is left to the session.
+//! state belongs to one origin and is shared by all requests that carry the same [`Auth`]. Which
+//! requests carry one, and when they are sent again, is left to the session.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,9 +30,8 @@ pub(crate) use digest::Used;
 
 /// Credentials for an origin.
 ///
-/// With [`digest`](Self::digest), the clones of credentials whose origin was set by [`at`](Self::at)
-/// use together what one of them has learned from the server. Without an origin of their own, each
-/// session learns for itself.
+/// With [`digest`](Self::digest), sessions share what the server has said if their credentials are
+/// clones made after [`at`](Self::at). Otherwise each session is challenged on its own.
 ///
 /// Invalid credentials are reported when the session is built. `Debug` shows the scheme only.
 ///
@@ -116,7 +115,8 @@ impl Auth {
     /// Sets the origin that the credentials are for: `https://example.com`, with a port if it is
     /// not the default one. They are never sent anywhere else.
     ///
-    /// With [`digest`](Self::digest), they share nothing with what they were cloned from.
+    /// With [`digest`](Self::digest), the result shares nothing with the credentials that it was
+    /// cloned from.
     ///
     /// Anything after the host and port is a mistake.
     #[must_use]
@@ -134,10 +134,11 @@ impl Auth {
         }
     }
 
-    /// Parts from the clones, so that what one origin has sent never reaches another.
+    /// Stops sharing challenges with clones, so that what one origin has sent never reaches
+    /// another.
     fn forget_challenges(&mut self) {
         if let Ok(Credentials::Digest(digest)) = &mut self.credentials {
-            *digest = Arc::new(digest.anew());
+            *digest = digest.anew();
         }
     }
 }

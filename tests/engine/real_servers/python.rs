@@ -129,8 +129,8 @@ fn wrong_credentials_are_sent_once() {
     }
 }
 
-/// Each has a count of its own. If the nonce is used up, the request is challenged again, and sooner
-/// or later with a nonce that no other request uses.
+/// Each has a count of its own. If the nonce is used up, the request is challenged again, and in
+/// the end has a nonce that no other request uses.
 #[test]
 fn many_requests_at_once_share_a_nonce() {
     const REQUESTS: usize = 50;
