@@ -658,7 +658,7 @@ impl World {
         }
         let idempotent = random
             .chance(100)
-            .then(|| matches!(method, "POST" | "PATCH"));
+            .then_some(matches!(method, "POST" | "PATCH"));
         let first = Step {
             origin,
             method,
