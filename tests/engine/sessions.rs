@@ -993,6 +993,45 @@ fn a_policy_inside_a_session_sees_every_exchange() {
     }
 }
 
+#[cfg(feature = "digest")]
+#[test]
+fn a_challenge_to_credentials_of_another_is_not_answered() {
+    #[derive(Clone)]
+    struct Bearer;
+    impl Visit for Bearer {
+        fn on_send(
+            &mut self,
+            _: &Request,
+            fields: &mut Fields<'_>,
+            _: &Moment<'_>,
+        ) -> Result<(), Error> {
+            fields.add("Authorization", "Bearer x")
+        }
+    }
+    let session = following()
+        .base("http://a.test/")
+        .auth(Auth::digest("user", "password"))
+        .build()
+        .unwrap();
+    let around = httpstream::policy::both(Arc::new(Bearer), (&session).into());
+    let rows = [
+        Request::get("http://a.test/start").policy(around),
+        session.get("start").header("Authorization", "Bearer x"),
+    ];
+    for request in rows {
+        let (outcome, seen) = exchange(request, |seen| match seen.path() {
+            "/start" => found(302, "/end"),
+            _ => {
+                Answer::status(401).header("WWW-Authenticate", "Digest realm=a, nonce=b, qop=auth")
+            }
+        });
+        assert_eq!(outcome, Ok("401 /end ".to_owned()));
+        let expected =
+            ["/start", "/end"].map(|path| format!("GET a.test{path} Authorization=Bearer x"));
+        assert_eq!(seen, expected);
+    }
+}
+
 #[test]
 fn the_configurations_session_serves_requests_without_one() {
     let mut config = Config::default();
