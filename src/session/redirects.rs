@@ -17,7 +17,8 @@ use crate::response::{Hop, Response, is_redirect};
 /// The next request is the redirected one with these changes:
 ///
 /// - Its URL is the Location, resolved against the current URL (RFC 3986 §5). Credentials in it are
-///   ignored, and a fragment is never sent. Of several Location fields the last one counts.
+///   ignored, and a fragment is never sent. Of several Location fields the last one counts; an
+///   empty one does not count.
 /// - After a 303, any method other than HEAD becomes GET. After a 301 or 302, POST becomes GET,
 ///   unless [`keep_method`](Self::keep_method) says otherwise. A request that becomes a GET loses
 ///   its body and all `Content-*` fields. 307 and 308 keep method and body.
@@ -126,7 +127,9 @@ impl Redirects {
         followed: usize,
     ) -> Result<Lead, Error> {
         let status = head.status();
-        let Some(location) = head.header_all("Location").last() else {
+        // An empty one would lead back to the same URL. Browsers ignore it.
+        let locations = head.header_all("Location");
+        let Some(location) = locations.filter(|location| !location.is_empty()).last() else {
             return Ok(Lead::Nowhere);
         };
         if !is_redirect(status) || leads_elsewhere_than_http(location) {

@@ -31,8 +31,9 @@ struct Progress {
     followed: usize,
     /// A redirect has led to another origin than the one that the visit began at.
     is_astray: bool,
-    /// What the credentials of the current exchange depend on, if they answer a challenge.
-    used: Used,
+    /// What the credentials of the current exchange depend on, if they are the session's and answer
+    /// challenges.
+    used: Option<Used>,
     /// What follows the current exchange. A policy nested inside may decide otherwise and have the
     /// request sent again, so nothing counts before the exchange has ended.
     next: Option<Next>,
@@ -81,13 +82,20 @@ impl InSession {
             return Ok(());
         };
         if fields.has("Authorization") {
+            // Those of the request or of another policy, who answers challenges itself.
+            if let Some(progress) = &mut self.progress {
+                progress.used = None;
+            }
             return Ok(());
         }
         let (method, target) = (request.method().as_str(), request.target());
         let mut random = || at.random();
         let mut unused = Used::default();
         let used = match auth.is_challenged() {
-            true => &mut self.progress.get_or_insert_default().used,
+            true => {
+                let progress = self.progress.get_or_insert_default();
+                progress.used.get_or_insert_default()
+            }
             false => &mut unused,
         };
         match auth.authorize(used, method, target, &mut random) {
@@ -98,14 +106,14 @@ impl InSession {
 
     /// Returns whether the request is to be sent again with other credentials.
     fn is_challenged(&mut self, request: &Request, head: &Response<'_>) -> bool {
-        if self.is_astray() || !request.is_repeatable() || request.has_field("Authorization") {
+        if self.is_astray() || !request.is_repeatable() {
             return false;
         }
-        let (Some(auth), Some(progress)) = (self.rules.auth_for(request), &mut self.progress)
-        else {
+        let used = self.progress.as_mut().and_then(|it| it.used.as_mut());
+        let (Some(auth), Some(used)) = (self.rules.auth_for(request), used) else {
             return false;
         };
-        auth.on_unauthorized(&mut progress.used, head.header_all("WWW-Authenticate"))
+        auth.on_unauthorized(used, head.header_all("WWW-Authenticate"))
     }
 
     /// Returns what to send in place of `request`, whose response begins with `head`.
@@ -222,11 +230,11 @@ impl Visit for InSession {
             let cookies = head.header_all("Set-Cookie");
             jar.store(scheme, host, path, cookies, at.wall_clock());
         }
-        if let Some(progress) = &self.progress
+        if let Some(used) = self.progress.as_ref().and_then(|it| it.used.as_ref())
             && let Some(auth) = self.rules.auth_for(request)
             && let Some(info) = head.header("Authentication-Info")
         {
-            auth.on_info(&progress.used, info);
+            auth.on_info(used, info);
         }
         if let Some(next) = self.next(request, head)? {
             self.progress().next = Some(next);

@@ -776,9 +776,8 @@ fn a_challenge_that_cannot_be_answered_is_delivered() {
         ("an unknown quality", "Digest realm=r, nonce=n, qop=\"auth-conf,x\"".to_owned()),
         ("no nonce", format!("Digest {REST}")),
         ("no realm", "Digest nonce=n, qop=auth".to_owned()),
-        ("a nonce twice", format!("Digest {REST}, nonce=n, nonce=m")),
-        ("a realm twice", format!("Digest {REST}, nonce=n, realm=x")),
-        ("an unknown parameter twice", format!("Digest {REST}, nonce=n, x=1, X=2")),
+        ("a nonce twice, the last one empty", format!("Digest {REST}, nonce=n, nonce=\"\"")),
+        ("a quality twice, the last one unknown", format!("Digest {REST}, nonce=n, qop=x")),
         ("a quote that stays open", format!("Digest {REST}, nonce=\"n")),
         ("an escape at the end", format!("Digest {REST}, nonce=\"n\\\"")),
         ("no commas", "Digest realm=r nonce=n qop=auth".to_owned()),
@@ -807,6 +806,34 @@ fn a_challenge_that_cannot_be_answered_is_delivered() {
         (401, 1),
         "no field at all"
     );
+}
+
+#[test]
+fn the_last_of_several_parameters_with_one_name_counts() {
+    #[rustfmt::skip]
+    let rows = [
+        ("a nonce", format!("Digest {REST}, nonce=n, nonce=m"), "realm=\"r\"", "nonce=\"m\""),
+        ("a realm", format!("Digest {REST}, nonce=n, realm=x"), "realm=\"x\"", "nonce=\"n\""),
+        ("an unknown one", format!("Digest {REST}, nonce=n, x=1, X=2"),
+            "realm=\"r\"", "nonce=\"n\""),
+        ("a thousand", format!("Digest {REST}{}", ", nonce=n".repeat(1000)),
+            "realm=\"r\"", "nonce=\"n\""),
+    ];
+    for (why, value, realm, nonce) in rows {
+        let (reply, seen) = challenged(move |_| challenge(&value));
+        assert_eq!((reply.unwrap().status, seen.len()), (401, 2), "{why}");
+        let sent = field(&seen[1], "Authorization").unwrap();
+        for name in ["realm=", "nonce="] {
+            // The space tells `nonce` from `cnonce`.
+            assert_eq!(
+                sent.matches(&format!(" {name}")).count(),
+                1,
+                "{why}: {sent}"
+            );
+        }
+        assert!(sent.contains(&format!(" {realm}, ")), "{why}: {sent}");
+        assert!(sent.contains(&format!(" {nonce}, ")), "{why}: {sent}");
+    }
 }
 
 #[test]
@@ -906,7 +933,8 @@ fn garbage_in_authentication_info_is_ignored() {
         ",,,",
         "nextnonce",
         "nextnonce=\"",
-        "nextnonce=a, nextnonce=b",
+        "nextnonce=a, nextnonce",
+        "nextnonce=a, nextnonce=\"\"",
         "=",
         "\u{ff}",
     ] {

@@ -260,6 +260,18 @@ fn what_is_not_followed_is_delivered() {
     // Without a Location.
     let (outcome, seen) = exchange(session.get("http://a.test/start"), |_| Answer::status(302));
     assert_eq!((outcome, seen.len()), (Ok("302 /start ".to_owned()), 1));
+    // With an empty one, alone or after another.
+    let (outcome, seen) = exchange(session.get("http://a.test/start"), |_| found(302, ""));
+    assert_eq!((outcome, seen.len()), (Ok("302 /start ".to_owned()), 1));
+    let (outcome, seen) = exchange(session.get("http://a.test/start"), |seen| {
+        match seen.path() {
+            "/start" => found(302, "/first")
+                .header("Location", "/last")
+                .header("Location", ""),
+            _ => Answer::ok("end"),
+        }
+    });
+    assert_eq!((outcome, seen.len()), (Ok("200 /last end".to_owned()), 2));
     // Without redirects.
     let session = Session::builder().build().unwrap();
     let (outcome, seen) = exchange(session.get("http://a.test/"), |_| found(302, "/x"));
@@ -978,6 +990,45 @@ fn a_policy_inside_a_session_sees_every_exchange() {
                 format!("GET a.test{path} User-Agent=bot X-Key={path}{own}")
             );
         }
+    }
+}
+
+#[cfg(feature = "digest")]
+#[test]
+fn a_challenge_to_credentials_of_another_is_not_answered() {
+    #[derive(Clone)]
+    struct Bearer;
+    impl Visit for Bearer {
+        fn on_send(
+            &mut self,
+            _: &Request,
+            fields: &mut Fields<'_>,
+            _: &Moment<'_>,
+        ) -> Result<(), Error> {
+            fields.add("Authorization", "Bearer x")
+        }
+    }
+    let session = following()
+        .base("http://a.test/")
+        .auth(Auth::digest("user", "password"))
+        .build()
+        .unwrap();
+    let around = httpstream::policy::both(Arc::new(Bearer), (&session).into());
+    let rows = [
+        Request::get("http://a.test/start").policy(around),
+        session.get("start").header("Authorization", "Bearer x"),
+    ];
+    for request in rows {
+        let (outcome, seen) = exchange(request, |seen| match seen.path() {
+            "/start" => found(302, "/end"),
+            _ => {
+                Answer::status(401).header("WWW-Authenticate", "Digest realm=a, nonce=b, qop=auth")
+            }
+        });
+        assert_eq!(outcome, Ok("401 /end ".to_owned()));
+        let expected =
+            ["/start", "/end"].map(|path| format!("GET a.test{path} Authorization=Bearer x"));
+        assert_eq!(seen, expected);
     }
 }
 

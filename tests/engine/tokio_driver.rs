@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{Log, Server, ok};
+use httpstream::session::{Jar, Redirects, Session};
 use httpstream::tokio::{Client, Driver};
 use httpstream::{Config, Engine, ErrorKind, Info, Next, Request};
 use tokio::runtime::{Builder, Runtime};
@@ -62,6 +63,48 @@ fn readbacks_delays_and_deadlines_run_on_tokio() {
         assert_eq!(texts, ["/1", "/10", "/20", "/30", "/5", "Timeout"]);
         assert_eq!(driver.engine().pending(), 0);
         assert!(driver.into_engine().stats().turns > 0);
+    }));
+}
+
+#[test]
+fn a_client_on_a_thread_uses_a_session_and_ends_it() {
+    let server = Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            let cookie = seen.head.contains("Cookie: id=1");
+            match &*seen.path {
+                "/login" => peer.send(
+                    b"HTTP/1.1 303 \r\nLocation: home\r\nSet-Cookie: id=1\r\nContent-Length: 0\r\n\r\n",
+                ),
+                "/home" if cookie => peer.send(&ok("welcome")),
+                "/held" => return drop(peer.hold()),
+                _ => peer.send(&ok("who?")),
+            };
+        }
+    });
+    current_thread().block_on(in_time(async {
+        let client = Client::on_thread(Config::default()).unwrap();
+        let session = Session::builder()
+            .base(server.url("/"))
+            .redirects(Redirects::limited(1))
+            .cookies(Jar::new())
+            .build()
+            .unwrap();
+        let login = session.post("login").body("bot").build().unwrap();
+        let response = client.fetch(login).await.unwrap();
+        assert_eq!(response.body(), b"welcome");
+        assert_eq!(response.extensions().get::<Info>().unwrap().hops().len(), 1);
+        let held = client.fetch(session.get("held").build().unwrap());
+        let end = async {
+            // The request is under way once the server has seen it.
+            while !server.so_far().iter().any(|seen| seen.path == "/held") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            session.end();
+        };
+        let (held, ()) = tokio::join!(held, end);
+        assert_eq!(held.unwrap_err().kind(), ErrorKind::Cancelled);
+        let home = session.get("home").build().unwrap();
+        assert_eq!(client.fetch(home).await.unwrap().body(), b"welcome");
     }));
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Wish {
     /// The session whose rules apply, and the generation that the request belongs to.
     pub(crate) by: Option<usize>,
     pub(crate) mark: Option<Mark>,
-    /// When that generation ended.
+    /// When that generation ended, if it ended between two turns.
     pub(crate) ended_at: Option<Duration>,
     /// The number of [`Nested`] policies.
     pub(crate) policies: usize,
@@ -574,11 +574,14 @@ impl World {
                 self.coverage.hit_if(is_of, "session", "spared");
             }
         }
+        // An exchange that has begun may still be written in the turn in which a readback ends its
+        // session.
+        let is_between_turns = !matches!(from, "context" | "readback");
         for wish in &mut self.wishes {
             let is_over = wish
                 .mark
                 .is_some_and(|(of, at)| of == session && at < ended);
-            if is_over && wish.ended_at.is_none() {
+            if is_over && is_between_turns && wish.ended_at.is_none() {
                 wish.ended_at = Some(now);
             }
         }
@@ -658,7 +661,7 @@ impl World {
         }
         let idempotent = random
             .chance(100)
-            .then(|| matches!(method, "POST" | "PATCH"));
+            .then_some(matches!(method, "POST" | "PATCH"));
         let first = Step {
             origin,
             method,

@@ -1,9 +1,10 @@
 //! Sessions over https: cookies that are `Secure`, and redirects between the schemes.
 
 use std::error::Error as _;
+use std::sync::Arc;
 
 use httpstream::session::{Auth, Jar, RedirectError, Redirects, Session, SessionBuilder};
-use httpstream::{ErrorKind, Request};
+use httpstream::{ErrorKind, Request, Route};
 
 use crate::certificates::{Authority, for_servers};
 use crate::common::{Bench, Got, Server, ok};
@@ -206,4 +207,68 @@ fn a_redirect_from_https_to_http_is_an_error_where_only_https_is_followed() {
     assert_eq!(source, Some(&RedirectError::NotHttps));
     assert!(!format!("{error:#} {error:?}").contains("s3cret"));
     assert_eq!(seen, Vec::<String>::new());
+}
+
+/// Neither that of the configuration's route nor that of a request's own is shown, not even on a
+/// resumed session or after a redirect back.
+#[test]
+fn a_client_certificate_is_shown_at_the_origin_that_it_is_for() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let identity = authority.sign(for_servers(&["one.test", "two.test"]));
+    let common = "ssl_certificate server.pem; ssl_certificate_key server.key;
+        ssl_client_certificate clients.pem; ssl_verify_client optional;
+        add_header X-Client \"$ssl_client_s_dn\" always; location = /end { return 200; }";
+    let start = |locations: &str| {
+        Nginx::serving_with(&format!("{common} {locations}"), "ssl", |prefix| {
+            identity.write_to(prefix);
+            std::fs::write(prefix.join("clients.pem"), clients.pem()).unwrap();
+        })
+    };
+    let Some(two) = start("location = /back { return 307 https://one.test:$arg_port/end; }") else {
+        return skip();
+    };
+    let there = format!("https://two.test:{}", two.addr.port());
+    let Some(one) = start(&format!(
+        "location = /there {{ return 307 {there}/end; }}
+        location = /return {{ return 307 {there}/back?port=$server_port; }}"
+    )) else {
+        return skip();
+    };
+    let shown = {
+        let bot = clients.client("bot 7");
+        let (chain, key) = (bot.pem(), bot.key_pem());
+        let tls = authority.tls();
+        tls.client_certificate_pem(chain.as_bytes(), key.as_bytes())
+            .unwrap()
+    };
+    for is_of_the_request in [false, true] {
+        let mut own = Route::default();
+        own.tls = shown.clone();
+        let mut bench = Bench::with(|config| {
+            config.route.tls = match is_of_the_request {
+                true => authority.tls(),
+                false => shown.clone(),
+            };
+            let mut names = httpstream::resolver::Table::new();
+            for name in ["one.test", "two.test"] {
+                names.insert(name, [one.addr.ip()]);
+            }
+            config.resolver = Some(crate::common::resolver(names));
+        });
+        let session = Session::new();
+        let own = Arc::new(own);
+        // Twice, so that the second round resumes the sessions of the first.
+        for path in ["end", "there", "return", "end", "there", "return"] {
+            let url = format!("https://one.test:{}/{path}", one.addr.port());
+            let mut request = session.get(url).close();
+            if is_of_the_request {
+                request = request.route(Arc::clone(&own));
+            }
+            let got = bench.fetch_ok(request.build().unwrap());
+            assert_eq!(got.status, 200, "{path}");
+            let expected = if path == "end" { "CN=bot 7" } else { "" };
+            assert_eq!(field(&got, "X-Client"), expected, "{path}");
+        }
+        bench.assert_empty();
+    }
 }

@@ -36,7 +36,7 @@ impl<'a> Challenge<'a> {
     }
 }
 
-/// The parameters of one challenge, each with a name of its own (RFC 9110 §11.2).
+/// The parameters of one challenge, each with a name of its own.
 #[derive(Default)]
 pub(super) struct Parameters<'a>(Vec<(&'a [u8], Value<'a>)>);
 
@@ -47,9 +47,9 @@ impl<'a> Parameters<'a> {
         self.0.iter().find(is_it).map(|(_, value)| *value)
     }
 
-    /// Adds a parameter. There must not be two with the same name (RFC 9110 §11.2). Where a server
-    /// sends two nevertheless, the last one counts, as in other clients: it is the server itself
-    /// that has to recognize the answer.
+    /// Adds a parameter, in place of an earlier one with the same name. A challenge must not have
+    /// two (RFC 9110 §11.2). If a server sends two nevertheless, the last one counts, as in other
+    /// clients; a wrong choice only leads to another refusal.
     fn with(mut self, element: &'a [u8]) -> Option<Self> {
         let (name, value) = parameter(element)?;
         let mut names = self.0.iter().map(|(other, _)| other);
@@ -286,6 +286,12 @@ mod tests {
         ("a path without quotes",
             b"Digest domain=/a/b, realm=a@b", "Digest domain=/a/b; realm=a@b"),
         ("a tab after the scheme", b"Digest\trealm=a", "Digest realm=a"),
+        ("of a name twice, the last one", b"Digest realm=a, nonce=b, realm=d, Basic realm=c",
+            "Digest realm=d; nonce=b | Basic realm=c"),
+        ("the same in another case", b"Digest realm=a, REALM=b", "Digest realm=b"),
+        ("an unknown name twice", b"Digest x=a, x=b, x=c", "Digest x=c"),
+        ("a name in two challenges",
+            b"Digest realm=a, Digest realm=b", "Digest realm=a | Digest realm=b"),
 
         // What cannot be answered, without harm to what follows it.
         ("a token68", b"Negotiate YII/a+b==, Digest realm=a", "Negotiate ! | Digest realm=a"),
@@ -294,11 +300,8 @@ mod tests {
         ("two challenges without a comma", b"Basic realm=\"a\" Digest realm=\"b\", nonce=c, NTLM",
             "Basic ! | NTLM"),
         ("parameters without a comma", b"Digest realm=\"a\" nonce=\"b\"", "Digest !"),
-        ("a name twice",
-            b"Digest realm=a, nonce=b, realm=d, Basic realm=c", "Digest realm=d nonce=b | Basic realm=c"),
-        ("a name twice, in another case", b"Digest realm=a, REALM=b", "Digest realm=b"),
-        ("an unknown name twice", b"Digest x=a, x=b", "Digest x=b"),
         ("no value", b"Digest realm=, nonce=a", "Digest !"),
+        ("a name twice, once without a value", b"Digest realm=, realm=a", "Digest !"),
         ("a scheme before an equals sign is a parameter",
             b"Digest =a, Basic realm=b", "Basic realm=b"),
         ("a quote that is not closed takes in the rest",
@@ -371,7 +374,8 @@ mod tests {
                 b"nextnonce=\"a,b\", qop=auth,nc=00000001",
                 Some("nextnonce=a,b; qop=auth; nc=00000001")),
             ("a scheme before them", b"Digest nextnonce=\"a\"", None),
-            ("a name twice", b"nextnonce=a, nextnonce=b", Some("nextnonce=b")),
+            ("of a name twice, the last one",
+                b"nextnonce=a, nextnonce=b", Some("nextnonce=b")),
             ("a quote that is not closed", b"nextnonce=\"a", None),
         ];
         for (why, field, expected) in rows {
@@ -390,6 +394,14 @@ mod tests {
         assert_eq!(
             shown(of(MAX_PARAMETERS + 1).as_bytes()),
             "Digest ! | Basic realm=a"
+        );
+        let repeated = format!(
+            "{}, p0=w",
+            of(MAX_PARAMETERS).replace(", Basic realm=a", "")
+        );
+        assert!(
+            shown(repeated.as_bytes()).starts_with("Digest p0=w; p1=v;"),
+            "a name that comes again takes no room"
         );
     }
 

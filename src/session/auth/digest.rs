@@ -12,6 +12,14 @@
 //! The protection space is the whole origin: `domain` is ignored, since credentials never leave the
 //! origin anyway. There is one login at a time, so an origin with several realms costs another
 //! round trip whenever the realm changes.
+//!
+//! # Nonces for one request
+//! A request that answers a challenge reserves a use of the challenge's nonce for its next attempt.
+//! Other requests may use the same nonce at once, with later counts, which saves each of them a
+//! challenge. Some servers, however, accept a nonce only once. If another request reaches such a
+//! server first, the server challenges the slower one again, with `stale`; that request then has
+//! the next nonce to itself. At most three attempts with credentials are therefore needed, whatever
+//! the number of requests in flight.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +28,7 @@ use super::login::{Attempt, Login};
 use super::offer::{Freshness, Offer, checked_nonce, strongest};
 
 /// The most challenges that are answered for one request: the first one, and two nonces that
-/// expired on the way.
+/// expired or were used up on the way.
 const MAX_ANSWERS: u8 = 3;
 
 /// The number of nonces whose counts are kept. A server may return to an earlier nonce, for
@@ -41,31 +49,23 @@ pub(super) struct Digest {
 pub(crate) struct Used {
     /// The number of challenges that were answered.
     answers: u8,
-    /// The credentials that were sent last, if any.
-    sent: Option<Sent>,
-    /// What the next attempt uses. A server may accept a nonce only once, so the one that answers
-    /// this request's own challenge must not be taken by another request.
-    reserved: Option<Reserved>,
+    /// What was sent last, if there were credentials.
+    sent: Option<Use>,
+    /// What the next attempt sends, if it answers a challenge.
+    reserved: Option<Use>,
 }
 
-struct Reserved {
+/// One use of a nonce. There is only one with the same nonce and count.
+struct Use {
     login: Arc<Login>,
-    /// See [`State::logins`].
-    number: u64,
     nonce: Arc<[u8]>,
     count: u32,
 }
 
-struct Sent {
-    login: u64,
-    nonce: Arc<[u8]>,
-}
-
 #[derive(Default)]
 struct State {
+    /// The login that requests begin with. Its nonce is the current one of `nonces`.
     login: Option<Arc<Login>>,
-    /// The number of logins so far, which identifies the current one.
-    logins: u64,
     nonces: Nonces,
 }
 
@@ -73,7 +73,7 @@ struct State {
 enum Reaction {
     /// The challenge is answered.
     Answer,
-    /// Another request has brought a newer nonce, which is used.
+    /// Another request has brought another nonce, which is used.
     SendAgain,
     /// The credentials are not accepted.
     GiveUp,
@@ -111,26 +111,19 @@ impl Digest {
         random: &mut dyn FnMut() -> u64,
     ) -> Option<Vec<u8>> {
         used.sent = None;
-        let Reserved {
-            login,
-            number,
-            nonce,
-            count,
-        } = match used.reserved.take() {
-            Some(reserved) => reserved,
-            None => self.lock().reserve()?,
-        };
+        let reserved = used.reserved.take();
+        let sent = reserved.or_else(|| self.lock().next_use())?;
+        let login = &sent.login;
         let (cnonce, a1) = login.key(random);
         let value = login.value(&Attempt {
             method,
             target,
-            nonce: &nonce,
-            count,
+            nonce: &sent.nonce,
+            count: sent.count,
             cnonce: &cnonce,
             a1: &a1,
         });
-        let login = number;
-        used.sent = Some(Sent { login, nonce });
+        used.sent = Some(sent);
         Some(value)
     }
 
@@ -140,14 +133,23 @@ impl Digest {
         used: &mut Used,
         fields: impl Iterator<Item = &'v [u8]>,
     ) -> bool {
+        // A use that was not sent belongs to an earlier challenge.
+        used.reserved = None;
         let Some(offer) = strongest(fields) else {
             return false;
         };
         let mut state = self.lock();
         match state.reaction(used, &offer) {
             Reaction::Answer => {
-                state.begin(Login::new(&self.user, &self.password, offer));
-                used.reserved = state.reserve();
+                let login = Login::new(&self.user, &self.password, offer);
+                used.reserved = match state.has_lost_its_nonce(used) {
+                    true => state.begin_apart(login),
+                    false => state.begin(login),
+                };
+                if used.reserved.is_none() {
+                    // The server has repeated a nonce that has no counts left.
+                    return false;
+                }
             }
             Reaction::SendAgain => {}
             Reaction::GiveUp => {
@@ -172,7 +174,7 @@ impl Digest {
             return;
         };
         let mut state = self.lock();
-        if state.login.is_some() && state.logins == sent.login {
+        if state.is_current(&sent.login) {
             state.nonces.take_up(nonce);
         }
     }
@@ -183,28 +185,51 @@ impl Digest {
 }
 
 impl State {
-    /// Begins an authentication session with the nonce of its challenge (RFC 7616 §3.6).
-    fn begin(&mut self, login: Login) {
+    /// Begins an authentication session with the nonce of its challenge (RFC 7616 §3.6). Returns
+    /// the next use of that nonce, if any is left, and leaves later ones to other requests.
+    fn begin(&mut self, login: Login) -> Option<Use> {
         self.nonces.take_up(login.nonce());
-        self.logins += 1;
         self.login = Some(Arc::new(login));
+        self.next_use()
     }
 
-    /// Takes the current nonce and its next count, for one attempt. `None` without a login.
-    fn reserve(&mut self) -> Option<Reserved> {
+    /// Begins an authentication session for one request only: others do not learn of its nonce.
+    fn begin_apart(&mut self, login: Login) -> Option<Use> {
+        let (nonce, count) = self.nonces.count_apart(login.nonce())?;
+        let login = Arc::new(login);
+        Some(Use {
+            login,
+            nonce,
+            count,
+        })
+    }
+
+    /// Takes the next use of the current nonce. `None` without a login.
+    fn next_use(&mut self) -> Option<Use> {
         let login = Arc::clone(self.login.as_ref()?);
         let Some((nonce, count)) = self.nonces.count() else {
             // All counts of this nonce are used up: the next challenge brings another.
             self.login = None;
             return None;
         };
-        let number = self.logins;
-        Some(Reserved {
+        Some(Use {
             login,
-            number,
             nonce,
             count,
         })
+    }
+
+    /// Returns whether a request that has answered a challenge was refused after others had used
+    /// the same nonce. If no others had, the nonce was merely too old.
+    fn has_lost_its_nonce(&self, used: &Used) -> bool {
+        let is_shared = |sent: &Use| self.nonces.last_count(&sent.nonce) != Some(sent.count);
+        used.answers > 0 && used.sent.as_ref().is_some_and(is_shared)
+    }
+
+    /// Returns whether this is the login that requests begin with.
+    fn is_current(&self, login: &Arc<Login>) -> bool {
+        let current = self.login.as_ref();
+        current.is_some_and(|current| Arc::ptr_eq(current, login))
     }
 
     fn reaction(&self, used: &Used, offer: &Offer) -> Reaction {
@@ -242,26 +267,23 @@ impl State {
     /// Ends the login if it is the one that was refused. Later requests then do not begin with
     /// credentials that count as another failure.
     fn forget(&mut self, used: &Used) {
-        let refused = used.sent.as_ref().map(|sent| sent.login);
-        if refused == Some(self.logins) {
+        let refused = used.sent.as_ref();
+        if refused.is_some_and(|sent| self.is_current(&sent.login)) {
             self.login = None;
         }
     }
 }
 
-/// The nonces taken up last, the current one at the end, each with the number of requests that used
-/// it. No count is used twice, even if a nonce comes again: servers take that for a replay.
+/// The latest nonces, each with the number of times that it was used. The last one is the current
+/// one. No count is used twice, even if a nonce comes again: servers take that for a replay.
 #[derive(Default)]
 struct Nonces(Vec<(Arc<[u8]>, u32)>);
 
 impl Nonces {
+    /// Makes this nonce the current one.
     fn take_up(&mut self, nonce: &[u8]) {
-        let known = self.0.iter().position(|(known, _)| **known == *nonce);
-        let entry = known.map(|at| self.0.remove(at));
-        if self.0.len() == MAX_NONCES {
-            self.0.remove(0);
-        }
-        self.0.push(entry.unwrap_or_else(|| (nonce.into(), 0)));
+        let entry = self.remove(nonce);
+        self.0.push(entry);
     }
 
     fn current(&self) -> Option<&[u8]> {
@@ -270,10 +292,42 @@ impl Nonces {
 
     /// Returns the current nonce and its next count, from 1. `None` after the last one.
     fn count(&mut self) -> Option<(Arc<[u8]>, u32)> {
-        let (nonce, count) = self.0.last_mut()?;
-        *count = count.checked_add(1)?;
-        Some((Arc::clone(nonce), *count))
+        self.0.last_mut().and_then(next_count)
     }
+
+    /// Returns this nonce and its next count, as [`count`](Self::count) does, but leaves the
+    /// current one in its place.
+    fn count_apart(&mut self, nonce: &[u8]) -> Option<(Arc<[u8]>, u32)> {
+        if self.current() == Some(nonce) {
+            return self.count();
+        }
+        let entry = self.remove(nonce);
+        let before_current = self.0.len().saturating_sub(1);
+        self.0.insert(before_current, entry);
+        next_count(&mut self.0[before_current])
+    }
+
+    /// Returns the count that was used last, or `None` if the nonce was forgotten.
+    fn last_count(&self, nonce: &[u8]) -> Option<u32> {
+        let entry = self.0.iter().find(|(known, _)| **known == *nonce);
+        entry.map(|(_, count)| *count)
+    }
+
+    /// Removes the entry of this nonce, or returns a new one that there is room for.
+    fn remove(&mut self, nonce: &[u8]) -> (Arc<[u8]>, u32) {
+        if let Some(at) = self.0.iter().position(|(known, _)| **known == *nonce) {
+            return self.0.remove(at);
+        }
+        if self.0.len() == MAX_NONCES {
+            self.0.remove(0);
+        }
+        (nonce.into(), 0)
+    }
+}
+
+fn next_count((nonce, count): &mut (Arc<[u8]>, u32)) -> Option<(Arc<[u8]>, u32)> {
+    *count = count.checked_add(1)?;
+    Some((Arc::clone(nonce), *count))
 }
 
 #[cfg(test)]
@@ -459,7 +513,7 @@ mod tests {
         let mut last = Client::of(&digest);
         assert!(last.refused(&fresh("n5")));
         let mut other = Client::of(&digest);
-        assert_eq!(other.sends(), "n5 1");
+        assert_eq!(other.sends(), "n5 2");
         assert!(!other.refused(&fresh("n5")));
     }
 
@@ -512,8 +566,8 @@ mod tests {
         let digest = digest();
         let (mut slow, mut quick) = (Client::of(&digest), Client::of(&digest));
         assert!(quick.refused(&fresh("n1")));
-        assert_eq!(slow.sends(), "n1 1");
-        assert_eq!(quick.sends(), "n1 2");
+        assert_eq!(slow.sends(), "n1 2");
+        assert_eq!(quick.sends(), "n1 1");
         quick.informed("nextnonce=\"n2\"");
         // The server allows one request per nonce, and repeats the old challenge.
         assert!(slow.refused(&fresh("n1")));
@@ -525,21 +579,190 @@ mod tests {
     }
 
     #[test]
+    fn a_request_sends_what_it_has_reserved() {
+        type Meanwhile = fn(&Digest);
+        let rows: &[(&str, Meanwhile)] = &[
+            ("nothing happens", |_| {}),
+            ("others use the nonce", |digest| {
+                assert_eq!(Client::of(digest).sends(), "n 2");
+                assert_eq!(Client::of(digest).sends(), "n 3");
+            }),
+            ("others are given the same nonce", |digest| {
+                let mut other = Client::of(digest);
+                assert!(other.refused(&fresh("n")));
+                assert_eq!(other.sends(), "n 2");
+            }),
+            ("others are given another nonce", |digest| {
+                assert!(Client::of(digest).refused(&fresh("m")));
+                assert_eq!(Client::of(digest).sends(), "m 2");
+            }),
+            ("others are told the next nonce", |digest| {
+                let mut other = Client::of(digest);
+                assert_eq!(other.sends(), "n 2");
+                other.informed("nextnonce=m");
+                assert_eq!(Client::of(digest).sends(), "m 1");
+            }),
+            ("others are refused for good", |digest| {
+                let mut other = Client::of(digest);
+                assert_eq!(other.sends(), "n 2");
+                assert!(!other.refused(&fresh("n")));
+                assert_eq!(Client::of(digest).sends(), "nothing");
+            }),
+            ("its nonce is forgotten", |digest| {
+                for i in 0..MAX_NONCES {
+                    assert!(Client::of(digest).refused(&fresh(&format!("m{i}"))));
+                }
+            }),
+        ];
+        for (why, meanwhile) in rows {
+            let digest = digest();
+            let mut client = Client::of(&digest);
+            assert!(client.refused(&fresh("n")), "{why}");
+            meanwhile(&digest);
+            assert_eq!(client.sends(), "n 1", "{why}");
+            assert_ne!(client.sends(), "n 1", "{why}: once");
+        }
+    }
+
+    #[test]
+    fn what_was_reserved_ends_with_the_next_refusal() {
+        let digest = digest();
+        let mut client = Client::of(&digest);
+        assert!(client.refused(&fresh("n1")));
+        // The request was sent without it, for instance with a field of its own.
+        assert!(!client.refused("Basic realm=r"));
+        assert_eq!(client.sends(), "n1 2");
+    }
+
+    #[test]
+    fn a_request_that_lost_its_nonce_has_the_next_one_to_itself() {
+        let digest = digest();
+        let mut first = Client::of(&digest);
+        assert!(first.refused(&fresh("n1")));
+        assert_eq!(Client::of(&digest).sends(), "n1 2", "this one comes first");
+        assert_eq!(first.sends(), "n1 1");
+        assert!(first.refused(&stale("n2")));
+        assert_eq!(Client::of(&digest).sends(), "n1 3", "n2 is taken");
+        assert_eq!(first.sends(), "n2 1");
+        // What follows from n2 does not concern the others, either.
+        first.informed("nextnonce=n3");
+        assert_eq!(Client::of(&digest).sends(), "n1 4");
+        assert!(!first.refused(&fresh("n4")));
+        assert_eq!(Client::of(&digest).sends(), "n1 5");
+        // If the server gives the same nonce to others, the counts go on.
+        let mut second = Client::of(&digest);
+        assert!(second.refused(&fresh("n2")));
+        assert_eq!(second.sends(), "n2 2");
+    }
+
+    /// Otherwise each of the others would have to be challenged, too.
+    #[test]
+    fn a_nonce_that_nobody_has_lost_is_for_all() {
+        let digest = digest();
+        let mut first = Client::of(&digest);
+        for nonce in ["n1", "n2", "n3"] {
+            assert!(first.refused(&stale(nonce)));
+            assert_eq!(first.sends(), format!("{nonce} 1"));
+        }
+        assert_eq!(Client::of(&digest).sends(), "n3 2");
+    }
+
+    #[test]
+    fn nonces_kept_apart_leave_the_current_one_in_its_place() {
+        let mut nonces = Nonces::default();
+        nonces.take_up(b"current");
+        for i in 0..3 * MAX_NONCES {
+            let nonce = format!("n{i}");
+            assert_eq!(nonces.count_apart(nonce.as_bytes()).unwrap().1, 1);
+            assert_eq!(nonces.count_apart(nonce.as_bytes()).unwrap().1, 2);
+            assert_eq!(nonces.current(), Some(&b"current"[..]));
+            assert!(nonces.0.len() <= MAX_NONCES);
+        }
+        assert_eq!(nonces.count_apart(b"current").unwrap().1, 1);
+        assert_eq!(nonces.count().unwrap().1, 2);
+        nonces.0[0].1 = u32::MAX;
+        let full = Arc::clone(&nonces.0[0].0);
+        assert!(nonces.count_apart(&full).is_none());
+        assert_eq!(nonces.last_count(&full), Some(u32::MAX), "still known");
+    }
+
+    /// A server that accepts each nonce once, and many requests in flight that reach it in any
+    /// order.
+    #[test]
+    fn one_time_nonces_suffice_for_many_requests_at_once() {
+        const REQUESTS: usize = 40;
+        /// Two with a nonce that others may have as well, and one with a nonce of its own.
+        const MAX_SENT: usize = 3;
+        enum Stage {
+            Queued,
+            Sent(Option<String>),
+        }
+        let mut most_sent = 0;
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let digest = digest();
+            let mut issued = 0;
+            let mut unused = HashSet::new();
+            let mut requests: Vec<_> = (0..REQUESTS)
+                .map(|_| (Client::of(&digest), 0, Stage::Queued))
+                .collect();
+            while !requests.is_empty() {
+                let at = random.below(requests.len());
+                let (client, sent, stage) = &mut requests[at];
+                match stage {
+                    Stage::Queued => {
+                        *sent += usize::from(client.digest.lock().login.is_some());
+                        let nonce = client.send().map(|value| parameter(&value, "nonce").into());
+                        *stage = Stage::Sent(nonce);
+                    }
+                    Stage::Sent(Some(nonce)) if unused.remove(&*nonce) => {
+                        most_sent = most_sent.max(*sent);
+                        requests.swap_remove(at);
+                    }
+                    Stage::Sent(nonce) => {
+                        let new = format!("n{issued}");
+                        issued += 1;
+                        let challenge = match nonce {
+                            Some(_) => stale(&new),
+                            None => fresh(&new),
+                        };
+                        unused.insert(new);
+                        assert!(client.refused(&challenge), "seed {seed}: {sent} times sent");
+                        *stage = Stage::Queued;
+                    }
+                }
+            }
+        }
+        assert_eq!(most_sent, MAX_SENT, "the others are ahead of some twice");
+    }
+
+    #[test]
     fn counts_never_repeat_for_a_nonce() {
         let digest = digest();
         let mut client = Client::of(&digest);
-        for expected in ["a 1", "b 1", "a 2", "a 3", "b 2"] {
-            let nonce = &expected[..1];
-            assert!(Client::of(&digest).refused(&fresh(nonce)));
-            assert_eq!(client.sends(), expected);
+        let rows = [
+            ("a", 1, 2),
+            ("b", 1, 2),
+            ("a", 3, 4),
+            ("a", 5, 6),
+            ("b", 3, 4),
+        ];
+        for (nonce, reserved, next) in rows {
+            let mut challenged = Client::of(&digest);
+            assert!(challenged.refused(&fresh(nonce)));
+            assert_eq!(client.sends(), format!("{nonce} {next}"));
+            assert_eq!(challenged.sends(), format!("{nonce} {reserved}"));
         }
         client.informed("nextnonce=a");
-        assert_eq!(client.sends(), "a 4");
+        assert_eq!(client.sends(), "a 7");
         // A refusal forgets the login, not the counts.
         assert!(!client.refused(&fresh("a")));
         assert_eq!(client.sends(), "nothing");
         assert!(client.refused(&fresh("a")));
-        assert_eq!(client.sends(), "a 5");
+        assert_eq!(client.sends(), "a 8");
+        // Nor does a use that is never sent come back.
+        assert!(Client::of(&digest).refused(&fresh("a")));
+        assert_eq!(Client::of(&digest).sends(), "a 10");
     }
 
     #[test]
@@ -566,10 +789,15 @@ mod tests {
         let digest = digest();
         let mut client = Client::of(&digest);
         assert!(client.refused(&fresh("n")));
+        assert_eq!(client.sends(), "n 1");
         digest.lock().nonces.0[0].1 = u32::MAX - 1;
         let value = client.send().unwrap();
         assert_eq!(parameter(&value, "nc"), "ffffffff");
         assert_eq!(client.sends(), "nothing");
+        assert!(
+            !Client::of(&digest).refused(&fresh("n")),
+            "none to answer with"
+        );
         assert!(client.refused(&fresh("m")));
         assert_eq!(client.sends(), "m 1");
     }
@@ -624,16 +852,18 @@ mod tests {
         assert_eq!(client.sends(), "n1 1", "from a response to no credentials");
         client.informed("qop=auth, rspauth=\"\", cnonce=\"c\", nc=00000001");
         assert_eq!(client.sends(), "n1 2", "no nextnonce");
-        client.informed("nextnonce=\"n2\", nextnonce=\"n3\"");
+        client.informed("nextnonce=\"n2\", nextnonce");
         assert_eq!(client.sends(), "n1 3", "malformed");
         client.informed("NextNonce=\"n2\", qop=auth");
         assert_eq!(client.sends(), "n2 1");
         client.informed("nextnonce=n2");
         assert_eq!(client.sends(), "n2 2", "the same");
+        client.informed("nextnonce=n1, nextnonce=n3");
+        assert_eq!(client.sends(), "n3 1", "the last of two");
         // Another challenge was answered in the meantime.
-        assert!(Client::of(&digest).refused(&fresh("n4")));
-        client.informed("nextnonce=n3");
-        assert_eq!(client.sends(), "n4 1");
+        assert!(Client::of(&digest).refused(&fresh("n5")));
+        client.informed("nextnonce=n4");
+        assert_eq!(client.sends(), "n5 2");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Credentials that a session sends with its requests: Basic, Bearer and Digest.
 //!
 //! Basic and Bearer are one field value, computed once. Digest answers the server's challenges; its
-//! state is shared by all requests that carry the same [`Auth`]. Which requests carry one, and when
-//! they are sent again, is left to the session.
+//! state belongs to one origin and is shared by all requests that carry the same [`Auth`]. Which
+//! requests carry one, and when they are sent again, is left to the session.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,8 +30,8 @@ pub(crate) use digest::Used;
 
 /// Credentials for an origin.
 ///
-/// With [`digest`](Self::digest), clones with the same origin set by [`at`](Self::at) share what
-/// one of them has learned from the server.
+/// With [`digest`](Self::digest), sessions share what the server has said if their credentials are
+/// clones made after [`at`](Self::at). Otherwise each session is challenged on its own.
 ///
 /// Invalid credentials are reported by [`SessionBuilder::build`](super::SessionBuilder::build).
 /// `Debug` shows the scheme only.
@@ -117,10 +117,14 @@ impl Auth {
     /// Sets the origin that the credentials are for: `https://example.com`, with a port if it is
     /// not the default one. They are never sent anywhere else.
     ///
+    /// With [`digest`](Self::digest), the result shares nothing with the credentials that it was
+    /// cloned from.
+    ///
     /// Anything after the host and port is refused, even a slash.
     #[must_use]
     pub fn at(mut self, origin: &str) -> Self {
         self.origin = Some(parse_origin(origin));
+        self.forget_challenges();
         self
     }
 
@@ -129,6 +133,14 @@ impl Auth {
             scheme,
             credentials,
             origin: None,
+        }
+    }
+
+    /// Stops sharing challenges with clones, so that what one origin has sent never reaches
+    /// another.
+    fn forget_challenges(&mut self) {
+        if let Ok(Credentials::Digest(digest)) = &mut self.credentials {
+            *digest = digest.anew();
         }
     }
 }
@@ -147,21 +159,15 @@ impl Auth {
         }
     }
 
-    /// Returns credentials for `origin`, unless [`at`](Self::at) has set another. They share
-    /// nothing with clones that are used at other origins.
+    /// Returns a clone for `origin`, which shares nothing with others. If [`at`](Self::at) has set
+    /// an origin, that one stays, and the clone shares what has been learned there.
     pub(crate) fn bound_to(&self, origin: &Origin) -> Self {
-        if self.origin.is_some() {
-            return self.clone();
+        let mut bound = self.clone();
+        if bound.origin.is_none() {
+            bound.origin = Some(Ok(origin.clone()));
+            bound.forget_challenges();
         }
-        let credentials = match &self.credentials {
-            Ok(Credentials::Digest(digest)) => Ok(Credentials::Digest(digest.anew())),
-            other => other.clone(),
-        };
-        Self {
-            scheme: self.scheme,
-            credentials,
-            origin: Some(Ok(origin.clone())),
-        }
+        bound
     }
 
     /// Whether the credentials answer challenges, and so depend on what the server has sent.
@@ -169,7 +175,7 @@ impl Auth {
         matches!(self.credentials, Ok(Credentials::Digest(_)))
     }
 
-    /// Returns the origin that was set by [`at`](Self::at).
+    /// Returns the origin that the credentials are for, if one was set.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()?.as_ref().ok()
     }
@@ -392,6 +398,51 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(origin(text).as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn credentials_are_bound_to_the_origin_of_their_session() {
+        let origin = |text| parse_origin(text).unwrap();
+        let shown = |auth: &Auth| auth.origin().map(ToString::to_string);
+        let bearer = Auth::bearer("a");
+        let bound = bearer.bound_to(&origin("http://a.test"));
+        assert_eq!(shown(&bound).as_deref(), Some("http://a.test"));
+        assert_eq!(shown(&bearer), None);
+        assert_eq!(value(&bound), value(&bearer));
+        let elsewhere = bound.bound_to(&origin("http://b.test"));
+        assert_eq!(shown(&elsewhere), shown(&bound), "one that is set stays");
+        let mistaken = Auth::bearer("").bound_to(&origin("http://a.test"));
+        assert!(mistaken.check().is_err());
+    }
+
+    #[cfg(feature = "digest")]
+    #[test]
+    fn what_one_origin_has_sent_is_not_used_at_another() {
+        let learn = |auth: &Auth| {
+            let challenge = b"Digest realm=r, nonce=n, qop=auth";
+            let mut used = Used::default();
+            assert!(auth.on_unauthorized(&mut used, [&challenge[..]].into_iter()));
+        };
+        let knows = |auth: &Auth| value(auth).is_some();
+        let (a, b) = ("http://a.test", "http://b.test");
+        let origin = |text| parse_origin(text).unwrap();
+
+        let auth = Auth::digest("user", "password");
+        let sessions = [a, a, b].map(|text| auth.bound_to(&origin(text)));
+        learn(&sessions[0]);
+        assert_eq!(sessions.each_ref().map(knows), [true, false, false]);
+        assert!(knows(&sessions[0].clone()) && !knows(&auth));
+
+        let at_a = auth.clone().at(a);
+        let sessions = [a, b].map(|text| at_a.bound_to(&origin(text)));
+        learn(&sessions[1]);
+        assert_eq!(
+            sessions.each_ref().map(knows),
+            [true, true],
+            "both are for a"
+        );
+        assert!(knows(&at_a) && !knows(&auth));
+        assert!(!knows(&at_a.clone().at(b)) && !knows(&at_a.at(a)));
     }
 
     #[test]
