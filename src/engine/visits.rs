@@ -7,7 +7,6 @@
 //! later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use http::StatusCode;
 use slab::Slab;
@@ -25,7 +24,7 @@ use crate::net::slots::grow;
 use crate::policy::{Moment, Policies, Screened, Shown, Verdict, Visiting};
 use crate::proto::Headers;
 use crate::request::Request;
-use crate::response::{Reply, Response, Way, is_redirect};
+use crate::response::{Reply, Response, is_redirect};
 
 /// The block number of fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
@@ -88,13 +87,6 @@ impl<N: Net> Core<N> {
     pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
         let visit = self.chains.visit_of(key)?;
         self.visits.get_mut(visit)
-    }
-
-    /// Returns what the chain's policy has done with its request before the current exchange.
-    #[inline]
-    pub(super) fn way_of(&self, key: ChainKey) -> Option<Arc<Way>> {
-        let visit = self.chains.visit_of(key)?;
-        self.visits[visit].way().cloned()
     }
 
     /// Returns whether the request is to be visited or belongs to a generation, or the visit of the
