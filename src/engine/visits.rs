@@ -222,8 +222,9 @@ impl<N: Net> Core<N> {
         let Some(index) = self.chains.visit_of(key) else {
             return;
         };
-        let visit = &mut self.visits[index];
-        if let Some(mut rare) = visit.take_rare() {
+        let mut is_foreign = false;
+        if let Some(mut rare) = self.visits[index].take_rare() {
+            is_foreign = rare.is_foreign;
             if let Some(first) = rare.first.take() {
                 self.chains[key].restore_request(first);
             }
@@ -234,8 +235,8 @@ impl<N: Net> Core<N> {
         // Lent to `catch_unwind` and not moved in: its destructor may panic as well, and a panic
         // during another aborts the process.
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
-            Ok(true) => return,
-            Ok(false) => {}
+            Ok(true) if !is_foreign => return,
+            Ok(_) => {}
             Err(panic) => {
                 self.panic.get_or_insert(panic);
             }
