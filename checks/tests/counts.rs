@@ -657,8 +657,8 @@ fn large_bodies_pipelines_and_new_connections_take_few_calls() {
         (&["--path", "/huge"], 500, 28.0),
         (&["--path", "/huge", "--stream"], 500, 28.0),
         // Besides the wait, which many share: socket, connect, two calls on the poll, send,
-        // receive, close.
-        (&["--path", "/close", "--connections", "50"], 2000, 7.5),
+        // getsockname, receive, close. The limit is that of docs/PERFORMANCE.md.
+        (&["--path", "/close", "--connections", "50"], 2000, 8.1),
         // Sixteen share a wait, a read and a write, after a start with fewer.
         (&["--pipeline", "16"], 3200, 3.25 / 16.0),
     ];
