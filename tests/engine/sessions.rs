@@ -831,7 +831,9 @@ fn an_error_status_becomes_an_error_with_its_body() {
     let session = following().error_for_status(true).build().unwrap();
     let (_network, mut engine, _) = simulated(Config::default(), |seen| match seen.path() {
         "/start" => found(302, "/gone"),
-        "/gone" => Answer::status(410).body("no more"),
+        "/gone" => Answer::status(410)
+            .header("Retry-After", "9")
+            .body("no more"),
         "/created" => Answer::status(201),
         _ => Answer::status(304),
     });
@@ -845,6 +847,7 @@ fn an_error_status_becomes_an_error_with_its_body() {
                 assert_eq!(error.kind(), ErrorKind::Status);
                 assert_eq!(error.status().map(|it| it.as_u16()), Some(410));
                 assert_eq!(error.partial_body(), b"no more");
+                assert_eq!(error.retry_after(), Some(9 * SECOND));
                 assert_eq!(error.request().map(Request::target), Some("/gone"));
                 assert_eq!(error.attempts(), 1);
             }
