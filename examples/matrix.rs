@@ -171,7 +171,10 @@ fn send(
 ) -> Next<Bot> {
     let request = match request.build() {
         Ok(request) => request,
-        Err(_) => return Next::done(),
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Next::done();
+        }
     };
     Next::send(request).read_by(move |bot: &mut Bot, reply, cx| {
         match reply.and_then(|response| response.json()) {
