@@ -472,8 +472,8 @@ impl<'a> Response<'a> {
     /// invalid status, above 599, counts as a server error (RFC 9110 §15).
     ///
     /// # Errors
-    /// [`ErrorKind::Status`] with the [`status`](Error::status), with the delay that the server asks
-    /// for as [`retry_after`](Error::retry_after), and with the response's body as
+    /// [`ErrorKind::Status`] with the [`status`](Error::status), with the delay that the server
+    /// asks for as [`retry_after`](Error::retry_after), and with the response's body as
     /// [`partial_body`](Error::partial_body). It is the error of [`Error::of_status`], but takes
     /// the body without copying it if possible.
     pub fn error_for_status(self) -> Result<Self, Error> {
@@ -579,8 +579,8 @@ impl<'a> Response<'a> {
 
 impl Error {
     /// Creates an error from a response whose status the caller treats as an error. Its kind is
-    /// [`ErrorKind::Status`]; it holds the [`status`](Error::status), the delay that the server asks
-    /// for as [`retry_after`](Error::retry_after), and a copy of the body as
+    /// [`ErrorKind::Status`]; it holds the [`status`](Error::status), the delay that the server
+    /// asks for as [`retry_after`](Error::retry_after), and a copy of the body as
     /// [`partial_body`](Error::partial_body). Any status is accepted.
     ///
     /// ```
