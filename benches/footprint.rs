@@ -24,6 +24,15 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
     ("`tls`", &["--no-default-features", "--features", "tls"]),
     (
+        "`cookies`",
+        &["--no-default-features", "--features", "cookies"],
+    ),
+    (
+        "`digest`",
+        &["--no-default-features", "--features", "digest"],
+    ),
+    ("`json`", &["--no-default-features", "--features", "json"]),
+    (
         "`calloop`",
         &["--no-default-features", "--features", "calloop"],
     ),

@@ -291,8 +291,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Appends one segment to the URL's path, as [`segments`](Self::segments) does. The segments in
-    /// one array have one type.
+    /// Appends one segment to the URL's path, as [`segments`](Self::segments) does. All segments of
+    /// an array have the same type; with this method, each may have its own.
     pub fn segment(self, segment: impl fmt::Display) -> Self {
         self.with(|parts| parts.push_segment(segment))
     }
@@ -318,8 +318,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Appends one pair to the URL's query, as [`query`](Self::query) does. The values in one array
-    /// have one type.
+    /// Appends one pair to the URL's query, as [`query`](Self::query) does. All values of an array
+    /// have the same type; with this method, each may have its own.
     pub fn param(self, name: impl AsRef<str>, value: impl fmt::Display) -> Self {
         self.with(|parts| parts.push_query(name.as_ref(), value))
     }
@@ -381,9 +381,9 @@ impl RequestBuilder {
     /// Sets the body to `value`, serialized as JSON, and adds `Content-Type: application/json`
     /// unless there is a Content-Type. Replaces an earlier body.
     ///
-    /// A value that cannot be serialized is refused, such as a map whose keys are no strings. The
-    /// error does not contain the value, so if the value's own `Serialize` refused it, the error
-    /// does not say why.
+    /// A value that cannot be serialized is refused, such as a map with keys other than strings.
+    /// The error does not contain the value, so if the value's own `Serialize` refused it, the
+    /// error does not say why.
     ///
     /// ```
     /// use serde_json::json;

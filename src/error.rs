@@ -656,8 +656,8 @@ impl Error {
     }
 
     /// Returns how many times the request was assigned to a connection, open or still being made: 0
-    /// if it never left its queue, 2 after the engine has sent it again. For a request that a
-    /// [policy](crate::policy) has sent again, only the last exchange is counted.
+    /// if it never left its queue, 2 after it was sent again, by the engine or by a
+    /// [policy](crate::policy). The count begins anew after a redirect.
     pub fn attempts(&self) -> u32 {
         self.0.attempts.into()
     }

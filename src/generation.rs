@@ -6,8 +6,8 @@
 //! request or an exchange that carries a mark, it checks [`Mark::is_over`], which costs one load.
 //!
 //! Requests that are already under way end when the engine looks through its chains. Every engine
-//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. This is
-//! the only part of a session that the core deals with.
+//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. All else
+//! that a session does is the work of its policy.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_end_apart() {
+    fn the_end_of_one_session_leaves_another() {
         let (one, other) = (Generation::new(), Generation::new());
         let mark = one.mark();
         other.end();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn each_who_watches_is_woken_once_an_end() {
+    fn each_watcher_is_woken_once_per_end() {
         let session = Generation::new();
         let counts: [Arc<Count>; 2] = Default::default();
         let wakers = counts.clone().map(Waker::from);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_a_mark_that_is_over_is_woken_or_told() {
+    fn a_watcher_is_woken_or_told_that_its_mark_is_stale() {
         const ROUNDS: usize = 2000;
         for _ in 0..ROUNDS {
             let session = Generation::new();

@@ -123,6 +123,108 @@
 //! a readback on one part of the state. After a 101 (Switching Protocols) response,
 //! [`Context::write`] sends bytes on the connection.
 //!
+//! # Sessions
+//!
+//! A [`Session`] is what the requests of one login share: a base URL, fields, credentials, cookies
+//! (feature `cookies`), and rules for redirects. A request joins a session when it is built. When
+//! the login ends, [`Context::end`] ends everything else that was prepared for it: requests in
+//! flight, queued or delayed, and waits, calls and tasks that [`Next::session`] has marked. See
+//! [`session`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use httpstream::session::{Jar, Redirects, Session};
+//! use httpstream::{Context, Engine, Error, Next, Reply};
+//!
+//! struct Member { session: Session, news: usize }
+//!
+//! impl Member {
+//!     fn new() -> Result<Self, Error> {
+//!         let session = Session::builder()
+//!             .base("http://chat.test/")
+//!             .redirects(Redirects::limited(10))
+//!             .cookies(Jar::new())
+//!             .error_for_status(true)
+//!             .build()?;
+//!         Ok(Self { session, news: 0 })
+//!     }
+//!
+//!     fn log_in(&self) -> Next<Self> {
+//!         let form = [("user", "bot"), ("password", "s3cret")];
+//!         match self.session.post("login").form(form).build() {
+//!             Ok(login) => Next::send(login).read_by(Self::on_login),
+//!             Err(_) => Next::done(),
+//!         }
+//!     }
+//!
+//!     /// The server has redirected to the start page, with a cookie that the jar keeps.
+//!     fn on_login(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+//!         let poll = self.session.get("poll").long_poll(Duration::from_secs(60));
+//!         match (reply, poll.build()) {
+//!             (Ok(_), Ok(poll)) => Next::send(poll).read_by(Self::on_poll),
+//!             _ => self.log_in().after(Duration::from_secs(60)),
+//!         }
+//!     }
+//!
+//!     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+//!         match reply {
+//!             Ok(_) => {
+//!                 self.news += 1;
+//!                 Next::again().after(Duration::from_millis(100))
+//!             }
+//!             // The login has ended, and with it everything that was prepared for it.
+//!             Err(error) if error.status().is_some_and(|status| status == 401) => {
+//!                 cx.end(&self.session);
+//!                 self.log_in().after(Duration::from_secs(5))
+//!             }
+//!             Err(_) => Next::again().after(Duration::from_secs(5)),
+//!         }
+//!     }
+//! }
+//!
+//! # use httpstream::sim::{Answer, Incoming, Network};
+//! # use httpstream::{Config, Sim};
+//! # let network = Network::new(1);
+//! # network.host("chat.test", [[10, 0, 0, 1]]);
+//! # let (mut logins, mut polls) = (0, 0);
+//! # network.serve("10.0.0.1:80".parse().unwrap(), move |request: &Incoming| {
+//! #     let id = format!("id={logins}");
+//! #     let is_member = logins > 0 && request.header("Cookie") == Some(id.as_bytes());
+//! #     match request.path() {
+//! #         "/login" => {
+//! #             logins += 1;
+//! #             let login = Answer::status(303).header("Location", "/home");
+//! #             login.header("Set-Cookie", format!("id={logins}; HttpOnly"))
+//! #         }
+//! #         "/home" if is_member => Answer::ok("welcome"),
+//! #         "/poll" if is_member && polls % 10 < 9 => {
+//! #             polls += 1;
+//! #             Answer::ok("news").after(Duration::from_secs(30))
+//! #         }
+//! #         _ => {
+//! #             polls += 1;
+//! #             Answer::status(401)
+//! #         }
+//! #     }
+//! # });
+//! # let mut engine = Engine::<Member, Sim>::on_network(&network, Config::default())?;
+//! # fn on_the_real_network() -> Result<(), Error> {
+//! let mut member = Member::new()?;
+//! let mut engine = Engine::new()?;
+//! engine.start(member.log_in());
+//! engine.run(&mut member)?;
+//! # Ok(()) }
+//! # let mut member = Member::new()?;
+//! # engine.start(member.log_in());
+//! # engine.advance(&mut member, Duration::from_secs(3600))?;
+//! # assert!((110..120).contains(&member.news), "{}", member.news);
+//! # let counts = member.session.stats();
+//! # assert!(counts.redirected > 10 && counts.failed == 0, "{counts:?}");
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! Without a session, redirects are responses like any other, and no cookies are kept.
+//!
 //! # The loop
 //!
 //! [`Engine::run`] is the engine's own loop and returns when no chain is left. [`Engine::drain`]
@@ -175,8 +277,8 @@
 //! [`resend_is_safe`](Error::resend_is_safe) indicates whether the request can be sent again
 //! without harm. An error prints the origin of its request (scheme, host and port) but never the
 //! path, which may contain secrets; [`request`](Error::request) returns the whole request. A
-//! response with any status is `Ok`; [`Error::of_status`] turns a response with an unwanted status
-//! into an error.
+//! response with any status is `Ok`; [`Response::error_for_status`] and [`Error::of_status`] turn
+//! one with an unwanted status into an error.
 //!
 //! ```
 //! use std::time::Duration;
@@ -223,8 +325,8 @@
 //!
 //! The engine itself resends a request at most once, and only if the keep-alive connection turned
 //! out to be closed and resending is safe. (Pipelined requests and a refused `Expect` are
-//! exceptions.) A POST sent on such a connection fails; see [`Error::request_sent`] for how to
-//! handle this.
+//! exceptions; policies and sessions may send requests again, too.) A POST sent on such a
+//! connection fails; see [`Error::request_sent`] for how to handle this.
 //!
 //! # Testing
 //!
@@ -337,6 +439,8 @@
 //! - `tls` (default): `https`, through rustls with ring and the platform's root certificates; see
 //!   the `tls` module.
 //! - `webpki-roots`: Mozilla's root certificates, built in.
+//! - `cookies`: cookies of a session ([`session::Jar`]), with the list of public suffixes built in.
+//! - `digest`: Digest authentication in a session ([`session::Auth::digest`]).
 //! - `json`: JSON bodies, `RequestBuilder::json` and `Response::json`.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
@@ -358,8 +462,11 @@
 //!
 //! # Limitations
 //!
-//! - The crate does not follow redirects, keep cookies, use proxies or speak HTTP/2.
+//! - The crate does not use proxies or speak HTTP/2.
 //! - Content codings such as gzip are not decoded, but a [`policy`] can decode them.
+//! - Failed requests are sent again by readbacks or a [`policy`]; a session does not do it.
+//! - Sessions answer no challenges other than those of Digest, and check no `rspauth`. `SameSite`
+//!   of cookies is ignored.
 //! - Request bodies are held in memory, and bodies of unknown length cannot be sent.
 //! - Names are resolved over plain DNS.
 //! - Certificate revocation is not checked.

@@ -138,6 +138,35 @@ pub(crate) struct Way {
 /// A redirect that was followed, or is about to be.
 ///
 /// The URLs may contain secrets, so `Debug` prints only their origins.
+///
+/// ```
+/// use httpstream::{Context, Next, Reply};
+///
+/// /// Notes where the response has come from, and each redirect before it.
+/// fn on_reply(from: &mut Vec<String>, reply: Reply<'_>, _: &mut Context<'_, Vec<String>>)
+/// -> Next<Vec<String>> {
+///     if let Ok(response) = reply {
+///         let info = response.info();
+///         from.extend(info.hops().iter().map(|hop| hop.from.to_string()));
+///         from.push(info.request().uri().to_string());
+///     }
+///     Next::done()
+/// }
+/// # use httpstream::session::Session;
+/// # use httpstream::sim::{Answer, Incoming, Network};
+/// # use httpstream::{Config, Engine, Sim};
+/// # let network = Network::new(1);
+/// # network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+/// #     "/old" => Answer::status(308).header("Location", "/new"),
+/// #     _ => Answer::ok(""),
+/// # });
+/// # let mut engine = Engine::<Vec<String>, Sim>::on_network(&network, Config::default())?;
+/// # engine.submit(Session::new().get("http://10.0.0.1/old").build()?, on_reply);
+/// # let mut from = Vec::new();
+/// # engine.run(&mut from)?;
+/// # assert_eq!(from, ["http://10.0.0.1/old", "http://10.0.0.1/new"]);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hop {
@@ -264,8 +293,9 @@ pub struct Info {
     pub local: SocketAddr,
     /// Whether the connection had already served another exchange.
     pub reused: bool,
-    /// How many times the request was given to a connection: 2 after it was resent, by the engine or
-    /// by a policy. The count begins anew after a redirect. The same count as [`Error::attempts`].
+    /// How many times the request was given to a connection: 2 after it was resent, by the engine
+    /// or by a policy. The count begins anew after a redirect. The same count as
+    /// [`Error::attempts`].
     pub attempts: u32,
     /// When each step was completed.
     pub timings: Timings,
@@ -491,8 +521,8 @@ impl<'a> Response<'a> {
     ///
     /// The field contains a number of seconds or a date. A date is measured from the response's own
     /// Date field, so that it does not matter whether the two clocks agree; if there is none, from
-    /// the time of day. A date in the past is no delay. `None` if there is no such field, or
-    /// neither in it.
+    /// the time of day. A date in the past means no delay. `None` if there is no such field,
+    /// or if it contains neither.
     ///
     /// ```
     /// use std::time::Duration;

@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy"],
     &["config"],
     &["engine"],
-    // Edges, which use the public interface only.
+    // Edges, which no other module imports.
     &["embed", "session"],
 ];
 

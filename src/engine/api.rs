@@ -222,13 +222,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// open takes it over and does not open another.
     ///
     /// Nothing happens if the origin has an idle connection, or one that is being opened without a
-    /// request; if requests wait for a connection; or if a limit is reached: a connection that no
-    /// request needs closes no other. If it fails or times out, it is only logged, at level
-    /// `debug`, and the next request makes its own attempt. `close_idle`, `network_changed`, and a
-    /// request that needs the room close it while it is being opened.
+    /// request; if requests wait for a connection; or if a limit is reached, since no other
+    /// connection is closed to make room. A failure or timeout is only logged, at level `debug`,
+    /// and the next request makes its own attempt. While the connection is being opened, it is
+    /// closed by `close_idle`, by `network_changed`, and for a request that needs the room.
     ///
-    /// It is no chain: it is not [pending](Self::pending), and `run` does not wait for it. The
-    /// response of the first request on it has [`Info::reused`](crate::Info::reused) false.
+    /// The connection is not a chain: it is not [pending](Self::pending), and `run` does not wait
+    /// for it. The response to the first request on it has [`Info::reused`](crate::Info::reused)
+    /// false.
     ///
     /// ```
     /// use std::time::Duration;
@@ -257,8 +258,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.set_alarm();
     }
 
-    /// [`preconnect`](Self::preconnect) for requests that carry `route`: it has to be the same one,
-    /// or equal to it.
+    /// Does the same as [`preconnect`](Self::preconnect) for requests that carry `route`, or a
+    /// route equal to it.
     pub fn preconnect_by(&mut self, origin: &Origin, route: &Arc<Route>) {
         let route = Some(Arc::clone(route));
         self.core.chains.preconnect(origin.clone(), route);

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::net::Net;
 use crate::net::pool::OriginRef;
 use crate::net::slots::MaybeKey;
-use crate::policy::{Moment, Start, Visiting, Waits};
+use crate::policy::{Moment, Policies, Start, Visiting, Waits};
 use crate::request::Request;
 use crate::response::Hop;
 
@@ -233,8 +233,9 @@ impl<N: Net> Core<N> {
         let status = status.filter(|_| !next.is_clone_of(&former));
         let hop = status.and_then(|status| Hop::between(&former, status, &next));
         let visit = self.visit(key);
-        visit.visiting.on_resend(&former, &next);
-        visit.rare().first.get_or_insert(former);
+        let rare = visit.rare();
+        rare.is_foreign |= !Policies::are_same(&former, &next);
+        rare.first.get_or_insert(former);
         let way = visit.way_mut();
         way.attempts += u32::from(attempts);
         if let Some(hop) = hop {

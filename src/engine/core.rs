@@ -38,6 +38,7 @@ use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
 use crate::policy::Wakeups;
+use crate::response::Way;
 use crate::sched::wheel::{TimerId, Wheel};
 
 /// See the [module documentation](self).
@@ -160,6 +161,13 @@ impl<N: Net> Core<N> {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
             self.panic.get_or_insert(panic);
         }
+    }
+
+    /// Returns what the chain's policy has done with its request before the current exchange.
+    #[inline]
+    pub(super) fn way_of(&self, key: ChainKey) -> Option<Arc<Way>> {
+        let visit = self.chains.visit_of(key)?;
+        self.visits[visit].way().cloned()
     }
 
     /// Returns whether a turn would have work even if nothing became readable and no time passed.

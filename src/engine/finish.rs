@@ -46,7 +46,7 @@ impl<S, M: Mode> Engine<S, M> {
         let h1 = &self.core.links[key].h1;
         let (chain, is_whole) = (h1.tag(), h1.is_whole());
         let chain = chain.expect("a link that is read has an exchange");
-        // Bytes that belong to a body whose rest is not wanted are no part of anything else.
+        // If the rest of the body is not wanted, the bytes that follow belong to it.
         let leftover = match is_whole || h1.response().is_complete() {
             true => reading.rest().len(),
             false => 0,

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_looked_at_a_part_a_turn() {
+    fn thousands_of_chains_are_checked_over_several_turns() {
         let (_network, mut engine) = engine();
         let generation = Generation::new();
         for _ in 0..3 * MAX_SWEPT {

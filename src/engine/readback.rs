@@ -377,8 +377,10 @@ impl<S> Next<S> {
         Self::of(Action::Send(request))
     }
 
-    /// Sends the chain's last request again, without allocating. In a chain that has sent none,
-    /// such as one that has only made [calls](Self::call), this is [`done`](Self::done).
+    /// Sends the chain's last request again, without allocating. If a [policy](crate::policy) or a
+    /// [session](crate::session) has sent others in its place, for example after a redirect, it is
+    /// the request that the chain itself has sent. In a chain that has sent none, such as one that
+    /// has only made [calls](Self::call), this is [`done`](Self::done).
     ///
     /// The request is sent at once. Add a delay with [`after`](Self::after) after an error, after
     /// an unsuccessful status (for which [`Reply`] is `Ok`, too), and wherever the server answers

@@ -39,6 +39,8 @@ pub(super) struct Rare {
     pub(super) unwanted: u64,
     /// The request that the visit began with, if it has sent another since.
     pub(super) first: Option<Request>,
+    /// The visit has sent a request with other policies, so it serves no further request.
+    pub(super) is_foreign: bool,
     /// The status of the response that has begun, if it is a redirect.
     pub(super) redirect: Option<StatusCode>,
     pub(super) way: Option<Arc<Way>>,

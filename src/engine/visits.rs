@@ -3,11 +3,10 @@
 //!
 //! A policy is user code that does not see the state `S`, so `Core` can call it, at points where no
 //! link is being processed or a link is only lent to it. The policy can reach only its arguments.
-//! Without a policy, a request costs one test of a pointer when it begins and one test of a mark at
-//! each later step.
+//! Without a policy, a request costs three tests when it begins and one test of a mark at each
+//! later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use http::StatusCode;
 use slab::Slab;
@@ -25,7 +24,7 @@ use crate::net::slots::grow;
 use crate::policy::{Moment, Policies, Screened, Shown, Verdict, Visiting};
 use crate::proto::Headers;
 use crate::request::Request;
-use crate::response::{Reply, Response, Way, is_redirect};
+use crate::response::{Reply, Response, is_redirect};
 
 /// The block number of fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
@@ -88,13 +87,6 @@ impl<N: Net> Core<N> {
     pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
         let visit = self.chains.visit_of(key)?;
         self.visits.get_mut(visit)
-    }
-
-    /// Returns what the chain's policy has done with its request before the current exchange.
-    #[inline]
-    pub(super) fn way_of(&self, key: ChainKey) -> Option<Arc<Way>> {
-        let visit = self.chains.visit_of(key)?;
-        self.visits[visit].way().cloned()
     }
 
     /// Returns whether the request is to be visited or belongs to a generation, or the visit of the
@@ -230,8 +222,9 @@ impl<N: Net> Core<N> {
         let Some(index) = self.chains.visit_of(key) else {
             return;
         };
-        let visit = &mut self.visits[index];
-        if let Some(mut rare) = visit.take_rare() {
+        let mut is_foreign = false;
+        if let Some(mut rare) = self.visits[index].take_rare() {
+            is_foreign = rare.is_foreign;
             if let Some(first) = rare.first.take() {
                 self.chains[key].restore_request(first);
             }
@@ -242,8 +235,8 @@ impl<N: Net> Core<N> {
         // Lent to `catch_unwind` and not moved in: its destructor may panic as well, and a panic
         // during another aborts the process.
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
-            Ok(true) => return,
-            Ok(false) => {}
+            Ok(true) if !is_foreign => return,
+            Ok(_) => {}
             Err(panic) => {
                 self.panic.get_or_insert(panic);
             }

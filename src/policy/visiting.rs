@@ -31,8 +31,6 @@ pub(crate) struct Visiting {
     total: Option<Ms>,
     /// How the response to the current exchange is presented, once its head has arrived.
     shown: Option<Shown>,
-    /// The visit has sent a request with other policies, so it serves no further request.
-    is_foreign: bool,
     /// It runs no code of the caller, and takes no noticeable time.
     is_brief: bool,
     /// [`Visit::holds_back`].
@@ -91,7 +89,6 @@ impl Visiting {
         Self {
             total: None,
             shown: None,
-            is_foreign: false,
             is_brief: false,
             holds_back: visit.holds_back(),
             reads_shown: visit.reads_shown(),
@@ -116,11 +113,6 @@ impl Visiting {
     #[inline]
     pub(crate) fn shown(&self) -> Shown {
         self.shown.unwrap_or(Shown::AtOnce)
-    }
-
-    /// Records that `former` is replaced by `request`.
-    pub(crate) fn on_resend(&mut self, former: &Request, request: &Request) {
-        self.is_foreign |= !Policies::are_same(former, request);
     }
 
     /// Whether [`start`](Self::start) is to be called.
@@ -224,7 +216,7 @@ impl Visiting {
     #[inline]
     pub(crate) fn reset(&mut self) -> bool {
         self.shown = None;
-        self.visit.reset() && !self.is_foreign
+        self.visit.reset()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 const LONGEST: Duration = Duration::from_secs(1 << 31);
 
 /// Returns the delay that `value` asks for. A date is measured from `date`, the value of the
-/// response's Date field, or else from `now`; one in the past is no delay.
+/// response's Date field, or else from `now`; one in the past means no delay.
 pub(super) fn delay(
     value: &[u8],
     date: Option<&[u8]>,

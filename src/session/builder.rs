@@ -58,7 +58,7 @@ impl SessionBuilder {
     }
 
     /// Sets the URL that the session's requests are relative to: see [`Session::get`]. Its path
-    /// counts as a directory, with or without a slash at its end. It has no query.
+    /// counts as a directory, with or without a slash at its end. A query is refused.
     ///
     /// The session's headers and credentials are for the origin of this URL. Credentials in it
     /// (`user:password@`) are sent as by [`Auth::basic`].
@@ -76,26 +76,27 @@ impl SessionBuilder {
 
     /// Adds a field to the requests that do not have it themselves.
     ///
-    /// It goes only to the origin of the [base](Self::base) or, without one, to the origin at which
-    /// a request starts. After a redirect to another origin it is not sent any more. The fields of
-    /// framing and connection are refused, as by [`Fields::add`].
+    /// The field goes only to the origin of the [base](Self::base) or, without one, to the origin
+    /// at which a request starts. After a redirect to another origin, it is no longer sent. The
+    /// fields of framing and connection are refused, as by [`Fields::add`].
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = (name.as_ref().into(), value.as_ref().into());
         self.rules.headers.push((name, value));
         self
     }
 
-    /// Follows redirects. Without it, they are delivered like other responses.
+    /// Follows redirects. Without this setting, they are delivered like other responses.
     pub fn redirects(mut self, redirects: Redirects) -> Self {
         self.rules.redirects = Some(redirects);
         self
     }
 
-    /// Stores the cookies that responses set in `jar`, and sends those in it. They are chosen for
-    /// each attempt and each redirect. A request with a Cookie field of its own keeps it, and sends
-    /// no others.
+    /// Keeps cookies in `jar`: stores those that responses set, and sends those that are for the
+    /// request. They are chosen for each attempt and each redirect. A request with a Cookie field
+    /// of its own keeps it, and sends no others.
     ///
-    /// Several sessions may share a jar. Needs the feature `cookies`.
+    /// Several sessions may share a jar. Without the feature `cookies`, [`build`](Self::build)
+    /// refuses any jar.
     pub fn cookies(mut self, jar: Jar) -> Self {
         self.rules.jar = Some(jar);
         self
@@ -108,9 +109,9 @@ impl SessionBuilder {
     }
 
     /// Sends credentials to the origin set by [`Auth::at`], or else to that of the
-    /// [base](Self::base). One of them is required. They are not sent after a redirect to another
-    /// origin, even if it leads to theirs. A request with an Authorization field of its own keeps
-    /// it.
+    /// [base](Self::base); without either, [`build`](Self::build) refuses them. They are not sent
+    /// after a redirect to another origin, even if that is theirs. A request with an Authorization
+    /// field of its own keeps it.
     pub fn auth(mut self, auth: Auth) -> Self {
         self.rules.auth = Some(auth);
         self
@@ -142,8 +143,9 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets how long a request may take in total, redirects included. A request that sets
-    /// [`Timeouts::total`](crate::Timeouts::total) itself keeps its own, and
+    /// Sets how long a request may take in total, redirects included. By default, the engine's
+    /// [`Timeouts::total`](crate::Timeouts::total) applies. A request that sets
+    /// [its own](crate::RequestBuilder::timeout) keeps that, and
     /// [`long_poll`](crate::RequestBuilder::long_poll) raises this one as it raises the engine's.
     pub fn total(mut self, total: Duration) -> Self {
         self.rules.total = Some(total);

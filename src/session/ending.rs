@@ -6,8 +6,9 @@ use crate::error::Gone;
 use crate::session::Session;
 
 impl RequestBuilder {
-    /// Makes the request belong to a session: it is sent as the session's rules say, and ends with
-    /// the session's current login, see [`Session::end`].
+    /// Makes the request belong to a session: it is sent as the session's settings say, and ends
+    /// with the session's current login; see [`Session::end`]. [`Session::get`] and its siblings do
+    /// this. The URL must be absolute: it is not resolved against the session's base.
     pub fn session(self, session: &Session) -> Self {
         self.in_session(session.carried(), session.mark())
     }
@@ -52,7 +53,7 @@ impl<S> Context<'_, S> {
     /// impl Bot {
     ///     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
     ///         match reply {
-    ///             // Logged out: nothing of the old login is of use any more.
+    ///             // Logged out: nothing that belongs to the old login may be sent.
     ///             Ok(response) if response.status() == 401 => {
     ///                 cx.end(&self.session);
     ///                 match self.login.edit().build() {

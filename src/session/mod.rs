@@ -1,5 +1,5 @@
-//! Sessions: what the requests of one conversation share, such as cookies, credentials and rules for
-//! redirects.
+//! Sessions: what the requests of one conversation share, such as cookies, credentials and rules
+//! for redirects.
 //!
 //! A [`Session`] is a [policy](crate::policy) that is set up once and then carried by requests. It
 //! works the same in all the ways a request can be sent: by readbacks, in tasks, from other
@@ -44,36 +44,39 @@
 //! # Ok::<(), httpstream::Error>(())
 //! ```
 //!
-//! # What a request passes
-//! In this order, of which each step is optional:
+//! # The steps of a request
+//! A request passes the steps that its session has settings for, in this order:
 //!
 //! 1. The session's fields are added: User-Agent, headers, credentials, cookies. Fields of the
 //!    request itself take precedence.
 //! 2. The request is sent. The cookies that its response sets are stored.
-//! 3. A 401 with a Digest challenge is answered: the request is sent again with credentials.
-//! 4. A redirect is followed: the next request starts again at step 1.
+//! 3. A 401 with a Digest challenge is answered: the request starts again at step 1, now with
+//!    credentials.
+//! 4. A redirect is followed: the next request starts at step 1.
 //! 5. A response with an error status becomes an error.
 //! 6. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
 //!    that led to it, and [`Info::request`](crate::Info::request) the request that was answered.
-//!    [`Next::again`](crate::Next::again) sends the first one again.
+//!    [`Next::again`](crate::Next::again) sends the original request again.
 //!
-//! Responses that are answered or followed are not shown to the readback. Their bodies are read and
-//! dropped, or their connection is closed, whichever is cheaper. Each exchange has its own
-//! [timeouts](crate::Timeouts) of phases; [`SessionBuilder::total`] limits all of them together. The
+//! The readback does not see the responses of steps 3 and 4. Their bodies are read and dropped, or
+//! their connection is closed, whichever is cheaper. The [timeouts](crate::Timeouts) of phases
+//! apply to each exchange, and [`SessionBuilder::total`] to all of them together. The
 //! [address filter](crate::Config::address_filter) applies to each.
 //!
 //! # The end of a session
-//! A login ends, and what was prepared for it must not be sent any more. [`Session::end`] ends all
+//! When a login ends, what was prepared for it must not be sent any more. [`Session::end`] ends all
 //! requests of the session that were built before, with
 //! [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), wherever they are: in flight, queued,
 //! delayed, in an inbox, or in another engine. Waits, calls and tasks end as well if they were
 //! marked by [`Next::session`](crate::Next::session). Requests that are built afterwards belong to
-//! the next login.
+//! the next login. To send a request of an ended login again, build it anew, for example with
+//! [`Request::edit`](crate::Request::edit).
 //!
 //! # Other origins
-//! What is secret stays with the origin that it is for; see [`Redirects`]. A session does not send
-//! its headers and credentials to another origin than its [base](SessionBuilder::base), whatever a
-//! server answers.
+//! Secrets stay with the origin that they are for, whatever a server answers. The session's headers
+//! go to the origin of its [base](SessionBuilder::base), its credentials to that origin or to the
+//! one set by [`Auth::at`], and each cookie to the hosts that it is for. [`Redirects`] says what a
+//! request keeps that is redirected to another origin.
 
 use std::fmt;
 use std::sync::Arc;
@@ -114,6 +117,15 @@ use rules::Rules;
 /// What the requests of one conversation share. See the [module](self).
 ///
 /// A session is cheap to clone and can be used on all threads; clones share everything.
+///
+/// ```
+/// use httpstream::session::Session;
+///
+/// let session = Session::builder().base("https://api.example.com/v1/").build()?;
+/// let request = session.get("users").param("page", 2).build()?;
+/// assert_eq!(request.uri(), "https://api.example.com/v1/users?page=2");
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
 
@@ -135,7 +147,7 @@ impl Session {
         session.build().expect("these settings are valid")
     }
 
-    /// Begins a session that does nothing.
+    /// Begins to build a session. Without further settings, it does nothing.
     pub fn builder() -> SessionBuilder {
         SessionBuilder::new()
     }
@@ -193,7 +205,7 @@ impl Session {
     }
 
     /// Ends everything that belongs to the session so far, on all threads; see
-    /// [the module](self#the-end-of-a-session). The session itself can be used on, for the next
+    /// [the module](self#the-end-of-a-session). The session itself can still be used, for the next
     /// login. The jar keeps its cookies.
     ///
     /// In a readback, use [`Context::end`](crate::Context::end), which does not end the chain that
@@ -271,7 +283,8 @@ pub struct SessionStats {
     pub attempts: u64,
     /// Requests that ended: with a response, with an error, or canceled.
     pub ended: u64,
-    /// Requests that ended with an error other than a status or a cancellation.
+    /// Requests that ended with an error other than a status or a cancellation. A total timeout
+    /// that passes between two exchanges is not counted.
     pub failed: u64,
     /// Redirects followed.
     pub redirected: u64,

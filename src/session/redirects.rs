@@ -11,8 +11,8 @@ use crate::proto::{Invalid, Scheme};
 use crate::request::Request;
 use crate::response::{Hop, Response, is_redirect};
 
-/// Which redirects are followed: those of the statuses 301, 302, 303, 307 and 308 that have a
-/// Location field.
+/// Which redirects are followed: responses with status 301, 302, 303, 307 or 308 and a Location
+/// field (RFC 9110 §15.4).
 ///
 /// The next request is the redirected one with these changes:
 ///
@@ -22,11 +22,11 @@ use crate::response::{Hop, Response, is_redirect};
 /// - After a 303, any method other than HEAD becomes GET. After a 301 or 302, POST becomes GET,
 ///   unless [`keep_method`](Self::keep_method) says otherwise. A request that becomes a GET loses
 ///   its body and all `Content-*` fields. 307 and 308 keep method and body.
-/// - At another origin it has neither `Cookie`, `Authorization`, `Proxy-Authorization` nor a `Host`
-///   that were set by hand, none of the session's [headers](super::SessionBuilder::header) and
-///   [credentials](super::SessionBuilder::auth), and it shows no client certificate. These do not
-///   come back if a later redirect returns to the first origin. The session's cookies are chosen
-///   for each URL, as always.
+/// - At another origin, it loses `Cookie`, `Authorization`, `Proxy-Authorization` and `Host` if
+///   they were set by hand, and the session's [headers](super::SessionBuilder::header) and
+///   [credentials](super::SessionBuilder::auth); and it presents no client certificate. These do
+///   not come back if a later redirect returns to the first origin. The session's cookies are
+///   chosen for each URL, as always.
 ///
 /// A redirect that is not followed is delivered to the readback like any other response. Among
 /// these are redirects to schemes other than http and https, those to another origin on a route
@@ -49,7 +49,7 @@ pub struct Redirects {
     most: usize,
     same_origin: bool,
     https_only: bool,
-    /// The statuses of 301 and 302 that keep the method.
+    /// The statuses after which the method is kept. Only 301 and 302 matter.
     keep_method: Vec<u16>,
     decide: Option<Arc<Decide>>,
 }
@@ -64,8 +64,9 @@ pub(super) enum Lead {
 }
 
 impl Redirects {
-    /// Follows up to `most` redirects of one request. One more is an error with a
-    /// [`RedirectError`] as its source. With 0, every redirect is.
+    /// Follows up to `most` redirects of one request. One more is an error of kind
+    /// [`Policy`](crate::ErrorKind::Policy), with a [`RedirectError`] as its source. With 0, every
+    /// redirect is an error.
     pub fn limited(most: usize) -> Self {
         Self {
             most,
@@ -83,23 +84,26 @@ impl Redirects {
         self
     }
 
-    /// Makes a redirect to an http URL an error.
+    /// Makes a redirect to an http URL an error, with [`RedirectError::NotHttps`] as its source.
     #[must_use]
     pub fn https_only(mut self) -> Self {
         self.https_only = true;
         self
     }
 
-    /// Keeps the method, and with it the body, after these statuses. It concerns 301 and 302, after
-    /// which POST otherwise becomes GET; 307 and 308 keep the method anyway, and 303 never does.
+    /// Keeps the method, and with it the body, after these statuses. This concerns 301 and 302,
+    /// after which POST otherwise becomes GET; 307 and 308 keep the method anyway, and 303 never
+    /// does.
     #[must_use]
     pub fn keep_method(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.keep_method.extend(statuses);
         self
     }
 
-    /// Calls `decide` for each redirect that would be followed. If it returns false, the redirect
-    /// is delivered.
+    /// Calls `decide` for each redirect that would be followed, on the engine's thread, so it must
+    /// not block. If it returns false, the redirect is delivered. This comes before
+    /// [`limited`](Self::limited) and [`https_only`](Self::https_only): a redirect that `decide`
+    /// declines is no error.
     #[must_use]
     pub fn decide(mut self, decide: impl Fn(&Hop) -> bool + Send + Sync + 'static) -> Self {
         self.decide = Some(Arc::new(decide));
@@ -206,14 +210,14 @@ impl fmt::Debug for Redirects {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RedirectError {
-    /// One redirect more than [`Redirects::limited`] allows.
+    /// There was one redirect more than [`Redirects::limited`] allows.
     TooMany {
         /// The limit.
         limit: usize,
         /// The number of redirects, this one included.
         seen: usize,
     },
-    /// It leads to an http URL; see [`Redirects::https_only`].
+    /// The redirect leads to an http URL; see [`Redirects::https_only`].
     NotHttps,
     /// The Location field contains no valid reference.
     Location(Invalid),

@@ -173,7 +173,7 @@ fn methods_and_bodies_after_each_redirect() {
 }
 
 #[test]
-fn methods_are_kept_where_that_is_asked_for() {
+fn methods_are_kept_where_the_session_says_so() {
     let redirects = Redirects::limited(1).keep_method([301, 303]);
     let session = Session::builder().redirects(redirects).build().unwrap();
     for (status, expected) in [(301, "POST"), (302, "GET"), (303, "GET")] {
@@ -224,7 +224,7 @@ fn locations_are_resolved() {
 }
 
 #[test]
-fn bytes_of_a_location_that_are_no_text_are_encoded() {
+fn bytes_of_a_location_that_are_not_text_are_encoded() {
     let wire = b"HTTP/1.1 302 \r\nContent-Length: 0\r\nLocation: /\xff\r\n\r\n";
     let session = following().build().unwrap();
     let (_, seen) = exchange(session.get("http://a.test/start"), |seen| {
@@ -306,7 +306,7 @@ fn redirects_that_must_not_be_followed_are_errors_that_say_why() {
 }
 
 #[test]
-fn the_source_of_a_redirects_error_can_be_told() {
+fn the_source_of_the_error_says_why_a_redirect_was_refused() {
     use std::error::Error as _;
     let (_network, mut engine, _) = simulated(Config::default(), |_| found(302, "/loop"));
     let redirects = Redirects::limited(2);
@@ -1377,7 +1377,7 @@ mod ends {
         engine.submit(session.get("http://a.test/0").build().unwrap(), note);
         let mut told = Told::new();
         engine.advance(&mut told, SECOND / 2).unwrap();
-        // The redirect is there when the session ends, and the engine has not seen it yet.
+        // The redirect has arrived when the session ends, and the engine has not seen it yet.
         network.sleep(SECOND);
         session.end();
         engine.run(&mut told).unwrap();

@@ -319,7 +319,7 @@ mod tests {
         ("single quotes do not quote",
             b"Digest realm='a, b', nonce=c", "Digest realm='a | b' nonce=c"),
         ("parameters without a scheme", b"realm=a, nonce=b, Basic realm=c", "Basic realm=c"),
-        ("a scheme that is no token", b"Dig(est) realm=a, Basic realm=c", "Basic realm=c"),
+        ("a scheme that is not a token", b"Dig(est) realm=a, Basic realm=c", "Basic realm=c"),
         ("only a quote", b"\"", ""),
     ];
 

@@ -33,13 +33,16 @@ pub(crate) use digest::Used;
 /// With [`digest`](Self::digest), sessions share what the server has said if their credentials are
 /// clones made after [`at`](Self::at). Otherwise each session is challenged on its own.
 ///
-/// Invalid credentials are reported when the session is built. `Debug` shows the scheme only.
+/// Invalid credentials are reported by [`SessionBuilder::build`](super::SessionBuilder::build).
+/// `Debug` shows the scheme only.
 ///
 /// ```
-/// use httpstream::session::Auth;
+/// use httpstream::session::{Auth, Session};
 ///
 /// let auth = Auth::basic("Aladdin", "open sesame").at("https://example.com");
 /// assert_eq!(format!("{auth:?}"), "Auth(Basic)");
+/// let session = Session::builder().auth(auth).build()?;
+/// # Ok::<(), httpstream::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Auth {
@@ -77,7 +80,7 @@ impl Auth {
     /// They are encoded, but not encrypted: whoever can read the request can read them. Use Basic
     /// over `https` only.
     ///
-    /// A colon in the user name is a mistake, and so are control characters.
+    /// A colon in the user name and control characters in either are refused.
     pub fn basic(user: &str, password: &str) -> Self {
         Self::new(AuthScheme::Basic, basic(user, password))
     }
@@ -87,7 +90,7 @@ impl Auth {
     /// Whoever can read the request can use the token. Use Bearer over `https` only.
     ///
     /// A token consists of letters, digits, `-`, `.`, `_`, `~`, `+` and `/`, and may end in `=`.
-    /// Anything else is a mistake.
+    /// Any other is refused.
     pub fn bearer(token: &str) -> Self {
         Self::new(AuthScheme::Bearer, bearer(token))
     }
@@ -105,8 +108,7 @@ impl Auth {
     ///   (`auth-int`).
     /// - The server is not authenticated: `rspauth` is not checked.
     ///
-    /// A control character in the user name is a mistake. So is a build without the feature
-    /// `digest`.
+    /// A control character in the user name is refused. Without the feature `digest`, all are.
     pub fn digest(user: &str, password: &str) -> Self {
         let digest = Digest::new(user, password).map(|digest| Credentials::Digest(digest.into()));
         Self::new(AuthScheme::Digest, digest)
@@ -118,7 +120,7 @@ impl Auth {
     /// With [`digest`](Self::digest), the result shares nothing with the credentials that it was
     /// cloned from.
     ///
-    /// Anything after the host and port is a mistake.
+    /// Anything after the host and port is refused, even a slash.
     #[must_use]
     pub fn at(mut self, origin: &str) -> Self {
         self.origin = Some(parse_origin(origin));

@@ -37,7 +37,7 @@ impl Jar {
         Err(unsupported())
     }
 
-    /// Returns the value of a cookie: none.
+    /// Returns the value of a cookie, with the feature `cookies`; `None` without it.
     pub fn get(&self, _: &str, _: &str) -> Option<String> {
         None
     }
@@ -53,20 +53,20 @@ impl Jar {
             .into())
     }
 
-    /// Removes cookies: none.
+    /// Removes the cookies of a name, with the feature `cookies`; returns false without it.
     pub fn remove(&self, _: &str, _: &str) -> bool {
         false
     }
 
-    /// Removes all cookies: none.
+    /// Removes all cookies. In this build there are none.
     pub fn clear(&self) {}
 
-    /// Returns the number of cookies: none.
+    /// Returns the number of cookies, which is 0 in this build.
     pub fn len(&self) -> usize {
         0
     }
 
-    /// Returns whether there are no cookies, which is so.
+    /// Returns whether there are no cookies, which is true in this build.
     pub fn is_empty(&self) -> bool {
         true
     }

@@ -42,8 +42,8 @@ fn is_delimiter(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e)
 }
 
-/// Reads hour, minute and second from `hh:mm:ss`, with one or two digits each. A time that is out of
-/// range is still the time of the date, which is then invalid.
+/// Reads hour, minute and second from `hh:mm:ss`, with one or two digits each. A time that is out
+/// of range is still the time of the date, which is then invalid.
 fn time_of_day(token: &[u8]) -> Option<(u32, u32, u32)> {
     let (hour, rest) = number(token, 1..=2)?;
     let (minute, rest) = number(rest.strip_prefix(b":")?, 1..=2)?;
@@ -138,12 +138,12 @@ mod tests {
             ("year 69 is 2069", "1 jan 69 0:0:0", Some(3_124_224_000)),
             ("a leap day", "29 feb 2000 00:00:00", Some(951_782_400)),
             ("a leap day in a year divisible by 100", "29 feb 2100 00:00:00", None),
-            ("no leap year", "29 feb 2023 00:00:00", None),
+            ("not a leap year", "29 feb 2023 00:00:00", None),
             ("before 1970", "31 dec 1969 23:59:59", Some(0)),
             ("the first year", "1 jan 1601 00:00:00", Some(0)),
             ("too early a year", "31 dec 1600 23:59:59", None),
             ("the last year", "31 dec 9999 23:59:59", Some(253_402_300_799)),
-            ("five digits are no year", "31 dec 10000 23:59:59", None),
+            ("five digits are not a year", "31 dec 10000 23:59:59", None),
             ("day 0", "0 jan 2000 00:00:00", None),
             ("day 32", "32 jan 2000 00:00:00", None),
             ("April has 30 days", "31 apr 2000 00:00:00", None),
@@ -151,7 +151,7 @@ mod tests {
             ("only the first time counts", "24:00:00 1 jan 2000 10:00:00", None),
             ("minute 60", "1 jan 2000 00:60:00", None),
             ("second 60", "1 jan 2000 00:00:60", None),
-            ("three digits are no seconds", "1 jan 2000 00:00:000", None),
+            ("three digits are not seconds", "1 jan 2000 00:00:000", None),
             ("without a time", "1 jan 2000", None),
             ("without a month", "1 2000 00:00:00", None),
             ("without a year", "1 jan 00:00:00", None),

@@ -38,8 +38,8 @@ use store::Store;
 ///
 /// A cookie goes to the host that set it, or to all hosts of the domain that it names. A domain
 /// under which others can register, a *public suffix* such as `co.uk` or `github.io`, is refused.
-/// `Secure` cookies are accepted from https and sent over https only, also on this machine, and
-/// http cannot replace them. The prefixes `__Secure-` and `__Host-` are enforced.
+/// `Secure` cookies are accepted from https and sent over https only, even on loopback, and http
+/// cannot replace them. The prefixes `__Secure-` and `__Host-` are enforced.
 ///
 /// `SameSite` is ignored: it restricts requests that pages of other sites cause, and a client
 /// without pages has none. `HttpOnly` is only kept for the file.

@@ -119,8 +119,8 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Reads the seconds of `Max-Age` (§5.6.2), 0 for a negative number. Returns `None` if this is no
-/// number. A number that is too large counts as the longest lifetime.
+/// Reads the seconds of `Max-Age` (§5.6.2), 0 for a negative number. Returns `None` if this is not
+/// a number. A number that is too large counts as the longest lifetime.
 fn max_age(text: &[u8]) -> Option<u64> {
     match text.strip_prefix(b"-") {
         Some(digits) => seconds(digits).map(|_| 0),

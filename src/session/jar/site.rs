@@ -1,5 +1,5 @@
 //! The cookies of one site: what replaces what, which ones a request carries and in which order,
-//! and which ones give way (RFC 6265bis §5.7 and §5.8.3).
+//! and which ones are evicted (RFC 6265bis §5.7 and §5.8.3).
 
 use std::cmp::Reverse;
 use std::time::SystemTime;
