@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -229,6 +230,7 @@ struct Inner {
     origin: Option<Origin>,
     request: Option<Request>,
     status: Option<StatusCode>,
+    retry_after: Option<Duration>,
     partial_body: Vec<u8>,
     source: Source,
 }
@@ -353,6 +355,7 @@ impl Error {
             origin: None,
             request: None,
             status: None,
+            retry_after: None,
             partial_body: Vec::new(),
             source,
         }))
@@ -536,9 +539,16 @@ impl Error {
             origin,
             request,
             status,
+            retry_after: None,
             partial_body,
             source,
         }))
+    }
+
+    /// Adds how long the response asks to wait.
+    pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.0.retry_after = wait;
+        self
     }
 
     /// Returns what went wrong.
@@ -712,6 +722,31 @@ impl Error {
     /// Returns the status of the response, if its head had arrived.
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
+    }
+
+    /// Returns how long the server asks to wait, if the error is one of a
+    /// [status](ErrorKind::Status): the value of
+    /// [`Response::retry_after`](crate::Response::retry_after).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Context, Next, Reply};
+    ///
+    /// fn on_reply(sent: &mut u32, reply: Reply<'_>, _: &mut Context<'_, u32>) -> Next<u32> {
+    ///     match reply.and_then(|response| response.error_for_status()) {
+    ///         Ok(_) => {
+    ///             *sent += 1;
+    ///             Next::done()
+    ///         }
+    ///         Err(error) => match error.retry_after() {
+    ///             Some(wait) => Next::again().after(wait),
+    ///             None => Next::done(),
+    ///         },
+    ///     }
+    /// }
+    /// ```
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// Returns what is wrong with a request that cannot be sent as it was built.

@@ -502,19 +502,18 @@ impl<'a> Response<'a> {
     /// invalid status, above 599, counts as a server error (RFC 9110 §15).
     ///
     /// # Errors
-    /// [`ErrorKind::Status`] with the [`status`](Error::status), and with the response's body as
+    /// [`ErrorKind::Status`] with the [`status`](Error::status), with the delay that the server
+    /// asks for as [`retry_after`](Error::retry_after), and with the response's body as
     /// [`partial_body`](Error::partial_body). It is the error of [`Error::of_status`], but takes
     /// the body without copying it if possible.
     pub fn error_for_status(self) -> Result<Self, Error> {
         if !is_error(self.status()) {
             return Ok(self);
         }
-        let at = self.circumstances();
+        let (at, wait) = (self.circumstances(), self.retry_after());
         let partial_body = self.into_body();
-        Err(Error::of(
-            ErrorKind::Status,
-            Circumstances { partial_body, ..at },
-        ))
+        let at = Circumstances { partial_body, ..at };
+        Err(Error::of(ErrorKind::Status, at).with_retry_after(wait))
     }
 
     /// Returns how long the server asks to wait, by its Retry-After field (RFC 9110 §10.2.3): from
@@ -610,7 +609,8 @@ impl<'a> Response<'a> {
 
 impl Error {
     /// Creates an error from a response whose status the caller treats as an error. Its kind is
-    /// [`ErrorKind::Status`]; it holds the [`status`](Error::status), and a copy of the body as
+    /// [`ErrorKind::Status`]; it holds the [`status`](Error::status), the delay that the server
+    /// asks for as [`retry_after`](Error::retry_after), and a copy of the body as
     /// [`partial_body`](Error::partial_body). Any status is accepted.
     ///
     /// ```
@@ -628,7 +628,7 @@ impl Error {
             partial_body: response.body().to_vec(),
             ..response.circumstances()
         };
-        Self::of(ErrorKind::Status, at)
+        Self::of(ErrorKind::Status, at).with_retry_after(response.retry_after())
     }
 }
 

@@ -420,9 +420,18 @@ impl Chains {
         request: Option<&Request>,
     ) {
         generation.end();
-        let Some(key) = self.find(own) else {
-            return;
-        };
+        if let Some(key) = self.find(own) {
+            self.spare(key, generation, request);
+        }
+        // At once, as `cancel` does: the response to another of these chains may have arrived
+        // already, and must not look like one of the next generation. What this does not reach is
+        // left to the next turns.
+        self.generations.on_ended();
+        self.sweep();
+    }
+
+    /// Moves a chain to the current generation of its session, if it belongs to an earlier one.
+    fn spare(&mut self, key: ChainKey, generation: &Generation, request: Option<&Request>) {
         let is_of = |mark: &&Mark| mark.is_of(generation);
         let mark = self.generations.of_spared(key);
         let mark = mark.or_else(|| request?.generation());

@@ -763,8 +763,9 @@ impl<'a, S> Context<'a, S> {
     /// Returns how many exchanges of this chain have failed in a row, the current one included.
     ///
     /// Failures are errors, and the statuses that invite a retry (408, 425, 429, 500, 502, 503 and
-    /// 504). Any other response resets the count, including a 401 or 404. Attempts that a
-    /// [policy](crate::policy) sends again are not counted.
+    /// 504). Any other response resets the count, including a 401 or 404. If a
+    /// [policy](crate::policy) turns a status into an error, the error counts as the status does.
+    /// Attempts that a policy sends again are not counted.
     ///
     /// ```
     /// use std::time::Duration;

@@ -32,6 +32,12 @@ pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
     status.as_u16() >= 400 && matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
 }
 
+/// Returns whether an error that a policy made of a response counts as a failure. One made of its
+/// status counts as the status does.
+fn is_failure(error: &Error) -> bool {
+    error.kind() != ErrorKind::Status || error.status().is_none_or(is_worth_another_try)
+}
+
 impl<S, M: Mode> Engine<S, M> {
     /// Delivers the failure of a chain's exchange: to its policy, if it has one, and then to its
     /// readback.
@@ -99,7 +105,8 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(Err(error)) => {
                 let error = error.placed_at(response.circumstances());
                 self.core.reset_visit(chain);
-                self.core.chains[chain].note_outcome(true);
+                let has_failed = is_failure(&error);
+                self.core.chains[chain].note_outcome(has_failed);
                 self.tell(state, chain, Err(error))
             }
             Err(PolicyPanicked) => None,

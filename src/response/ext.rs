@@ -91,12 +91,10 @@ impl ResponseExt for http::Response<Vec<u8>> {
         if !is_error(self.status()) {
             return Ok(self);
         }
-        let at = circumstances(&self);
+        let (at, wait) = (circumstances(&self), self.retry_after());
         let partial_body = self.into_body();
-        Err(Error::of(
-            ErrorKind::Status,
-            Circumstances { partial_body, ..at },
-        ))
+        let at = Circumstances { partial_body, ..at };
+        Err(Error::of(ErrorKind::Status, at).with_retry_after(wait))
     }
 
     fn retry_after(&self) -> Option<Duration> {

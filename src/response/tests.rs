@@ -5,13 +5,14 @@ use super::*;
 #[test]
 fn an_error_of_a_status_has_what_the_response_had() {
     let request = Request::post("http://a:81/secret").build().unwrap();
-    let wire = "HTTP/1.1 429 Slow Down\r\nContent-Length: 4\r\n\r\n";
+    let wire = "HTTP/1.1 429 Slow Down\r\nContent-Length: 4\r\nRetry-After: 7\r\n\r\n";
     let error = testing::lend(&request, wire, b"wait", |response| {
         Error::of_status(&response)
     });
     assert_eq!(error.kind(), ErrorKind::Status);
     assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
     assert_eq!(error.partial_body(), b"wait");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
     assert_eq!(
         (error.phase(), error.request_sent()),
         (Phase::Body, Sent::Yes)
@@ -61,7 +62,7 @@ fn statuses_from_400_on_are_errors() {
         ("999 x", Some("http://a:81: answered with 999 <unknown status code>")),
     ];
     for (line, expected) in ROWS {
-        let wire = format!("HTTP/1.1 {line}\r\n\r\n");
+        let wire = format!("HTTP/1.1 {line}\r\nRetry-After: 8\r\n\r\n");
         let found = both(
             &wire,
             b"s3cret",
@@ -75,6 +76,7 @@ fn statuses_from_400_on_are_errors() {
                     assert_eq!(error.to_string(), *expected);
                     assert_eq!(error.kind(), ErrorKind::Status);
                     assert_eq!(error.partial_body(), b"s3cret");
+                    assert_eq!(error.retry_after(), Some(Duration::from_secs(8)));
                     assert_eq!(
                         error.status().map(|it| it.as_u16().to_string()),
                         Some(line[..3].into())
@@ -107,6 +109,7 @@ fn a_response_from_elsewhere_has_no_exchange() {
     let error = response(500, b"b").error_for_status().unwrap_err();
     assert_eq!(error.to_string(), "answered with 500 Internal Server Error");
     assert_eq!(error.partial_body(), b"b");
+    assert_eq!(error.retry_after(), None);
     assert!(error.request().is_none() && error.origin().is_none());
     assert!(!error.resend_is_safe() && error.attempts() == 0);
     // Without a simulation the time is that of the system.

@@ -914,7 +914,9 @@ fn an_error_status_becomes_an_error_with_its_body() {
     let session = following().error_for_status(true).build().unwrap();
     let (_network, mut engine, _) = simulated(Config::default(), |seen| match seen.path() {
         "/start" => found(302, "/gone"),
-        "/gone" => Answer::status(410).body("no more"),
+        "/gone" => Answer::status(410)
+            .header("Retry-After", "9")
+            .body("no more"),
         "/created" => Answer::status(201),
         _ => Answer::status(304),
     });
@@ -928,6 +930,7 @@ fn an_error_status_becomes_an_error_with_its_body() {
                 assert_eq!(error.kind(), ErrorKind::Status);
                 assert_eq!(error.status().map(|it| it.as_u16()), Some(410));
                 assert_eq!(error.partial_body(), b"no more");
+                assert_eq!(error.retry_after(), Some(9 * SECOND));
                 assert_eq!(error.request().map(Request::target), Some("/gone"));
                 assert_eq!(error.attempts(), 1);
             }
@@ -944,6 +947,29 @@ fn an_error_status_becomes_an_error_with_its_body() {
     let stats = session.stats();
     assert_eq!((stats.attempts, stats.ended, stats.failed), (4, 3, 0));
     assert_eq!((stats.redirected, stats.challenged), (1, 0));
+}
+
+#[test]
+fn an_error_of_a_status_counts_as_the_status_does() {
+    for makes_errors in [false, true] {
+        let session = following().error_for_status(makes_errors).build().unwrap();
+        let statuses = RefCell::new(vec![401, 503, 404, 500, 429]);
+        let (_network, mut engine, _) = simulated(Config::default(), move |_| {
+            Answer::status(statuses.borrow_mut().pop().unwrap_or(200))
+        });
+        let request = session.get("http://a.test/").build().unwrap();
+        engine.submit(request, |told: &mut Told, reply, cx| {
+            told.push(Ok(cx.failures().to_string()));
+            match reply {
+                Ok(response) if response.status() == 200 => Next::done(),
+                _ => Next::again(),
+            }
+        });
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        let expected = ["1", "2", "0", "1", "0", "0"].map(|n| Ok(n.to_owned()));
+        assert_eq!(told, expected, "error_for_status({makes_errors})");
+    }
 }
 
 #[test]
@@ -1231,6 +1257,36 @@ mod ends {
             told,
             [now.clone(), Err(CANCELLED.to_owned()), now.clone(), now]
         );
+        assert_eq!(seen.take().len(), 4);
+    }
+
+    #[test]
+    fn of_responses_that_arrive_together_only_the_one_that_ends_the_session_is_read() {
+        let (_network, mut engine, seen) = simulated(Config::default(), |request| {
+            let is_first = request.at < SECOND;
+            Answer::status(if is_first { 401 } else { 200 }).after(SECOND)
+        });
+        let session = Session::new();
+        for _ in 0..3 {
+            let ends = session.clone();
+            let request = session.get("http://a.test/").build().unwrap();
+            engine.submit(request, move |told: &mut Told, reply, cx| {
+                told.push(outcome(&reply));
+                match reply {
+                    Ok(response) if response.status() == 401 => {
+                        cx.end(&ends);
+                        Next::again()
+                    }
+                    _ => Next::done(),
+                }
+            });
+        }
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        let canceled = Err(CANCELLED.to_owned());
+        let expected = [Ok("401 / ".to_owned()), canceled.clone(), canceled];
+        assert_eq!(told[..3], expected);
+        assert_eq!(told[3..], [Ok("200 / ".to_owned())]);
         assert_eq!(seen.take().len(), 4);
     }
 

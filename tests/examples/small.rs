@@ -132,6 +132,30 @@ fn bot_answers_every_message() {
 }
 
 #[test]
+fn telegram_ends_with_its_token_and_does_not_show_it() {
+    let addr = serve_once(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 12\r\n\r\n{\"ok\":false}");
+    let mut bot = example("telegram");
+    bot.env("TELEGRAM_SERVER", format!("http://{addr}"));
+    bot.env("TELEGRAM_TOKEN", "123:s3cret");
+    let ended = run(&mut bot, PATIENCE);
+    let expected = format!(
+        "http://{addr}: answered with 401 Unauthorized\nError: \"the token is not valid\"\n"
+    );
+    assert_eq!((ended.code, ended.stderr), (Some(1), expected));
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn matrix_says_which_variable_is_missing() {
+    let mut bot = example("matrix");
+    bot.env("MATRIX_SERVER", "name.test")
+        .env("MATRIX_USER", "bot");
+    let ended = run(bot.env_remove("MATRIX_PASSWORD"), PATIENCE);
+    let expected = "Error: \"MATRIX_PASSWORD is not set\"\n";
+    assert_eq!((ended.code, &*ended.stderr), (Some(1), expected));
+}
+
+#[test]
 fn the_index_names_every_example() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let index = fs::read_to_string(root.join("README.md")).unwrap();
