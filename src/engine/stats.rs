@@ -44,8 +44,8 @@ pub struct Stats {
     pub reused: u64,
     /// Chains submitted.
     pub submitted: u64,
-    /// Exchanges that ended with a response. Those count as well whose response a policy has not
-    /// passed on, such as a redirect that was followed.
+    /// Exchanges that ended with a response, including one that a policy did not pass on, such as a
+    /// redirect that was followed.
     pub answered: u64,
     /// Requests that ended with an error, cancellations included, and chains that were canceled
     /// while they waited after a request.
