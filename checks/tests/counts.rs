@@ -812,7 +812,7 @@ fn a_request_takes_few_instructions() {
     // more than the count when this was written.
     const ROWS: [(&[&str], f64); 11] = [
         (&["--path", "/small"], 4500.0),
-        (&["--path", "/small", "--connections", "50"], 3720.0),
+        (&["--path", "/small", "--connections", "50"], 3910.0),
         (&["--path", "/chunked"], 5500.0),
         (&["--path", "/chunked", "--connections", "50"], 4670.0),
         (&["--path", "/fields"], 9000.0),
