@@ -683,6 +683,24 @@ fn a_saved_file_is_private_replaces_another_and_loads() {
     );
 }
 
+/// A process that crashed while it saved, with the id of this one, as is usual in containers.
+#[test]
+fn what_a_crash_left_behind_is_in_nobodys_way() {
+    let folder = std::env::temp_dir().join(format!("httpstream-crash-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("cookies.txt");
+    // Other tests save at the same time, so the next number is known only roughly.
+    let left = |save: usize| format!(".cookies.txt.{}.{save}.tmp", std::process::id());
+    for save in 0..20 {
+        fs::write(folder.join(left(save)), "left").unwrap();
+    }
+    Jar::new().save(&path).unwrap();
+    assert!(path.exists());
+    let is_left = |save| fs::read(folder.join(left(save))).is_ok_and(|text| text == b"left");
+    assert!((0..20).all(is_left), "no file of another is touched");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
 const HOSTS: [&str; 12] = [
     "a.test",
     "b.a.test",
