@@ -152,18 +152,18 @@ impl Redirects {
         if is_elsewhere && (self.same_origin || is_on_unix()) {
             return Ok(Lead::Nowhere);
         }
-        if let Some(decide) = &self.decide
-            && let Some(hop) = Hop::between(request, status, &next)
-            && !decide(&hop)
-        {
-            return Ok(Lead::Nowhere);
-        }
         if self.https_only && next.scheme() != Scheme::Https {
             return Err(refused(RedirectError::NotHttps));
         }
         if followed >= self.most {
             let (limit, seen) = (self.most, followed + 1);
             return Err(refused(RedirectError::TooMany { limit, seen }));
+        }
+        if let Some(decide) = &self.decide
+            && let Some(hop) = Hop::between(request, status, &next)
+            && !decide(&hop)
+        {
+            return Ok(Lead::Nowhere);
         }
         Ok(Lead::To(next))
     }

@@ -373,6 +373,23 @@ fn the_program_decides_about_redirects() {
     assert_eq!((outcome, seen.len()), (Ok("302 /next why".to_owned()), 2));
 }
 
+#[test]
+fn the_program_is_not_asked_about_redirects_that_are_errors() {
+    let never = |redirects: Redirects| redirects.decide(|_| panic!("it is not followed"));
+    let rows = [
+        (Redirects::limited(0), "at most 0 are followed"),
+        (Redirects::limited(9).https_only(), "only https is followed"),
+    ];
+    for (redirects, expected) in rows {
+        let session = Session::builder().redirects(never(redirects)).build();
+        let request = session.unwrap().get("http://a.test/start");
+        let (outcome, seen) = exchange(request, |_| found(302, "/next"));
+        let why = outcome.unwrap_err();
+        assert!(why.ends_with(expected), "{why}");
+        assert_eq!(seen.len(), 1);
+    }
+}
+
 /// Whatever a redirect leads to, what is meant for one origin does not reach another, and does not
 /// come back.
 #[test]
