@@ -404,16 +404,21 @@ fn nothing_secret_goes_to_another_origin() {
     let chain = |seen: &Incoming| match (host(seen).as_str(), seen.path()) {
         ("a.test", "/start") => found(307, "/same"),
         ("a.test", "/same") => found(307, "http://b.test/there"),
-        ("b.test", "/there") => found(307, "http://a.test/back"),
+        ("b.test", "/there") => found(307, "/here"),
+        ("b.test", "/here") => found(307, "http://a.test/back"),
+        ("a.test", "/back") => found(307, "/home"),
         _ => Answer::ok("end"),
     };
     let (outcome, seen) = exchange(session.get("start"), chain);
-    assert_eq!(outcome, Ok("200 /back end".to_owned()));
+    assert_eq!(outcome, Ok("200 /home end".to_owned()));
+    // A redirect within an origin does not make it the first one.
     let expected = [
         format!("GET a.test/start {basic} X-Key=session"),
         format!("GET a.test/same {basic} X-Key=session"),
         "GET b.test/there".to_owned(),
+        "GET b.test/here".to_owned(),
         "GET a.test/back".to_owned(),
+        "GET a.test/home".to_owned(),
     ];
     assert_eq!(seen, expected);
 
