@@ -92,8 +92,8 @@ impl SessionBuilder {
     }
 
     /// Stores the cookies that responses set in `jar`, and sends those in it. They are chosen for
-    /// each attempt and each redirect. A request with a Cookie field of its own keeps it, and sends
-    /// no others.
+    /// each attempt and each redirect. A request with a Cookie field of its own, or one of the
+    /// session's [headers](Self::header), keeps it and sends no others.
     ///
     /// Several sessions may share a jar. Needs the feature `cookies`.
     pub fn cookies(mut self, jar: Jar) -> Self {

@@ -208,6 +208,7 @@ impl Visit for InSession {
         }
         if let Some(jar) = &self.rules.jar
             && !jar.is_empty()
+            && !fields.has("Cookie")
         {
             let (scheme, host, path) = (request.scheme(), request.host(), request.target());
             let add = |line: &[u8]| fields.add("Cookie", line);
