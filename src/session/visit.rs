@@ -153,6 +153,8 @@ impl InSession {
                 let progress = self.progress();
                 progress.followed += 1;
                 progress.is_astray |= is_elsewhere;
+                // The next exchange is another one, which may be in another realm.
+                progress.used = None;
             }
         }
     }

@@ -1054,6 +1054,54 @@ fn a_challenge_to_credentials_of_another_is_not_answered() {
     }
 }
 
+/// The answers of the request before the redirect do not count for the one after it.
+#[cfg(feature = "digest")]
+#[test]
+fn a_redirect_may_lead_to_another_realm() {
+    let session = following()
+        .base("http://a.test/")
+        .auth(Auth::digest("user", "password"))
+        .build()
+        .unwrap();
+    let (outcome, seen) = exchange(session.get("start"), |seen| {
+        let authorization = seen.header("Authorization").unwrap_or_default();
+        let has = |text: &str| String::from_utf8_lossy(authorization).contains(text);
+        let challenge = |realm: &str| {
+            let value = format!("Digest realm={realm}, nonce=of-{realm}, qop=auth");
+            Answer::status(401).header("WWW-Authenticate", value)
+        };
+        match seen.path() {
+            "/start" if has("realm=\"one\"") => found(302, "/end"),
+            "/start" => challenge("one"),
+            _ if has("realm=\"two\"") => Answer::ok("welcome"),
+            _ => challenge("two"),
+        }
+    });
+    assert_eq!(outcome, Ok("200 /end welcome".to_owned()));
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(session.stats().challenged, 2);
+}
+
+#[cfg(feature = "cookies")]
+#[test]
+fn a_cookie_header_of_a_session_takes_the_place_of_the_jars_cookies() {
+    let jar = httpstream::session::Jar::new();
+    for url in ["http://a.test/", "http://b.test/"] {
+        jar.set(url, "id=jar").unwrap();
+    }
+    let session = following().header("Cookie", "id=own").cookies(jar);
+    let request = session.build().unwrap().get("http://a.test/");
+    let (outcome, seen) = exchange(request, |seen| match host(seen).as_str() {
+        "a.test" => found(302, "http://b.test/"),
+        _ => Answer::ok("end"),
+    });
+    assert_eq!(outcome, Ok("200 / end".to_owned()));
+    assert_eq!(
+        seen,
+        ["GET a.test/ Cookie=id=own", "GET b.test/ Cookie=id=jar"]
+    );
+}
+
 #[test]
 fn the_configurations_session_serves_requests_without_one() {
     let mut config = Config::default();
