@@ -147,8 +147,8 @@ impl Redirects {
             None => error,
         })?;
         let is_elsewhere = !request.has_origin_of(&next);
-        // A unix socket has no address.
-        let is_on_unix = || head.info().peer.ip().is_unspecified();
+        // A unix socket has no address, and so no port. 0.0.0.0 alone is also this machine.
+        let is_on_unix = || head.info().peer.port() == 0;
         if is_elsewhere && (self.same_origin || is_on_unix()) {
             return Ok(Lead::Nowhere);
         }
