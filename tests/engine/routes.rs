@@ -506,7 +506,7 @@ fn a_redirect_is_followed_through_a_unix_socket_to_the_same_origin_only() {
         for location in ["/next", "http://other.invalid/"] {
             let (mut stream, _) = listener.accept().unwrap();
             let mut head = [0; 1024];
-            stream.read(&mut head).unwrap();
+            assert!(stream.read(&mut head).unwrap() > 0);
             let fields = format!("Location: {location}\r\nConnection: close\r\n");
             let answer = format!("HTTP/1.1 302 \r\n{fields}Content-Length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).unwrap();

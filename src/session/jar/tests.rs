@@ -207,6 +207,23 @@ fn an_expired_cookie_deletes_the_one_it_replaces() {
     assert_eq!(jar.len(), 2);
 }
 
+/// A line that is kept holds until the first of its cookies expires.
+#[test]
+fn cookies_of_one_line_expire_one_after_the_other() {
+    let jar = Jar::new();
+    let cookies = ["k=1; Max-Age=10", "l=2; Max-Age=20", "m=3"];
+    receive(&jar, "http://a.test/", &cookies, at(0));
+    let rows = [
+        (0, "k=1; l=2; m=3"),
+        (9, "k=1; l=2; m=3"),
+        (10, "l=2; m=3"),
+        (20, "m=3"),
+    ];
+    for (now, expected) in rows {
+        assert_eq!(line(&jar, "http://a.test/", at(now)), expected, "{now}");
+    }
+}
+
 #[test]
 fn http_leaves_secure_cookies_alone() {
     type Row = (&'static str, &'static str, &'static str, &'static str);
