@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 
 /// Counts the logins of one session. Clones share the count.
@@ -22,8 +22,9 @@ pub(crate) struct Generation(Arc<Shared>);
 struct Shared {
     /// How many generations have ended.
     ended: AtomicU64,
-    /// The engines that hold something marked, each once, until the next end.
-    watching: Mutex<Vec<Waker>>,
+    /// The engines that hold something marked, each once, until the next end. Weak, because a
+    /// session may outlive many engines, whose wakers hold file descriptors.
+    watching: Mutex<Vec<Weak<Waker>>>,
 }
 
 /// The generation of a session that something belongs to.
@@ -59,7 +60,8 @@ impl Generation {
         let woken = std::mem::take(&mut *watching);
         // Wakers run engine code, so they are not called under the lock.
         drop(watching);
-        woken.into_iter().for_each(Waker::wake);
+        let alive = woken.iter().filter_map(Weak::upgrade);
+        alive.for_each(|waker| waker.wake_by_ref());
     }
 
     #[inline]
@@ -92,9 +94,9 @@ impl Mark {
     }
 
     /// Registers `waker` to be woken, once, when the session's current generation ends. Registering
-    /// the same waker twice has no effect. Returns false, and registers nothing, if this mark is
-    /// already stale.
-    pub(crate) fn watch(&self, waker: &Waker) -> bool {
+    /// the same waker twice has no effect, and one that is dropped before is forgotten. Returns
+    /// false, and registers nothing, if this mark is already stale.
+    pub(crate) fn watch(&self, waker: &Arc<Waker>) -> bool {
         let mut watching = self
             .of
             .0
@@ -106,8 +108,12 @@ impl Mark {
         if self.is_over() {
             return false;
         }
-        if !watching.iter().any(|other| other.will_wake(waker)) {
-            watching.push(waker.clone());
+        watching.retain(|other| other.strong_count() > 0);
+        if !watching
+            .iter()
+            .any(|other| other.as_ptr() == Arc::as_ptr(waker))
+        {
+            watching.push(Arc::downgrade(waker));
         }
         true
     }
@@ -176,7 +182,7 @@ mod tests {
     fn each_watcher_is_woken_once_per_end() {
         let session = Generation::new();
         let counts: [Arc<Count>; 2] = Default::default();
-        let wakers = counts.clone().map(Waker::from);
+        let wakers = counts.clone().map(|count| Arc::new(Waker::from(count)));
         for _ in 0..3 {
             assert!(wakers.iter().all(|waker| session.mark().watch(waker)));
         }
@@ -195,15 +201,31 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_is_gone_leaves_nothing_behind() {
+        let session = Generation::new();
+        let counts: [Arc<Count>; 2] = Default::default();
+        for count in &counts {
+            let waker = Arc::new(Waker::from(Arc::clone(count)));
+            assert!(session.mark().watch(&waker));
+        }
+        let strong = counts.each_ref().map(Arc::strong_count);
+        assert_eq!(strong, [1, 1], "no waker is kept");
+        assert_eq!(session.0.watching.lock().unwrap().len(), 1);
+        session.end();
+        assert_eq!(counts.each_ref().map(|count| count.get()), [0, 0]);
+    }
+
+    #[test]
     fn a_watcher_is_woken_or_told_that_its_mark_is_stale() {
         const ROUNDS: usize = 2000;
         for _ in 0..ROUNDS {
             let session = Generation::new();
             let count = Arc::new(Count::default());
+            let waker = Arc::new(Waker::from(Arc::clone(&count)));
             let mark = session.mark();
             let ending = thread::scope(|scope| {
                 let ending = scope.spawn(|| session.end());
-                let watches = mark.watch(&Waker::from(Arc::clone(&count)));
+                let watches = mark.watch(&waker);
                 ending.join().map(|()| watches)
             });
             let watches = ending.expect("end does not panic");

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve};
 
 use common::{Log, PATIENCE, Server, note, ok};
-use httpstream::{Config, Engine, Mode, Request, ResolverFactory, Shared};
+use httpstream::session::Session;
+use httpstream::{Config, Context, Engine, Mode, Next, Request, ResolverFactory, Shared};
 use mio::{Events, Poll, Token, Waker};
 
 /// Engines of each kind; there are ten kinds.
@@ -108,6 +109,8 @@ struct World {
     /// The number of requests that the server has read and does not answer.
     asked: Arc<AtomicUsize>,
     unresponsive: UdpSocket,
+    /// Outlives all engines.
+    session: Session,
 }
 
 impl World {
@@ -131,7 +134,14 @@ impl World {
             server,
             asked,
             unresponsive,
+            session: Session::new(),
         }
+    }
+
+    /// Returns a step that is never taken, and ends with the session.
+    fn never(&self) -> Next<Log> {
+        let never = Next::call(|_: &mut Log, _: &mut Context<'_, Log>| Next::done());
+        never.after(Duration::MAX).session(&self.session)
     }
 
     fn config(&self) -> Config {
@@ -148,6 +158,7 @@ impl World {
             let mut engine = Engine::<Log>::with_config(self.config()).unwrap();
             let submitter = engine.submitter();
             let mut log = Log::default();
+            engine.start(self.never());
             until.submit(&mut engine, &self.server);
             while !until.is_reached(&engine, &log, self) {
                 let wait = Some(Duration::from_millis(1));
@@ -172,6 +183,7 @@ impl World {
             let engine = Engine::on_registry(registry, tokens, wake, self.config());
             let mut engine: Engine<Log, Shared> = engine.unwrap();
             let mut log = Log::default();
+            engine.start(self.never());
             until.submit(&mut engine, &self.server);
             while !until.is_reached(&engine, &log, self) {
                 let timeout = engine.next_timeout().unwrap_or(PATIENCE);

@@ -27,7 +27,7 @@ pub(super) struct Generations {
     /// They override that of the request if it is sent again.
     spared: BTreeMap<ChainKey, Mark>,
     /// Wakes the engine and records that a generation has ended.
-    waker: Waker,
+    waker: Arc<Waker>,
     /// The generation that the engine was last registered with.
     watched: Option<Mark>,
     /// The slots from this one on are still to be checked.
@@ -71,7 +71,7 @@ impl Generations {
         Self {
             waiting: BTreeMap::new(),
             spared: BTreeMap::new(),
-            waker,
+            waker: Arc::new(waker),
             watched: None,
             next: None,
         }

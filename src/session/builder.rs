@@ -93,7 +93,7 @@ impl SessionBuilder {
 
     /// Keeps cookies in `jar`: stores those that responses set, and sends those that are for the
     /// request. They are chosen for each attempt and each redirect. A request with a Cookie field
-    /// of its own keeps it, and sends no others.
+    /// of its own, or one of the session's [headers](Self::header), keeps it and sends no others.
     ///
     /// Several sessions may share a jar. Without the feature `cookies`, [`build`](Self::build)
     /// refuses any jar.

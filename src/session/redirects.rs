@@ -151,15 +151,9 @@ impl Redirects {
             None => error,
         })?;
         let is_elsewhere = !request.has_origin_of(&next);
-        // A unix socket has no address.
-        let is_on_unix = || head.info().peer.ip().is_unspecified();
+        // A unix socket has no address, and so no port. 0.0.0.0 alone is also this machine.
+        let is_on_unix = || head.info().peer.port() == 0;
         if is_elsewhere && (self.same_origin || is_on_unix()) {
-            return Ok(Lead::Nowhere);
-        }
-        if let Some(decide) = &self.decide
-            && let Some(hop) = Hop::between(request, status, &next)
-            && !decide(&hop)
-        {
             return Ok(Lead::Nowhere);
         }
         if self.https_only && next.scheme() != Scheme::Https {
@@ -168,6 +162,12 @@ impl Redirects {
         if followed >= self.most {
             let (limit, seen) = (self.most, followed + 1);
             return Err(refused(RedirectError::TooMany { limit, seen }));
+        }
+        if let Some(decide) = &self.decide
+            && let Some(hop) = Hop::between(request, status, &next)
+            && !decide(&hop)
+        {
+            return Ok(Lead::Nowhere);
         }
         Ok(Lead::To(next))
     }

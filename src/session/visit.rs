@@ -153,6 +153,8 @@ impl InSession {
                 let progress = self.progress();
                 progress.followed += 1;
                 progress.is_astray |= is_elsewhere;
+                // The next exchange is another one, which may be in another realm.
+                progress.used = None;
             }
         }
     }
@@ -208,6 +210,7 @@ impl Visit for InSession {
         }
         if let Some(jar) = &self.rules.jar
             && !jar.is_empty()
+            && !fields.has("Cookie")
         {
             let (scheme, host, path) = (request.scheme(), request.host(), request.target());
             let add = |line: &[u8]| fields.add("Cookie", line);

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Server, facts, ok};
 use httpstream::resolver::Table;
+use httpstream::session::Session;
 use httpstream::{ErrorKind, Keepalive, Phase, Request, ResolverFactory, Route, Sent};
 use socket2::{Domain, Socket, Type};
 
@@ -493,6 +494,44 @@ fn a_unix_socket_serves_any_host_and_is_kept() {
     let got = bench.fetch_ok(path.get("http://other.invalid:99/"));
     assert_eq!((got.text(), got.reused), ("1 other.invalid:99", false));
     bench.assert_empty();
+}
+
+/// Another origin has nothing to do with the socket.
+#[test]
+fn a_redirect_is_followed_through_a_unix_socket_to_the_same_origin_only() {
+    let path = SocketPath::new("redirect");
+    let listener = UnixListener::bind(&path.0).unwrap();
+    std::thread::spawn(move || {
+        // To the same origin, and from there to another.
+        for location in ["/next", "http://other.invalid/"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 1024];
+            assert!(stream.read(&mut head).unwrap() > 0);
+            let fields = format!("Location: {location}\r\nConnection: close\r\n");
+            let answer = format!("HTTP/1.1 302 \r\n{fields}Content-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let mut bench = Bench::new();
+    let request = path.get("http://h.invalid/").edit();
+    let got = bench.fetch_ok(request.session(&Session::new()).build().unwrap());
+    assert_eq!(got.status, 302);
+    bench.assert_empty();
+}
+
+/// The address 0.0.0.0 does not make a connection one through a unix socket.
+#[test]
+fn a_redirect_from_the_unspecified_address_is_followed() {
+    let end = Server::start(|peer| while peer.answer(&ok("end")) {});
+    let location = format!("HTTP/1.1 302 \r\nLocation: http://{}/\r\n", end.addr);
+    let start = Server::start(move |peer| {
+        let answer = format!("{location}Content-Length: 0\r\n\r\n");
+        while peer.answer(answer.as_bytes()) {}
+    });
+    let mut bench = Bench::new();
+    let url = format!("http://0.0.0.0:{}/", start.addr.port());
+    let got = bench.fetch_ok(Session::new().get(url).build().unwrap());
+    assert_eq!((got.status, got.text()), (200, "end"));
 }
 
 #[test]

@@ -373,6 +373,23 @@ fn the_program_decides_about_redirects() {
     assert_eq!((outcome, seen.len()), (Ok("302 /next why".to_owned()), 2));
 }
 
+#[test]
+fn the_program_is_not_asked_about_redirects_that_are_errors() {
+    let never = |redirects: Redirects| redirects.decide(|_| panic!("it is not followed"));
+    let rows = [
+        (Redirects::limited(0), "at most 0 are followed"),
+        (Redirects::limited(9).https_only(), "only https is followed"),
+    ];
+    for (redirects, expected) in rows {
+        let session = Session::builder().redirects(never(redirects)).build();
+        let request = session.unwrap().get("http://a.test/start");
+        let (outcome, seen) = exchange(request, |_| found(302, "/next"));
+        let why = outcome.unwrap_err();
+        assert!(why.ends_with(expected), "{why}");
+        assert_eq!(seen.len(), 1);
+    }
+}
+
 /// Whatever a redirect leads to, what is meant for one origin does not reach another, and does not
 /// come back.
 #[test]
@@ -387,16 +404,21 @@ fn nothing_secret_goes_to_another_origin() {
     let chain = |seen: &Incoming| match (host(seen).as_str(), seen.path()) {
         ("a.test", "/start") => found(307, "/same"),
         ("a.test", "/same") => found(307, "http://b.test/there"),
-        ("b.test", "/there") => found(307, "http://a.test/back"),
+        ("b.test", "/there") => found(307, "/here"),
+        ("b.test", "/here") => found(307, "http://a.test/back"),
+        ("a.test", "/back") => found(307, "/home"),
         _ => Answer::ok("end"),
     };
     let (outcome, seen) = exchange(session.get("start"), chain);
-    assert_eq!(outcome, Ok("200 /back end".to_owned()));
+    assert_eq!(outcome, Ok("200 /home end".to_owned()));
+    // A redirect within an origin does not make it the first one.
     let expected = [
         format!("GET a.test/start {basic} X-Key=session"),
         format!("GET a.test/same {basic} X-Key=session"),
         "GET b.test/there".to_owned(),
+        "GET b.test/here".to_owned(),
         "GET a.test/back".to_owned(),
+        "GET a.test/home".to_owned(),
     ];
     assert_eq!(seen, expected);
 
@@ -1056,6 +1078,54 @@ fn a_challenge_to_credentials_of_another_is_not_answered() {
             ["/start", "/end"].map(|path| format!("GET a.test{path} Authorization=Bearer x"));
         assert_eq!(seen, expected);
     }
+}
+
+/// The answers of the request before the redirect do not count for the one after it.
+#[cfg(feature = "digest")]
+#[test]
+fn a_redirect_may_lead_to_another_realm() {
+    let session = following()
+        .base("http://a.test/")
+        .auth(Auth::digest("user", "password"))
+        .build()
+        .unwrap();
+    let (outcome, seen) = exchange(session.get("start"), |seen| {
+        let authorization = seen.header("Authorization").unwrap_or_default();
+        let has = |text: &str| String::from_utf8_lossy(authorization).contains(text);
+        let challenge = |realm: &str| {
+            let value = format!("Digest realm={realm}, nonce=of-{realm}, qop=auth");
+            Answer::status(401).header("WWW-Authenticate", value)
+        };
+        match seen.path() {
+            "/start" if has("realm=\"one\"") => found(302, "/end"),
+            "/start" => challenge("one"),
+            _ if has("realm=\"two\"") => Answer::ok("welcome"),
+            _ => challenge("two"),
+        }
+    });
+    assert_eq!(outcome, Ok("200 /end welcome".to_owned()));
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(session.stats().challenged, 2);
+}
+
+#[cfg(feature = "cookies")]
+#[test]
+fn a_cookie_header_of_a_session_takes_the_place_of_the_jars_cookies() {
+    let jar = httpstream::session::Jar::new();
+    for url in ["http://a.test/", "http://b.test/"] {
+        jar.set(url, "id=jar").unwrap();
+    }
+    let session = following().header("Cookie", "id=own").cookies(jar);
+    let request = session.build().unwrap().get("http://a.test/");
+    let (outcome, seen) = exchange(request, |seen| match host(seen).as_str() {
+        "a.test" => found(302, "http://b.test/"),
+        _ => Answer::ok("end"),
+    });
+    assert_eq!(outcome, Ok("200 / end".to_owned()));
+    assert_eq!(
+        seen,
+        ["GET a.test/ Cookie=id=own", "GET b.test/ Cookie=id=jar"]
+    );
 }
 
 #[test]

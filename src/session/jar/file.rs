@@ -188,28 +188,40 @@ fn write(cookie: &Cookie, out: &mut Vec<u8>) {
 /// Writes a file that only its owner may read. Whoever opens `path` finds either the old content or
 /// the new one, also after a crash.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = beside(path)?;
-    let written = write_new(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    let (temporary, file) = create_beside(path)?;
+    let written = write_all(file, text).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// Returns a name in the same folder, different from the names of all other saves of this process
-/// and of others. A rename is atomic only within a file system.
-fn beside(path: &Path) -> io::Result<PathBuf> {
+/// Creates a file in the same folder, since a rename is atomic only within a file system. Its name
+/// differs from those of all other saves, of this process and of others.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    /// The most names that are tried. Each one that exists was left behind by a crash of a process
+    /// with this id; in a container, all of them may have the same.
+    const MOST: usize = 100;
     static SAVES: AtomicU32 = AtomicU32::new(0);
     let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "the path names no file");
-    let mut name = OsString::from(".");
-    name.push(path.file_name().ok_or_else(no_name)?);
-    let save = SAVES.fetch_add(1, Ordering::Relaxed);
-    name.push(format!(".{}.{save}.tmp", process::id()));
-    Ok(path.with_file_name(name))
+    let file_name = path.file_name().ok_or_else(no_name)?;
+    let mut tried = 0;
+    loop {
+        let mut name = OsString::from(".");
+        name.push(file_name);
+        let save = SAVES.fetch_add(1, Ordering::Relaxed);
+        name.push(format!(".{}.{save}.tmp", process::id()));
+        let beside = path.with_file_name(name);
+        tried += 1;
+        match create(&beside) {
+            Ok(file) => return Ok((beside, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MOST => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = create(path)?;
+fn write_all(mut file: File, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.sync_all()
 }

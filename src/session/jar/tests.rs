@@ -207,6 +207,23 @@ fn an_expired_cookie_deletes_the_one_it_replaces() {
     assert_eq!(jar.len(), 2);
 }
 
+/// A line that is kept holds until the first of its cookies expires.
+#[test]
+fn cookies_of_one_line_expire_one_after_the_other() {
+    let jar = Jar::new();
+    let cookies = ["k=1; Max-Age=10", "l=2; Max-Age=20", "m=3"];
+    receive(&jar, "http://a.test/", &cookies, at(0));
+    let rows = [
+        (0, "k=1; l=2; m=3"),
+        (9, "k=1; l=2; m=3"),
+        (10, "l=2; m=3"),
+        (20, "m=3"),
+    ];
+    for (now, expected) in rows {
+        assert_eq!(line(&jar, "http://a.test/", at(now)), expected, "{now}");
+    }
+}
+
 #[test]
 fn http_leaves_secure_cookies_alone() {
     type Row = (&'static str, &'static str, &'static str, &'static str);
@@ -681,6 +698,24 @@ fn a_saved_file_is_private_replaces_another_and_loads() {
         Jar::load(&path).unwrap_err().kind(),
         io::ErrorKind::NotFound
     );
+}
+
+/// A process that crashed while it saved, with the id of this one, as is usual in containers.
+#[test]
+fn what_a_crash_left_behind_is_in_nobodys_way() {
+    let folder = std::env::temp_dir().join(format!("httpstream-crash-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("cookies.txt");
+    // Other tests save at the same time, so the next number is known only roughly.
+    let left = |save: usize| format!(".cookies.txt.{}.{save}.tmp", std::process::id());
+    for save in 0..20 {
+        fs::write(folder.join(left(save)), "left").unwrap();
+    }
+    Jar::new().save(&path).unwrap();
+    assert!(path.exists());
+    let is_left = |save| fs::read(folder.join(left(save))).is_ok_and(|text| text == b"left");
+    assert!((0..20).all(is_left), "no file of another is touched");
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 const HOSTS: [&str; 12] = [
