@@ -8,7 +8,7 @@
 //! `build` returns an [`Error`], and an error may hold a [`Request`]. The value is therefore in a
 //! layer below the error, in `request`, and its builder in a layer above both.
 
-mod auth;
+pub(crate) mod auth;
 mod draft;
 pub(crate) mod url;
 

@@ -47,9 +47,10 @@ impl<S, M: Mode> Engine<S, M> {
         let (chain, is_whole) = (h1.tag(), h1.is_whole());
         let chain = chain.expect("a link that is read has an exchange");
         // If the rest of the body is not wanted, the bytes that follow belong to it.
-        let leftover = match is_whole || h1.response().is_complete() {
-            true => reading.rest().len(),
-            false => 0,
+        let leftover = if is_whole || h1.response().is_complete() {
+            reading.rest().len()
+        } else {
+            0
         };
         let head = reading.head().0;
         // The link is released before the readback runs, so the chain's next request finds the link
@@ -185,9 +186,10 @@ impl<N: Net> Core<N> {
             request,
             earlier_is_safe: chain.is_safe(),
             id: self.chains.id(chain_key),
-            way: match is_visited {
-                true => self.way_of(chain_key),
-                false => None,
+            way: if is_visited {
+                self.way_of(chain_key)
+            } else {
+                None
             },
             simulated_time: self.simulated_time(),
         }

@@ -239,14 +239,12 @@ fn check_base(base: Request, rules: &mut Rules) -> Result<Request, Error> {
             .push(("Authorization".into(), credentials.into()));
     }
     let plain = base.edit().without("Authorization");
-    match base.target().ends_with('/') {
-        true => plain.build(),
-        // References are relative to the directory (RFC 3986 §5.2.3).
-        false => plain
-            .build()?
-            .resolve(format!("{}/", base.target()))
-            .build(),
+    if base.target().ends_with('/') {
+        return plain.build();
     }
+    // References are relative to the directory (RFC 3986 §5.2.3).
+    let folder = format!("{}/", base.target());
+    plain.build()?.resolve(folder).build()
 }
 
 /// Checks the session's fields as they are added to a request.

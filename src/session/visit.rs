@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::policy::{Fields, Moment, Policy, Screening, Verdict, Visit};
 use crate::proto::Headers;
 use crate::request::Request;
@@ -91,12 +91,11 @@ impl InSession {
         let (method, target) = (request.method().as_str(), request.target());
         let mut random = || at.random();
         let mut unused = Used::default();
-        let used = match auth.is_challenged() {
-            true => {
-                let progress = self.progress.get_or_insert_default();
-                progress.used.get_or_insert_default()
-            }
-            false => &mut unused,
+        let used = if auth.is_challenged() {
+            let progress = self.progress.get_or_insert_default();
+            progress.used.get_or_insert_default()
+        } else {
+            &mut unused
         };
         match auth.authorize(used, method, target, &mut random) {
             Some(value) => fields.add("Authorization", value),
@@ -251,8 +250,15 @@ impl Visit for InSession {
     }
 
     fn on_end(&mut self, _: &Request, reply: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
+        // An exchange that failed after its head led on all the same, but what a policy nested inside
+        // has refused stands.
+        let is_refused = match reply {
+            Ok(_) => false,
+            Err(error) => matches!(error.kind(), ErrorKind::Policy | ErrorKind::Status),
+        };
         if let Some(progress) = &mut self.progress
             && let Some(Next { request, why }) = progress.next.take()
+            && !is_refused
         {
             self.note_next(why);
             let after = Duration::ZERO;

@@ -1128,6 +1128,28 @@ fn a_cookie_header_of_a_session_takes_the_place_of_the_jars_cookies() {
     );
 }
 
+/// A response that a policy nearer to the wire does not accept leads nowhere.
+#[test]
+fn a_redirect_that_a_policy_refuses_is_not_followed() {
+    #[derive(Clone)]
+    struct Refuses;
+    impl Visit for Refuses {
+        fn on_end(
+            &mut self,
+            _: &Request,
+            _: &Reply<'_>,
+            _: &Moment<'_>,
+        ) -> Result<httpstream::policy::Verdict, Error> {
+            Err(Error::policy("not signed"))
+        }
+    }
+    let session = following().policy(Arc::new(Refuses)).build().unwrap();
+    let request = session.get("http://a.test/start");
+    let (outcome, seen) = exchange(request, |_| found(302, "/end"));
+    let expected = "http://a.test: stopped by its policy: not signed";
+    assert_eq!((outcome, seen.len()), (Err(expected.to_owned()), 1));
+}
+
 #[test]
 fn the_configurations_session_serves_requests_without_one() {
     let mut config = Config::default();

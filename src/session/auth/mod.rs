@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::builder::auth;
+use crate::proto::Origin;
 use crate::proto::target::{Fault, Target};
-use crate::proto::{Origin, base64};
 
 #[cfg(feature = "digest")]
 mod algorithm;
@@ -47,7 +48,7 @@ pub(crate) use digest::Used;
 #[derive(Clone)]
 pub struct Auth {
     scheme: AuthScheme,
-    credentials: Result<Credentials, &'static str>,
+    credentials: Result<Credentials, Fault>,
     origin: Option<Result<Origin, Fault>>,
 }
 
@@ -82,7 +83,8 @@ impl Auth {
     ///
     /// A colon in the user name and control characters in either are refused.
     pub fn basic(user: &str, password: &str) -> Self {
-        Self::new(AuthScheme::Basic, basic(user, password))
+        let value = auth::basic(user.as_bytes(), password.as_bytes());
+        Self::new(AuthScheme::Basic, fixed(value))
     }
 
     /// A bearer token (RFC 6750 §2.1), sent with every request.
@@ -92,7 +94,7 @@ impl Auth {
     /// A token consists of letters, digits, `-`, `.`, `_`, `~`, `+` and `/`, and may end in `=`.
     /// Any other is refused.
     pub fn bearer(token: &str) -> Self {
-        Self::new(AuthScheme::Bearer, bearer(token))
+        Self::new(AuthScheme::Bearer, fixed(auth::bearer(token)))
     }
 
     /// A user name and a password for the challenges of Digest (RFC 7616), which does not send the
@@ -110,7 +112,8 @@ impl Auth {
     ///
     /// A control character in the user name is refused. Without the feature `digest`, all are.
     pub fn digest(user: &str, password: &str) -> Self {
-        let digest = Digest::new(user, password).map(|digest| Credentials::Digest(digest.into()));
+        let digest = Digest::new(user, password).map_err(Fault::whole);
+        let digest = digest.map(|digest| Credentials::Digest(digest.into()));
         Self::new(AuthScheme::Digest, digest)
     }
 
@@ -128,7 +131,7 @@ impl Auth {
         self
     }
 
-    fn new(scheme: AuthScheme, credentials: Result<Credentials, &'static str>) -> Self {
+    fn new(scheme: AuthScheme, credentials: Result<Credentials, Fault>) -> Self {
         Self {
             scheme,
             credentials,
@@ -231,34 +234,9 @@ impl fmt::Debug for Auth {
     }
 }
 
-fn basic(user: &str, password: &str) -> Result<Credentials, &'static str> {
-    let has_control = |text: &str| text.bytes().any(|b| b.is_ascii_control());
-    if user.contains(':') {
-        return Err("a colon in the user name (RFC 7617 §2)");
-    }
-    if has_control(user) {
-        return Err("a control character in the user name (RFC 7617 §2)");
-    }
-    if has_control(password) {
-        return Err("a control character in the password (RFC 7617 §2)");
-    }
-    let mut value = "Basic ".to_owned();
-    // Writing to a string cannot fail.
-    let _ = base64::encode(&mut value, format!("{user}:{password}").as_bytes());
-    Ok(Credentials::Fixed(value.into_bytes().into()))
-}
-
-fn bearer(token: &str) -> Result<Credentials, &'static str> {
-    let is_text = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
-    let text = token.trim_end_matches('=');
-    if text.is_empty() {
-        return Err("the token is empty");
-    }
-    if !text.bytes().all(is_text) {
-        return Err("a character that tokens do not have (RFC 6750 §2.1)");
-    }
-    let value = format!("Bearer {token}");
-    Ok(Credentials::Fixed(value.into_bytes().into()))
+/// Credentials that every request sends as they are.
+fn fixed(value: Result<String, Fault>) -> Result<Credentials, Fault> {
+    Ok(Credentials::Fixed(value?.into_bytes().into()))
 }
 
 /// Parses a URL that ends after its authority.
@@ -349,17 +327,17 @@ mod tests {
     fn mistakes_are_kept_and_quote_no_secret() {
         #[rustfmt::skip]
         let rows = [
-            (Auth::basic("se:cret", "b"), "Basic credentials: a colon in the user name"),
-            (Auth::basic("secret\n", "b"), "Basic credentials: a control character in the user"),
-            (Auth::basic("a", "secret\0"), "Basic credentials: a control character in the pass"),
-            (Auth::basic("a", "secret\x7f"), "Basic credentials: a control character in the pass"),
-            (Auth::bearer(""), "Bearer credentials: the token is empty"),
-            (Auth::bearer("=="), "Bearer credentials: the token is empty"),
-            (Auth::bearer("se cret"), "Bearer credentials: a character"),
-            (Auth::bearer("secret=a"), "Bearer credentials: a character"),
-            (Auth::bearer("secret\r\nX: a"), "Bearer credentials: a character"),
-            (Auth::bearer("secrét"), "Bearer credentials: a character"),
-            (Auth::basic("secret:", "").at("http://a"), "Basic credentials: a colon"),
+            (Auth::basic("se:cret", "b"), "Basic credentials: the user contains a colon"),
+            (Auth::basic("secret\n", "b"), "Basic credentials: the user contains a control character"),
+            (Auth::basic("a", "secret\0"), "Basic credentials: the password contains a control character"),
+            (Auth::basic("a", "secret\x7f"), "Basic credentials: the password contains a control character"),
+            (Auth::bearer(""), "Bearer credentials: the bearer token is empty"),
+            (Auth::bearer("=="), "Bearer credentials: the bearer token is empty"),
+            (Auth::bearer("se cret"), "Bearer credentials: not allowed in a bearer token (byte "),
+            (Auth::bearer("secret=a"), "Bearer credentials: not allowed in a bearer token (byte "),
+            (Auth::bearer("secret\r\nX: a"), "Bearer credentials: not allowed in a bearer token (byte "),
+            (Auth::bearer("secrét"), "Bearer credentials: not allowed in a bearer token (byte "),
+            (Auth::basic("secret:", "").at("http://a"), "Basic credentials: the user contains a colon"),
             (Auth::basic("secret", "secret").at("a"),
                 "origin of the Basic credentials: not an absolute URL"),
             (Auth::bearer("secret").at("http://secret@a"),
