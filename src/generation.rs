@@ -11,8 +11,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Counts the logins of one session. Clones share the count.
 #[derive(Clone, Default)]
@@ -22,8 +21,15 @@ pub(crate) struct Generation(Arc<Shared>);
 struct Shared {
     /// How many generations have ended.
     ended: AtomicU64,
-    /// The engines that hold something marked, each once, until the next end.
-    watching: Mutex<Vec<Waker>>,
+    /// The engines that hold something marked, each once, until the next end. A session may outlive
+    /// many engines, so it keeps nothing of them alive.
+    watching: Mutex<Vec<Weak<dyn Watcher>>>,
+}
+
+/// An engine that is told when a generation ends.
+pub(crate) trait Watcher: Send + Sync {
+    /// Called on the thread that ends the generation.
+    fn on_end(&self);
 }
 
 /// The generation of a session that something belongs to.
@@ -46,8 +52,8 @@ impl Generation {
         }
     }
 
-    /// Ends the current generation: all marks taken so far are stale. Wakes the watching engines
-    /// and drops their wakers.
+    /// Ends the current generation: all marks taken so far are stale. Tells the watching
+    /// engines, and forgets them.
     pub(crate) fn end(&self) {
         // Release: a thread that sees a stale mark also sees everything done before the end.
         self.0.ended.fetch_add(1, Ordering::AcqRel);
@@ -56,10 +62,11 @@ impl Generation {
             .watching
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let woken = std::mem::take(&mut *watching);
-        // Wakers run engine code, so they are not called under the lock.
+        let told = std::mem::take(&mut *watching);
+        // Watchers run engine code, so they are not called under the lock.
         drop(watching);
-        woken.into_iter().for_each(Waker::wake);
+        let told = told.iter().filter_map(Weak::upgrade);
+        told.for_each(|watcher| watcher.on_end());
     }
 
     #[inline]
@@ -91,10 +98,10 @@ impl Mark {
         self.of.mark()
     }
 
-    /// Registers `waker` to be woken, once, when the session's current generation ends. Registering
-    /// the same waker twice has no effect. Returns false, and registers nothing, if this mark is
+    /// Registers `watcher` to be told, once, when the session's current generation ends. Registering
+    /// the same one twice has no effect. Returns false, and registers nothing, if this mark is
     /// already stale.
-    pub(crate) fn watch(&self, waker: &Waker) -> bool {
+    pub(crate) fn watch(&self, watcher: &Weak<dyn Watcher>) -> bool {
         let mut watching = self
             .of
             .0
@@ -102,12 +109,13 @@ impl Mark {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         // Checked under the lock, which `end` takes after it has counted: either the end is seen
-        // here, or `end` finds the waker.
+        // here, or `end` finds the watcher.
         if self.is_over() {
             return false;
         }
-        if !watching.iter().any(|other| other.will_wake(waker)) {
-            watching.push(waker.clone());
+        watching.retain(|other| other.strong_count() > 0);
+        if !watching.iter().any(|other| other.ptr_eq(watcher)) {
+            watching.push(Weak::clone(watcher));
         }
         true
     }
@@ -131,7 +139,6 @@ impl fmt::Debug for Generation {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
     use std::thread;
 
     use super::*;
@@ -139,8 +146,8 @@ mod tests {
     #[derive(Default)]
     struct Count(AtomicUsize);
 
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
+    impl Watcher for Count {
+        fn on_end(&self) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -149,6 +156,11 @@ mod tests {
         fn get(&self) -> usize {
             self.0.load(Ordering::SeqCst)
         }
+    }
+
+    fn watcher(count: &Arc<Count>) -> Weak<dyn Watcher> {
+        let count: Weak<Count> = Arc::downgrade(count);
+        count
     }
 
     #[test]
@@ -173,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn each_who_watches_is_woken_once_an_end() {
+    fn each_who_watches_is_told_once_an_end() {
         let session = Generation::new();
         let counts: [Arc<Count>; 2] = Default::default();
-        let wakers = counts.clone().map(Waker::from);
+        let watchers = counts.each_ref().map(watcher);
         for _ in 0..3 {
-            assert!(wakers.iter().all(|waker| session.mark().watch(waker)));
+            assert!(watchers.iter().all(|it| session.mark().watch(it)));
         }
         assert_eq!(counts.each_ref().map(|count| count.get()), [0, 0]);
         let old = session.mark();
@@ -186,16 +198,26 @@ mod tests {
         session.end();
         assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1]);
         // Too late: this mark is stale, so the next end does not concern it.
-        assert!(!old.watch(&wakers[0]));
-        assert!(session.mark().watch(&wakers[1]));
+        assert!(!old.watch(&watchers[0]));
+        assert!(session.mark().watch(&watchers[1]));
         session.end();
         assert_eq!(counts.each_ref().map(|count| count.get()), [1, 2]);
-        drop(wakers);
-        assert_eq!(Arc::strong_count(&counts[0]), 1, "no waker is kept");
     }
 
     #[test]
-    fn whoever_holds_a_mark_that_is_over_is_woken_or_told() {
+    fn nothing_is_kept_of_watchers_that_are_gone() {
+        let session = Generation::new();
+        for _ in 0..100 {
+            let count = Arc::new(Count::default());
+            assert!(session.mark().watch(&watcher(&count)));
+            assert_eq!(Arc::strong_count(&count), 1);
+            assert_eq!(session.0.watching.lock().unwrap().len(), 1);
+        }
+        session.end();
+    }
+
+    #[test]
+    fn whoever_holds_a_mark_that_is_over_is_told_now_or_later() {
         const ROUNDS: usize = 2000;
         for _ in 0..ROUNDS {
             let session = Generation::new();
@@ -203,7 +225,7 @@ mod tests {
             let mark = session.mark();
             let ending = thread::scope(|scope| {
                 let ending = scope.spawn(|| session.end());
-                let watches = mark.watch(&Waker::from(Arc::clone(&count)));
+                let watches = mark.watch(&watcher(&count));
                 ending.join().map(|()| watches)
             });
             let watches = ending.expect("end does not panic");

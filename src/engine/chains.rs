@@ -4,15 +4,14 @@
 //! it, and [`Readbacks`](super::asks::Readbacks) holds the caller's code.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::task::Waker;
+use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
 use crate::engine::chain::{Chain, ChainKey, Marks, Stage, When};
 use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
 use crate::engine::outbox::Outbox;
-use crate::generation::{Generation, Mark};
+use crate::generation::{Generation, Mark, Watcher};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Woken;
@@ -62,7 +61,7 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    pub(super) fn new(ended: Waker) -> Self {
+    pub(super) fn new(ended: Weak<dyn Watcher>) -> Self {
         Self {
             slab: Slab::new(),
             given_out: Vec::new(),

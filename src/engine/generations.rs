@@ -5,13 +5,12 @@
 //! holds no list of its chains: ending it wakes the engine, which then checks all its chains.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::sync::{Arc, Weak};
 
 use crate::engine::chain::ChainKey;
 use crate::engine::waking::Waking;
-use crate::generation::Mark;
+use crate::generation::{Mark, Watcher};
 
 /// The most chains that a turn ends after a generation has ended.
 pub(super) const MAX_SWEPT: usize = 2048;
@@ -27,7 +26,7 @@ pub(super) struct Generations {
     /// They override that of the request if it is sent again.
     spared: BTreeMap<ChainKey, Mark>,
     /// Wakes the engine and records that a generation has ended.
-    waker: Waker,
+    watcher: Weak<dyn Watcher>,
     /// The generation that the engine was last registered with.
     watched: Option<Mark>,
     /// The slots from this one on are still to be checked.
@@ -58,8 +57,8 @@ impl Ended {
     }
 }
 
-impl Wake for Ended {
-    fn wake(self: Arc<Self>) {
+impl Watcher for Ended {
+    fn on_end(&self) {
         if !self.is_set.swap(true, Ordering::AcqRel) {
             self.waking.announce();
         }
@@ -67,11 +66,11 @@ impl Wake for Ended {
 }
 
 impl Generations {
-    pub(super) fn new(waker: Waker) -> Self {
+    pub(super) fn new(watcher: Weak<dyn Watcher>) -> Self {
         Self {
             waiting: BTreeMap::new(),
             spared: BTreeMap::new(),
-            waker,
+            watcher,
             watched: None,
             next: None,
         }
@@ -91,7 +90,7 @@ impl Generations {
         {
             return true;
         }
-        let is_there = mark.watch(&self.waker);
+        let is_there = mark.watch(&self.watcher);
         if is_there {
             self.watched = Some(mark.clone());
         }
