@@ -26,8 +26,12 @@ fn flood(why: &str, session: &Session, links: usize, answer: &[u8]) -> Duration 
     config.max_connections_per_origin = links + 10;
     config.resolve_to("*", addr);
     let mut engine = Engine::<u64>::with_config(config).unwrap();
-    for _ in 0..links {
-        let request = session.get("http://a.test/").build().unwrap();
+    for link in 0..links {
+        let host = match why.starts_with("sites") {
+            true => format!("h{link}.com"),
+            false => "a.test".to_owned(),
+        };
+        let request = session.get(format!("http://{host}/")).build().unwrap();
         engine.submit(request, |n: &mut u64, _: Reply<'_>, _: &mut Context<'_, u64>| {
             *n += 1;
             Next::done()
@@ -87,6 +91,12 @@ fn main_rows() -> Vec<Duration> {
     }
     set += "\r\n";
     all.push(flood("long Set-Cookie", &jarred(), 1000, set.as_bytes()));
+    let mut set = String::from("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+    for n in 0..10 {
+        set += &format!("Set-Cookie: c{n}=1; Max-Age=100\r\n");
+    }
+    set += "\r\n";
+    all.push(flood("sites that set ten cookies each", &jarred(), 1000, set.as_bytes()));
     let digest = Session::builder()
         .auth(Auth::digest("u", &"p".repeat(1000)).at("http://a.test"))
         .build()

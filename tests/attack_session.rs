@@ -101,3 +101,38 @@ fn two_ends_a_turn_do_not_starve() {
     println!("{}", engine.pending());
     let _ = Jar::new();
 }
+
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn an_end_with_100_000_chains_takes_short_turns_and_arrives() {
+    let network = Network::new(1);
+    let mut engine = Engine::<u64, Sim>::on_network(&network, Config::default()).unwrap();
+    let (old, other) = (Session::new(), Session::new());
+    for _ in 0..150_000 {
+        engine.start(Next::wait().after(Duration::MAX));
+    }
+    for _ in 0..100_000 {
+        engine.start(Next::wait().after(Duration::MAX).session(&old));
+    }
+    let mut n = 0;
+    while engine.next_timeout() == Some(Duration::ZERO) {
+        engine.turn(&mut n).unwrap();
+    }
+    // Another session ends in every turn.
+    old.end();
+    let (mut turns, mut longest) = (0, Duration::ZERO);
+    while engine.pending() > 150_100 && turns < 2000 {
+        engine.start(Next::wait().after(Duration::MAX).session(&other));
+        let before = cpu();
+        engine.turn(&mut n).unwrap();
+        longest = longest.max(cpu() - before);
+        other.end();
+        turns += 1;
+    }
+    println!("{turns} turns, the longest {longest:?}, {} left", engine.pending());
+    assert!(turns < 2000, "{} chains of an ended session are left", engine.pending() - 150_000);
+}
