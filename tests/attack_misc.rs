@@ -22,7 +22,8 @@ fn descriptors() -> usize {
 }
 
 fn folder(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("httpstream_attack_{name}_{}", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("httpstream_attack_{name}_{}", std::process::id()));
     fs::create_dir_all(&path).unwrap();
     path
 }
@@ -72,7 +73,11 @@ fn odd_places_to_save() {
     let link = folder.join("link");
     std::os::unix::fs::symlink(&target, &link).unwrap();
     jar.save(&link).unwrap();
-    println!("link is link: {}, target {:?}", link.is_symlink(), fs::read_to_string(&target).unwrap().len());
+    println!(
+        "link is link: {}, target {:?}",
+        link.is_symlink(),
+        fs::read_to_string(&target).unwrap().len()
+    );
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
     fs::remove_dir_all(&folder).unwrap();
 }
@@ -108,10 +113,70 @@ impl Random {
 #[test]
 fn decide_and_dial_agree() {
     let parts = [
-        "http://", "https://", "HTTP://", "http:", "http:/", "//", "/", "\\", "@", ":", "#", "?", "a.test", "b.test",
-        "127.0.0.1", "[::1]", "[", "]", "%2e", "%00", "%40", ".", "..", "0x7f.1", "80", "443", "65536", "0", " ", "\t",
-        "\r", "\n", "\u{e9}", "user", "pass", ";", ",", "&", "=", "%", "%zz", "\u{ff0e}", "\u{2025}", "xn--", "[fe80::1%25eth0]",
-        "[::ffff:1.2.3.4]", "*", "~", "{", "}", "|", "^", "`", "\"", "<", ">", "'", "$", "!", "(", ")", "+", "-", "_",
+        "http://",
+        "https://",
+        "HTTP://",
+        "http:",
+        "http:/",
+        "//",
+        "/",
+        "\\",
+        "@",
+        ":",
+        "#",
+        "?",
+        "a.test",
+        "b.test",
+        "127.0.0.1",
+        "[::1]",
+        "[",
+        "]",
+        "%2e",
+        "%00",
+        "%40",
+        ".",
+        "..",
+        "0x7f.1",
+        "80",
+        "443",
+        "65536",
+        "0",
+        " ",
+        "\t",
+        "\r",
+        "\n",
+        "\u{e9}",
+        "user",
+        "pass",
+        ";",
+        ",",
+        "&",
+        "=",
+        "%",
+        "%zz",
+        "\u{ff0e}",
+        "\u{2025}",
+        "xn--",
+        "[fe80::1%25eth0]",
+        "[::ffff:1.2.3.4]",
+        "*",
+        "~",
+        "{",
+        "}",
+        "|",
+        "^",
+        "`",
+        "\"",
+        "<",
+        ">",
+        "'",
+        "$",
+        "!",
+        "(",
+        ")",
+        "+",
+        "-",
+        "_",
     ];
     let base = Request::get("http://base.test/p/q?r").build().unwrap();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -121,7 +186,10 @@ fn decide_and_dial_agree() {
         for _ in 0..=random.next() % 8 {
             text += parts[(random.next() % parts.len() as u64) as usize];
         }
-        for built in [base.resolve(&text).build(), Request::get(text.as_str()).build()] {
+        for built in [
+            base.resolve(&text).build(),
+            Request::get(text.as_str()).build(),
+        ] {
             match built {
                 Err(error) => {
                     bad += 1;
@@ -134,15 +202,33 @@ fn decide_and_dial_agree() {
                     let origin = request.origin();
                     let host = uri.host().unwrap();
                     let host = host.trim_start_matches('[').trim_end_matches(']');
-                    assert!(host.eq_ignore_ascii_case(origin.host()) || host.contains('%'), "{text:?}: {uri} {origin}");
-                    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-                    assert_eq!(uri.port_u16().unwrap_or(default), origin.port(), "{text:?}: {uri} {origin}");
-                    assert!(!uri.to_string().contains('@') || uri.authority().unwrap().as_str().find('@').is_none(), "{text:?}");
+                    assert!(
+                        host.eq_ignore_ascii_case(origin.host()) || host.contains('%'),
+                        "{text:?}: {uri} {origin}"
+                    );
+                    let default = if uri.scheme_str() == Some("https") {
+                        443
+                    } else {
+                        80
+                    };
+                    assert_eq!(
+                        uri.port_u16().unwrap_or(default),
+                        origin.port(),
+                        "{text:?}: {uri} {origin}"
+                    );
+                    assert!(
+                        !uri.to_string().contains('@')
+                            || uri.authority().unwrap().as_str().find('@').is_none(),
+                        "{text:?}"
+                    );
                     let again: Result<Request, _> = Request::get(uri.to_string()).build();
                     let again = again.unwrap_or_else(|e| panic!("{text:?}: {uri}: {e}"));
                     assert_eq!(again.origin(), origin, "{text:?}");
                     assert_eq!(again.target(), request.target(), "{text:?}");
-                    assert!(request.target().bytes().all(|b| b.is_ascii_graphic()), "{text:?}");
+                    assert!(
+                        request.target().bytes().all(|b| b.is_ascii_graphic()),
+                        "{text:?}"
+                    );
                 }
             }
         }
@@ -152,9 +238,20 @@ fn decide_and_dial_agree() {
 
 #[test]
 fn segments_and_params_of_every_character() {
-    for c in (0..=0x2ff_u32).chain(0xff00..0xffff).filter_map(char::from_u32) {
-        for text in [format!("{c}"), format!("{c}{c}"), format!(".{c}"), format!("{c}.")] {
-            let built = Request::get("http://a.test/x/").segment(&text).param(&text, &text).build();
+    for c in (0..=0x2ff_u32)
+        .chain(0xff00..0xffff)
+        .filter_map(char::from_u32)
+    {
+        for text in [
+            format!("{c}"),
+            format!("{c}{c}"),
+            format!(".{c}"),
+            format!("{c}."),
+        ] {
+            let built = Request::get("http://a.test/x/")
+                .segment(&text)
+                .param(&text, &text)
+                .build();
             let Ok(request) = built else {
                 assert!([".", ".."].contains(&text.as_str()), "{text:?}");
                 continue;
@@ -186,14 +283,22 @@ fn preconnects_without_an_end() {
         engine.advance(&mut n, Duration::from_secs(60)).unwrap();
     }
     engine.advance(&mut n, Duration::from_secs(1000)).unwrap();
-    println!("{:?} origins {} live {}", engine.stats(), engine.origins().len(), counting::live_bytes() - live);
+    println!(
+        "{:?} origins {} live {}",
+        engine.stats(),
+        engine.origins().len(),
+        counting::live_bytes() - live
+    );
     assert!(engine.origins().len() < 1000);
     assert_eq!(engine.pending(), 0);
 }
 
 #[test]
 fn preconnects_on_real_sockets_leave_nothing() {
-    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let server = Server::start(|peer| while peer.answer(&ok("a")) {});
     let mut engine = Engine::<u64>::with_config(Config::default()).unwrap();
     let mut n = 0;
@@ -224,7 +329,9 @@ fn two_engines_share_a_session_that_ends_all_the_time() {
             n += 1;
             let text = match (seen.path.as_str(), n % 3) {
                 ("/end", _) => "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na".to_owned(),
-                (_, 0) => format!("HTTP/1.1 302 F\r\nLocation: /end\r\nSet-Cookie: c{n}=1\r\nContent-Length: 0\r\n\r\n"),
+                (_, 0) => format!(
+                    "HTTP/1.1 302 F\r\nLocation: /end\r\nSet-Cookie: c{n}=1\r\nContent-Length: 0\r\n\r\n"
+                ),
                 (_, 1) => "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na".to_owned(),
                 _ => format!("HTTP/1.1 307 F\r\nLocation: /x{n}\r\nContent-Length: 0\r\n\r\n"),
             };
@@ -259,7 +366,11 @@ fn two_engines_share_a_session_that_ends_all_the_time() {
             for n in 0..50 {
                 let session = session.clone();
                 let mut left = 60;
-                let request = session.get(format!("{seed}/{n}")).pipeline(1 + n % 3).build().unwrap();
+                let request = session
+                    .get(format!("{seed}/{n}"))
+                    .pipeline(1 + n % 3)
+                    .build()
+                    .unwrap();
                 submit(&mut engine, request, session, &mut left);
             }
             let mut state = (0, 0);
@@ -278,20 +389,23 @@ fn two_engines_share_a_session_that_ends_all_the_time() {
 
 fn submit(engine: &mut Engine<(u64, u64)>, request: Request, session: Session, left: &mut u32) {
     let mut left = *left;
-    engine.submit(request, move |state: &mut (u64, u64), reply: Reply<'_>, cx: &mut Context<'_, (u64, u64)>| {
-        match reply {
-            Ok(_) => state.0 += 1,
-            Err(_) => state.1 += 1,
-        }
-        left -= 1;
-        if left > 0 {
-            // A chain of its own, because a canceled one ends.
-            let request = session.get("again").build().unwrap();
-            let (session, left) = (session.clone(), left);
-            cx.submit(request, again(session, left));
-        }
-        Next::done()
-    });
+    engine.submit(
+        request,
+        move |state: &mut (u64, u64), reply: Reply<'_>, cx: &mut Context<'_, (u64, u64)>| {
+            match reply {
+                Ok(_) => state.0 += 1,
+                Err(_) => state.1 += 1,
+            }
+            left -= 1;
+            if left > 0 {
+                // A chain of its own, because a canceled one ends.
+                let request = session.get("again").build().unwrap();
+                let (session, left) = (session.clone(), left);
+                cx.submit(request, again(session, left));
+            }
+            Next::done()
+        },
+    );
 }
 
 fn again(
@@ -306,10 +420,20 @@ fn again(
         left -= 1;
         if left > 0 {
             let request = session.get("again").build().unwrap();
-            let next: Box<dyn FnMut(&mut (u64, u64), Reply<'_>, &mut Context<'_, (u64, u64)>) -> Next<(u64, u64)>> =
-                Box::new(again(session.clone(), left));
+            let next: Box<
+                dyn FnMut(
+                    &mut (u64, u64),
+                    Reply<'_>,
+                    &mut Context<'_, (u64, u64)>,
+                ) -> Next<(u64, u64)>,
+            > = Box::new(again(session.clone(), left));
             let mut next = next;
-            cx.submit(request, move |s: &mut (u64, u64), r: Reply<'_>, c: &mut Context<'_, (u64, u64)>| next(s, r, c));
+            cx.submit(
+                request,
+                move |s: &mut (u64, u64), r: Reply<'_>, c: &mut Context<'_, (u64, u64)>| {
+                    next(s, r, c)
+                },
+            );
         }
         Next::done()
     }
@@ -326,7 +450,9 @@ fn ends_in_destructors() {
         }
     }
     let network = Network::new(1);
-    network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("a").after(Duration::from_secs(1)));
+    network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+        Answer::ok("a").after(Duration::from_secs(1))
+    });
     network.host("a.test", [[10, 0, 0, 1]]);
     let mut engine = Engine::<u64, Sim>::on_network(&network, Config::default()).unwrap();
     let session = Session::new();
@@ -341,11 +467,14 @@ fn ends_in_destructors() {
         engine.start(Next::task(task).session(&session));
         let guard = Ends(session.clone(), Arc::clone(&drops));
         let request = session.get("http://a.test/").build().unwrap();
-        engine.submit(request, move |n: &mut u64, _: Reply<'_>, _: &mut Context<'_, u64>| {
-            let _ = &guard;
-            *n += 1;
-            Next::done()
-        });
+        engine.submit(
+            request,
+            move |n: &mut u64, _: Reply<'_>, _: &mut Context<'_, u64>| {
+                let _ = &guard;
+                *n += 1;
+                Next::done()
+            },
+        );
         if drops.load(Ordering::Relaxed) == 0 && engine.pending() % 1000 == 0 {
             engine.advance(&mut n, Duration::from_millis(1)).unwrap();
         }
@@ -353,7 +482,10 @@ fn ends_in_destructors() {
     engine.advance(&mut n, Duration::from_millis(1)).unwrap();
     session.end();
     engine.advance(&mut n, Duration::from_secs(10)).unwrap();
-    assert_eq!((engine.pending(), drops.load(Ordering::Relaxed), n), (0, 10_000, 5000));
+    assert_eq!(
+        (engine.pending(), drops.load(Ordering::Relaxed), n),
+        (0, 10_000, 5000)
+    );
 }
 
 /// A redirect that leads to itself, in every way a request can be sent.
@@ -375,18 +507,36 @@ fn a_loop_of_redirects_in_every_mode() {
             });
         }
     });
-    let session = Session::builder().redirects(Redirects::limited(30)).build().unwrap();
+    let session = Session::builder()
+        .redirects(Redirects::limited(30))
+        .build()
+        .unwrap();
     let mut engine = Engine::<Vec<String>>::with_config(Config::default()).unwrap();
     let url = format!("http://{addr}/");
     let rows: Vec<(&str, httpstream::RequestBuilder)> = vec![
         ("fresh", session.get(&url).fresh_connection()),
         ("close", session.get(&url).close()),
         ("pipeline", session.get(&url).pipeline(16)),
-        ("expect", session.put(&url).header("Expect", "100-continue").body("abc")),
-        ("upgrade", session.get(&url).header("Connection", "Upgrade").header("Upgrade", "websocket")),
+        (
+            "expect",
+            session
+                .put(&url)
+                .header("Expect", "100-continue")
+                .body("abc"),
+        ),
+        (
+            "upgrade",
+            session
+                .get(&url)
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "websocket"),
+        ),
         ("head", session.head(&url)),
         ("trace", session.request(http::Method::TRACE, &url)),
-        ("trace with a body", session.request(http::Method::TRACE, &url).body("abc")),
+        (
+            "trace with a body",
+            session.request(http::Method::TRACE, &url).body("abc"),
+        ),
         ("put 100k", session.put(&url).body(vec![b'x'; 100_000])),
     ];
     let mut expected = 0;
@@ -394,10 +544,18 @@ fn a_loop_of_redirects_in_every_mode() {
         match builder.build() {
             Ok(request) => {
                 expected += 1;
-                engine.submit(request, move |told: &mut Vec<String>, reply: Reply<'_>, _: &mut Context<'_, Vec<String>>| {
-                    told.push(format!("{why}: {:?}", reply.map(|r| r.status()).map_err(|e| format!("{e:#}"))));
-                    Next::done()
-                });
+                engine.submit(
+                    request,
+                    move |told: &mut Vec<String>,
+                          reply: Reply<'_>,
+                          _: &mut Context<'_, Vec<String>>| {
+                        told.push(format!(
+                            "{why}: {:?}",
+                            reply.map(|r| r.status()).map_err(|e| format!("{e:#}"))
+                        ));
+                        Next::done()
+                    },
+                );
             }
             Err(error) => println!("{why}: {error}"),
         }
@@ -405,7 +563,9 @@ fn a_loop_of_redirects_in_every_mode() {
     let mut told = Vec::new();
     let end = Instant::now() + Duration::from_secs(40);
     while engine.pending() > 0 && Instant::now() < end {
-        engine.turn(&mut told, Some(Duration::from_millis(100))).unwrap();
+        engine
+            .turn(&mut told, Some(Duration::from_millis(100)))
+            .unwrap();
     }
     println!("{told:#?}");
     assert_eq!(told.len(), expected);
@@ -415,10 +575,15 @@ fn a_loop_of_redirects_in_every_mode() {
 fn a_panic_in_decide_leaves_a_usable_engine() {
     let network = Network::new(1);
     network.host("a.test", [[10, 0, 0, 1]]);
-    network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
-        "/end" => Answer::ok("a"),
-        _ => Answer::status(302).header("Location", "/end").header("Set-Cookie", "a=b"),
-    });
+    network.serve(
+        "10.0.0.1:80".parse().unwrap(),
+        |request: &Incoming| match request.path() {
+            "/end" => Answer::ok("a"),
+            _ => Answer::status(302)
+                .header("Location", "/end")
+                .header("Set-Cookie", "a=b"),
+        },
+    );
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
     let jar = Jar::new();
@@ -438,10 +603,13 @@ fn a_panic_in_decide_leaves_a_usable_engine() {
     let mut panics = 0;
     for round in 0..2000 {
         let request = session.get("http://a.test/").pipeline(4).build().unwrap();
-        engine.submit(request, |n: &mut u64, reply: Reply<'_>, _: &mut Context<'_, u64>| {
-            *n += u64::from(reply.is_ok());
-            Next::done()
-        });
+        engine.submit(
+            request,
+            |n: &mut u64, reply: Reply<'_>, _: &mut Context<'_, u64>| {
+                *n += u64::from(reply.is_ok());
+                Next::done()
+            },
+        );
         if round % 4 == 3 {
             for _ in 0..8 {
                 let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -451,6 +619,10 @@ fn a_panic_in_decide_leaves_a_usable_engine() {
             }
         }
     }
-    println!("{panics} panics {n} ok {:?} live {}", engine.stats(), counting::live_bytes() - live);
+    println!(
+        "{panics} panics {n} ok {:?} live {}",
+        engine.stats(),
+        counting::live_bytes() - live
+    );
     assert_eq!((panics, n, engine.pending()), (1000, 1000, 0));
 }

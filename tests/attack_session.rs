@@ -24,10 +24,13 @@ fn a_session_keeps_nothing_of_engines_that_are_gone() {
     for round in 0..200 {
         let mut engine = Engine::<u64>::with_config(Config::default()).unwrap();
         let request = session.get(&url).build().unwrap();
-        engine.submit(request, |n: &mut u64, reply: Reply<'_>, _: &mut Context<'_, u64>| {
-            *n += u64::from(reply.is_ok());
-            Next::done()
-        });
+        engine.submit(
+            request,
+            |n: &mut u64, reply: Reply<'_>, _: &mut Context<'_, u64>| {
+                *n += u64::from(reply.is_ok());
+                Next::done()
+            },
+        );
         let mut n = 0;
         engine.run(&mut n).unwrap();
         assert_eq!(n, 1);
@@ -55,19 +58,32 @@ fn many_redirects_cost_the_same_each() {
     });
     let mut times = Vec::new();
     for count in [2000, 8000] {
-        let session = Session::builder().redirects(Redirects::limited(usize::MAX)).build().unwrap();
-        let request = session.get(format!("http://a.test/{count}")).build().unwrap();
+        let session = Session::builder()
+            .redirects(Redirects::limited(usize::MAX))
+            .build()
+            .unwrap();
+        let request = session
+            .get(format!("http://a.test/{count}"))
+            .build()
+            .unwrap();
         let mut engine = Engine::<usize, Sim>::on_network(&network, Config::default()).unwrap();
-        engine.submit(request, |n: &mut usize, reply: Reply<'_>, _: &mut Context<'_, usize>| {
-            *n = reply.unwrap().info().hops().len();
-            Next::done()
-        });
+        engine.submit(
+            request,
+            |n: &mut usize, reply: Reply<'_>, _: &mut Context<'_, usize>| {
+                *n = reply.unwrap().info().hops().len();
+                Next::done()
+            },
+        );
         let start = Instant::now();
         let calls = counting::calls();
         let mut n = 0;
         engine.run(&mut n).unwrap();
         assert_eq!(n, count);
-        println!("{count}: {:?} {} calls", start.elapsed(), counting::calls() - calls);
+        println!(
+            "{count}: {:?} {} calls",
+            start.elapsed(),
+            counting::calls() - calls
+        );
         times.push(start.elapsed());
     }
     assert!(times[1] < times[0] * 8, "{times:?}");
@@ -133,6 +149,13 @@ fn an_end_with_100_000_chains_takes_short_turns_and_arrives() {
         other.end();
         turns += 1;
     }
-    println!("{turns} turns, the longest {longest:?}, {} left", engine.pending());
-    assert!(turns < 2000, "{} chains of an ended session are left", engine.pending() - 150_000);
+    println!(
+        "{turns} turns, the longest {longest:?}, {} left",
+        engine.pending()
+    );
+    assert!(
+        turns < 2000,
+        "{} chains of an ended session are left",
+        engine.pending() - 150_000
+    );
 }

@@ -439,20 +439,20 @@ impl Chains {
 
     /// Cancels chains whose generation has ended, among those that one turn checks.
     pub(super) fn sweep(&mut self) {
-        let Some(start) = self.generations.take_unchecked() else {
-            return;
-        };
-        let end = self.given_out.len() as ChainKey;
-        let (mut over, mut key) = (Vec::new(), start);
-        while key < end && over.len() < MAX_SWEPT && key - start < MAX_CHECKED as ChainKey {
-            if self.is_over(key) {
-                over.push(self.id(key));
+        let slots = self.given_out.len() as ChainKey;
+        let mut unchecked = self.generations.take_unchecked();
+        let (mut over, mut checked) = (Vec::new(), 0);
+        while let Some(at) = unchecked
+            && over.len() < MAX_SWEPT
+            && checked < MAX_CHECKED
+        {
+            if self.is_over(at.next) {
+                over.push(self.id(at.next));
             }
-            key += 1;
+            checked += 1;
+            unchecked = at.advanced(slots);
         }
-        if key < end {
-            self.generations.set_unchecked(key);
-        }
+        self.generations.set_unchecked(unchecked);
         self.cancel_each(&over);
     }
 

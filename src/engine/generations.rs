@@ -29,8 +29,36 @@ pub(super) struct Generations {
     watcher: Weak<dyn Watcher>,
     /// The generation that the engine was last registered with.
     watched: Option<Mark>,
-    /// The slots from this one on are still to be checked.
-    next: Option<ChainKey>,
+    unchecked: Option<Unchecked>,
+}
+
+/// The slots of chains that are still to be checked after a generation has ended.
+///
+/// Another end adds the slots that were checked before it. The check does not start over, because
+/// if sessions end again and again, it would never reach the last slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unchecked {
+    /// The next one. All slots from here on are to be checked, ...
+    pub(super) next: ChainKey,
+    /// ... up to this one if there is one, ...
+    end: Option<ChainKey>,
+    /// ... and then the first ones, up to this one.
+    again: ChainKey,
+}
+
+impl Unchecked {
+    /// Returns what is left after the next slot of `slots`, if anything is.
+    pub(super) fn advanced(self, slots: ChainKey) -> Option<Self> {
+        let next = self.next + 1;
+        if next < self.end.map_or(slots, |end| end.min(slots)) {
+            return Some(Self { next, ..self });
+        }
+        (self.again > 0).then_some(Self {
+            next: 0,
+            end: Some(self.again),
+            again: 0,
+        })
+    }
 }
 
 /// A flag that is set when a generation ends.
@@ -72,7 +100,7 @@ impl Generations {
             spared: BTreeMap::new(),
             watcher,
             watched: None,
-            next: None,
+            unchecked: None,
         }
     }
 
@@ -152,23 +180,28 @@ impl Generations {
 
     /// Handles the end of a generation: all chains are to be checked.
     pub(super) fn on_ended(&mut self) {
-        self.next = Some(0);
+        let next = self.unchecked.map_or(0, |unchecked| unchecked.next);
+        self.unchecked = Some(Unchecked {
+            next,
+            end: None,
+            again: next,
+        });
     }
 
     /// Returns whether there are chains still to be checked.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
-        self.next.is_some()
+        self.unchecked.is_some()
     }
 
-    /// Returns the slot from which on chains are to be checked. The check begins there now, and
+    /// Returns which slots of chains are to be checked. The check begins there now, and
     /// [`set_unchecked`](Self::set_unchecked) tells how far it got.
-    pub(super) fn take_unchecked(&mut self) -> Option<ChainKey> {
-        self.next.take()
+    pub(super) fn take_unchecked(&mut self) -> Option<Unchecked> {
+        self.unchecked.take()
     }
 
-    pub(super) fn set_unchecked(&mut self, next: ChainKey) {
-        self.next = Some(next);
+    pub(super) fn set_unchecked(&mut self, unchecked: Option<Unchecked>) {
+        self.unchecked = unchecked;
     }
 }
 

@@ -394,7 +394,13 @@ fn a_full_site_and_a_full_jar_evict() {
     receive(&jar, "http://new.test/", &["k=v"], at(0));
     assert_eq!(jar.len(), LEFT_COOKIES);
     let last_out = MAX_COOKIES - LEFT_COOKIES + 1;
-    let hosts = ["x0", "x1", &format!("x{last_out}"), &format!("x{}", last_out + 1), "new"];
+    let hosts = [
+        "x0",
+        "x1",
+        &format!("x{last_out}"),
+        &format!("x{}", last_out + 1),
+        "new",
+    ];
     let lines = hosts.map(|host| line(&jar, &format!("http://{host}.test/"), at(0)));
     assert_eq!(lines, ["k=v", "", "", "k=v", "k=v"]);
 }
