@@ -6,13 +6,12 @@
 //! request or an exchange that carries a mark, it checks [`Mark::is_over`], which costs one load.
 //!
 //! Requests that are already under way end when the engine looks through its chains. Every engine
-//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. All else
-//! that a session does is the work of its policy.
+//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. This is
+//! the only part of a session that the core deals with.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::Waker;
 
 /// Counts the logins of one session. Clones share the count.
 #[derive(Clone, Default)]
@@ -22,9 +21,15 @@ pub(crate) struct Generation(Arc<Shared>);
 struct Shared {
     /// How many generations have ended.
     ended: AtomicU64,
-    /// The engines that hold something marked, each once, until the next end. Weak, because a
-    /// session may outlive many engines, whose wakers hold file descriptors.
-    watching: Mutex<Vec<Weak<Waker>>>,
+    /// The engines that hold something marked, each once, until the next end. A session may outlive
+    /// many engines, so it keeps nothing of them alive.
+    watching: Mutex<Vec<Weak<dyn Watcher>>>,
+}
+
+/// An engine that is told when a generation ends.
+pub(crate) trait Watcher: Send + Sync {
+    /// Called on the thread that ends the generation.
+    fn on_end(&self);
 }
 
 /// The generation of a session that something belongs to.
@@ -47,8 +52,8 @@ impl Generation {
         }
     }
 
-    /// Ends the current generation: all marks taken so far are stale. Wakes the watching engines
-    /// and drops their wakers.
+    /// Ends the current generation: all marks taken so far are stale. Tells the watching
+    /// engines, and forgets them.
     pub(crate) fn end(&self) {
         // Release: a thread that sees a stale mark also sees everything done before the end.
         self.0.ended.fetch_add(1, Ordering::AcqRel);
@@ -57,11 +62,11 @@ impl Generation {
             .watching
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let woken = std::mem::take(&mut *watching);
-        // Wakers run engine code, so they are not called under the lock.
+        let told = std::mem::take(&mut *watching);
+        // Watchers run engine code, so they are not called under the lock.
         drop(watching);
-        let alive = woken.iter().filter_map(Weak::upgrade);
-        alive.for_each(|waker| waker.wake_by_ref());
+        let told = told.iter().filter_map(Weak::upgrade);
+        told.for_each(|watcher| watcher.on_end());
     }
 
     #[inline]
@@ -93,10 +98,10 @@ impl Mark {
         self.of.mark()
     }
 
-    /// Registers `waker` to be woken, once, when the session's current generation ends. Registering
-    /// the same waker twice has no effect, and one that is dropped before is forgotten. Returns
-    /// false, and registers nothing, if this mark is already stale.
-    pub(crate) fn watch(&self, waker: &Arc<Waker>) -> bool {
+    /// Registers `watcher` to be told, once, when the session's current generation ends. Registering
+    /// the same one twice has no effect. Returns false, and registers nothing, if this mark is
+    /// already stale.
+    pub(crate) fn watch(&self, watcher: &Weak<dyn Watcher>) -> bool {
         let mut watching = self
             .of
             .0
@@ -104,16 +109,13 @@ impl Mark {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         // Checked under the lock, which `end` takes after it has counted: either the end is seen
-        // here, or `end` finds the waker.
+        // here, or `end` finds the watcher.
         if self.is_over() {
             return false;
         }
         watching.retain(|other| other.strong_count() > 0);
-        if !watching
-            .iter()
-            .any(|other| other.as_ptr() == Arc::as_ptr(waker))
-        {
-            watching.push(Arc::downgrade(waker));
+        if !watching.iter().any(|other| other.ptr_eq(watcher)) {
+            watching.push(Weak::clone(watcher));
         }
         true
     }
@@ -137,7 +139,6 @@ impl fmt::Debug for Generation {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
     use std::thread;
 
     use super::*;
@@ -145,8 +146,8 @@ mod tests {
     #[derive(Default)]
     struct Count(AtomicUsize);
 
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
+    impl Watcher for Count {
+        fn on_end(&self) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -155,6 +156,11 @@ mod tests {
         fn get(&self) -> usize {
             self.0.load(Ordering::SeqCst)
         }
+    }
+
+    fn watcher(count: &Arc<Count>) -> Weak<dyn Watcher> {
+        let count: Weak<Count> = Arc::downgrade(count);
+        count
     }
 
     #[test]
@@ -171,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_one_session_leaves_another() {
+    fn sessions_end_apart() {
         let (one, other) = (Generation::new(), Generation::new());
         let mark = one.mark();
         other.end();
@@ -179,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn each_watcher_is_woken_once_per_end() {
+    fn each_who_watches_is_told_once_an_end() {
         let session = Generation::new();
         let counts: [Arc<Count>; 2] = Default::default();
-        let wakers = counts.clone().map(|count| Arc::new(Waker::from(count)));
+        let watchers = counts.each_ref().map(watcher);
         for _ in 0..3 {
-            assert!(wakers.iter().all(|waker| session.mark().watch(waker)));
+            assert!(watchers.iter().all(|it| session.mark().watch(it)));
         }
         assert_eq!(counts.each_ref().map(|count| count.get()), [0, 0]);
         let old = session.mark();
@@ -192,40 +198,34 @@ mod tests {
         session.end();
         assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1]);
         // Too late: this mark is stale, so the next end does not concern it.
-        assert!(!old.watch(&wakers[0]));
-        assert!(session.mark().watch(&wakers[1]));
+        assert!(!old.watch(&watchers[0]));
+        assert!(session.mark().watch(&watchers[1]));
         session.end();
         assert_eq!(counts.each_ref().map(|count| count.get()), [1, 2]);
-        drop(wakers);
-        assert_eq!(Arc::strong_count(&counts[0]), 1, "no waker is kept");
     }
 
     #[test]
-    fn an_engine_that_is_gone_leaves_nothing_behind() {
+    fn nothing_is_kept_of_watchers_that_are_gone() {
         let session = Generation::new();
-        let counts: [Arc<Count>; 2] = Default::default();
-        for count in &counts {
-            let waker = Arc::new(Waker::from(Arc::clone(count)));
-            assert!(session.mark().watch(&waker));
+        for _ in 0..100 {
+            let count = Arc::new(Count::default());
+            assert!(session.mark().watch(&watcher(&count)));
+            assert_eq!(Arc::strong_count(&count), 1);
+            assert_eq!(session.0.watching.lock().unwrap().len(), 1);
         }
-        let strong = counts.each_ref().map(Arc::strong_count);
-        assert_eq!(strong, [1, 1], "no waker is kept");
-        assert_eq!(session.0.watching.lock().unwrap().len(), 1);
         session.end();
-        assert_eq!(counts.each_ref().map(|count| count.get()), [0, 0]);
     }
 
     #[test]
-    fn a_watcher_is_woken_or_told_that_its_mark_is_stale() {
+    fn whoever_holds_a_mark_that_is_over_is_told_now_or_later() {
         const ROUNDS: usize = 2000;
         for _ in 0..ROUNDS {
             let session = Generation::new();
             let count = Arc::new(Count::default());
-            let waker = Arc::new(Waker::from(Arc::clone(&count)));
             let mark = session.mark();
             let ending = thread::scope(|scope| {
                 let ending = scope.spawn(|| session.end());
-                let watches = mark.watch(&waker);
+                let watches = mark.watch(&watcher(&count));
                 ending.join().map(|()| watches)
             });
             let watches = ending.expect("end does not panic");

@@ -4,15 +4,14 @@
 //! it, and [`Readbacks`](super::asks::Readbacks) holds the caller's code.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::task::Waker;
+use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
 use crate::engine::chain::{Chain, ChainKey, Marks, Stage, When};
 use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
 use crate::engine::outbox::Outbox;
-use crate::generation::{Generation, Mark};
+use crate::generation::{Generation, Mark, Watcher};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Woken;
@@ -62,7 +61,7 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    pub(super) fn new(ended: Waker) -> Self {
+    pub(super) fn new(ended: Weak<dyn Watcher>) -> Self {
         Self {
             slab: Slab::new(),
             given_out: Vec::new(),
@@ -449,20 +448,20 @@ impl Chains {
 
     /// Cancels chains whose generation has ended, among those that one turn checks.
     pub(super) fn sweep(&mut self) {
-        let Some(start) = self.generations.take_unchecked() else {
-            return;
-        };
-        let end = self.given_out.len() as ChainKey;
-        let (mut over, mut key) = (Vec::new(), start);
-        while key < end && over.len() < MAX_SWEPT && key - start < MAX_CHECKED as ChainKey {
-            if self.is_over(key) {
-                over.push(self.id(key));
+        let slots = self.given_out.len() as ChainKey;
+        let mut unchecked = self.generations.take_unchecked();
+        let (mut over, mut checked) = (Vec::new(), 0);
+        while let Some(at) = unchecked
+            && over.len() < MAX_SWEPT
+            && checked < MAX_CHECKED
+        {
+            if self.is_over(at.next) {
+                over.push(self.id(at.next));
             }
-            key += 1;
+            checked += 1;
+            unchecked = at.advanced(slots);
         }
-        if key < end {
-            self.generations.set_unchecked(key);
-        }
+        self.generations.set_unchecked(unchecked);
         self.cancel_each(&over);
     }
 

@@ -9,8 +9,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::task::Waker;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -102,6 +101,8 @@ impl<N: Net> Core<N> {
     pub(super) fn new(net: N, config: Config, waking: Arc<Waking>) -> Result<Self, Error> {
         let settings = Settings::new(&config)?;
         let ended = Arc::new(Ended::new(Arc::clone(&waking)));
+        // The session must not keep the engine's wakeup, which is a file descriptor.
+        let watcher: Weak<Ended> = Arc::downgrade(&ended);
         let mut resolver = match &config.resolver {
             Some(make) => make(),
             None => net.resolver(),
@@ -123,7 +124,7 @@ impl<N: Net> Core<N> {
             clock: TurnClock::new(now, net_simulated),
             timers: Wheel::new(),
             agenda: Agenda::default(),
-            chains: Chains::new(Waker::from(Arc::clone(&ended))),
+            chains: Chains::new(watcher),
             ended,
             links: Slots::new(),
             pool: Pool::new(depths),

@@ -17,7 +17,7 @@ use crate::engine::core::Core;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
 use crate::engine::probing::Probe;
-use crate::engine::reply::is_worth_another_try;
+use crate::engine::reply::{Resent, is_worth_another_try};
 use crate::h1::reading::Reading;
 use crate::net::slots::LinkKey;
 use crate::net::tls::TlsState;
@@ -68,7 +68,17 @@ impl<S, M: Mode> Engine<S, M> {
             info: &info,
         };
         if self.core.is_visited(chain) && !self.core.ends_unasked(chain) {
-            self.conclude(state, chain, response);
+            if let Some(resent) = self.conclude(state, chain, response) {
+                // They share the list of redirects, which grows now. It would be copied if they
+                // still existed.
+                drop((about, info));
+                let Resent {
+                    request,
+                    after,
+                    status,
+                } = resent;
+                self.core.resend(chain, request, after, Some(status));
+            }
         } else {
             let has_failed = is_worth_another_try(response.status());
             self.core.chains[chain].note_outcome(has_failed);

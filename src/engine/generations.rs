@@ -5,13 +5,12 @@
 //! holds no list of its chains: ending it wakes the engine, which then checks all its chains.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::sync::{Arc, Weak};
 
 use crate::engine::chain::ChainKey;
 use crate::engine::waking::Waking;
-use crate::generation::Mark;
+use crate::generation::{Mark, Watcher};
 
 /// The most chains that a turn ends after a generation has ended.
 pub(super) const MAX_SWEPT: usize = 2048;
@@ -27,11 +26,39 @@ pub(super) struct Generations {
     /// They override that of the request if it is sent again.
     spared: BTreeMap<ChainKey, Mark>,
     /// Wakes the engine and records that a generation has ended.
-    waker: Arc<Waker>,
+    watcher: Weak<dyn Watcher>,
     /// The generation that the engine was last registered with.
     watched: Option<Mark>,
-    /// The slots from this one on are still to be checked.
-    next: Option<ChainKey>,
+    unchecked: Option<Unchecked>,
+}
+
+/// The slots of chains that are still to be checked after a generation has ended.
+///
+/// Another end adds the slots that were checked before it. The check does not start over, because
+/// if sessions end again and again, it would never reach the last slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unchecked {
+    /// The next one. All slots from here on are to be checked, ...
+    pub(super) next: ChainKey,
+    /// ... up to this one if there is one, ...
+    end: Option<ChainKey>,
+    /// ... and then the first ones, up to this one.
+    again: ChainKey,
+}
+
+impl Unchecked {
+    /// Returns what is left after the next slot of `slots`, if anything is.
+    pub(super) fn advanced(self, slots: ChainKey) -> Option<Self> {
+        let next = self.next + 1;
+        if next < self.end.map_or(slots, |end| end.min(slots)) {
+            return Some(Self { next, ..self });
+        }
+        (self.again > 0).then_some(Self {
+            next: 0,
+            end: Some(self.again),
+            again: 0,
+        })
+    }
 }
 
 /// A flag that is set when a generation ends.
@@ -58,8 +85,8 @@ impl Ended {
     }
 }
 
-impl Wake for Ended {
-    fn wake(self: Arc<Self>) {
+impl Watcher for Ended {
+    fn on_end(&self) {
         if !self.is_set.swap(true, Ordering::AcqRel) {
             self.waking.announce();
         }
@@ -67,13 +94,13 @@ impl Wake for Ended {
 }
 
 impl Generations {
-    pub(super) fn new(waker: Waker) -> Self {
+    pub(super) fn new(watcher: Weak<dyn Watcher>) -> Self {
         Self {
             waiting: BTreeMap::new(),
             spared: BTreeMap::new(),
-            waker: Arc::new(waker),
+            watcher,
             watched: None,
-            next: None,
+            unchecked: None,
         }
     }
 
@@ -91,7 +118,7 @@ impl Generations {
         {
             return true;
         }
-        let is_there = mark.watch(&self.waker);
+        let is_there = mark.watch(&self.watcher);
         if is_there {
             self.watched = Some(mark.clone());
         }
@@ -153,23 +180,28 @@ impl Generations {
 
     /// Handles the end of a generation: all chains are to be checked.
     pub(super) fn on_ended(&mut self) {
-        self.next = Some(0);
+        let next = self.unchecked.map_or(0, |unchecked| unchecked.next);
+        self.unchecked = Some(Unchecked {
+            next,
+            end: None,
+            again: next,
+        });
     }
 
     /// Returns whether there are chains still to be checked.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
-        self.next.is_some()
+        self.unchecked.is_some()
     }
 
-    /// Returns the slot from which on chains are to be checked. The check begins there now, and
+    /// Returns which slots of chains are to be checked. The check begins there now, and
     /// [`set_unchecked`](Self::set_unchecked) tells how far it got.
-    pub(super) fn take_unchecked(&mut self) -> Option<ChainKey> {
-        self.next.take()
+    pub(super) fn take_unchecked(&mut self) -> Option<Unchecked> {
+        self.unchecked.take()
     }
 
-    pub(super) fn set_unchecked(&mut self, next: ChainKey) {
-        self.next = Some(next);
+    pub(super) fn set_unchecked(&mut self, unchecked: Option<Unchecked>) {
+        self.unchecked = unchecked;
     }
 }
 
@@ -335,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_chains_are_checked_over_several_turns() {
+    fn thousands_are_looked_at_a_part_a_turn() {
         let (_network, mut engine) = engine();
         let generation = Generation::new();
         for _ in 0..3 * MAX_SWEPT {

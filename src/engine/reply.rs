@@ -4,6 +4,7 @@
 //! free. It borrows the buffers and the chains, but cannot reach links, the pool or timers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -24,6 +25,14 @@ use crate::net::slots::MaybeKey;
 use crate::policy::{Shown, Verdict};
 use crate::request::Request;
 use crate::response::{Reply, Response, no_fields};
+
+/// What a policy has sent in place of a request that was answered.
+pub(super) struct Resent {
+    pub(super) request: Request,
+    pub(super) after: Duration,
+    /// The status of the answer.
+    pub(super) status: StatusCode,
+}
 
 /// Returns whether a status counts as a failure for `Context::failures`: the server was not ready
 /// for the request, or not reachable.
@@ -70,9 +79,14 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Delivers the response to a chain's request: to its policy, and then to its readback, unless
-    /// the policy has the request sent again.
+    /// the policy has another request sent, which is returned.
     #[inline(never)]
-    pub(super) fn conclude(&mut self, state: &mut S, chain: ChainKey, response: Response<'_>) {
+    pub(super) fn conclude(
+        &mut self,
+        state: &mut S,
+        chain: ChainKey,
+        response: Response<'_>,
+    ) -> Option<Resent> {
         let mut response = response;
         let mut decoded;
         let mut shown = Shown::AtOnce;
@@ -90,8 +104,12 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let next = match asked {
             Ok(Ok(Verdict::Resend { request, after })) => {
-                let status = Some(response.status());
-                return self.core.resend(chain, request, after, status);
+                let status = response.status();
+                return Some(Resent {
+                    request,
+                    after,
+                    status,
+                });
             }
             Ok(Ok(_)) => {
                 self.core.reset_visit(chain);
@@ -112,6 +130,7 @@ impl<S, M: Mode> Engine<S, M> {
             Err(PolicyPanicked) => None,
         };
         self.follow(chain, next);
+        None
     }
 
     /// Passes on a response that was held back for the policy, as if it arrived now in one piece.

@@ -583,7 +583,9 @@ fn cookies_over_many_responses_stay_within_all_limits() {
     let began = Instant::now();
     for n in 0..SITES {
         bench.fetch_ok(get(&session, &format!("http://s{n}.test/start")));
-        assert_eq!(jar.len(), (50 * (n + 1)).min(3000));
+        // Once there are too many, 2,700 are left.
+        let least = (50 * (n + 1)).min(2700);
+        assert!((least..=3000).contains(&jar.len()), "{n}: {}", jar.len());
     }
     // The first sites gave way.
     server.so_far();

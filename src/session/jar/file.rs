@@ -6,7 +6,6 @@
 //! end of the session), name, value. The prefix `#HttpOnly_` marks an HttpOnly cookie; other lines
 //! that begin with `#` are comments.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -188,42 +187,46 @@ fn write(cookie: &Cookie, out: &mut Vec<u8>) {
 /// Writes a file that only its owner may read. Whoever opens `path` finds either the old content or
 /// the new one, also after a crash.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let (temporary, file) = create_beside(path)?;
-    let written = write_all(file, text).and_then(|()| fs::rename(&temporary, path));
+    // A rename would replace a device by a file, for all programs of the machine.
+    if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
+        let why = "the path leads to something that is no file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let (temporary, mut file) = create_beside(path)?;
+    let written = file
+        .write_all(text)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// Creates a file in the same folder, since a rename is atomic only within a file system. Its name
-/// differs from those of all other saves, of this process and of others.
+/// Creates a file in the same folder, because a rename is atomic only within a file system. Its
+/// name differs from those of all other saves of this process and of others.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
-    /// The most names that are tried. Each one that exists was left behind by a crash of a process
-    /// with this id; in a container, all of them may have the same.
-    const MOST: usize = 100;
+    /// The most names that are tried.
+    const MOST: usize = 1000;
     static SAVES: AtomicU32 = AtomicU32::new(0);
-    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "the path names no file");
-    let file_name = path.file_name().ok_or_else(no_name)?;
-    let mut tried = 0;
-    loop {
-        let mut name = OsString::from(".");
-        name.push(file_name);
+    if path.file_name().is_none() {
+        let why = "the path names no file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let mut last = None;
+    for _ in 0..MOST {
+        // Without the file's own name, which may be as long as names can be.
         let save = SAVES.fetch_add(1, Ordering::Relaxed);
-        name.push(format!(".{}.{save}.tmp", process::id()));
-        let beside = path.with_file_name(name);
-        tried += 1;
-        match create(&beside) {
-            Ok(file) => return Ok((beside, file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MOST => {}
+        let name = format!(".cookies.{}.{save}.tmp", process::id());
+        let temporary = path.with_file_name(name);
+        match create(&temporary) {
+            Ok(file) => return Ok((temporary, file)),
+            // Of a process that has crashed, or that has the same number in another container.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = Some(error),
             Err(error) => return Err(error),
         }
     }
-}
-
-fn write_all(mut file: File, text: &[u8]) -> io::Result<()> {
-    file.write_all(text)?;
-    file.sync_all()
+    Err(last.expect("at least one name was tried"))
 }
 
 /// Creates a file. It must not exist: whoever has put a file or a link there may read it.

@@ -64,14 +64,14 @@ use store::Store;
 /// | lifetime | 400 days | the cookie expires then |
 /// | cookies of a domain | 50 | one of them is removed |
 /// | cookies of a site, over all its domains | 180 | one of them is removed |
-/// | cookies in all | 3,000 | the expired ones are removed, or else one of the others |
+/// | cookies in all | 3,000 | the expired ones are removed, and others until 2,700 are left |
 /// | cookies in a request | 150 | the last ones are left out |
 /// | bytes of cookies in a request | 16 KiB | the last ones are left out |
 ///
 /// A site is a public suffix with one more label, such as `example.co.uk`. Of a domain or a site,
 /// the least recently used cookie that is not `Secure` is removed first, which may be the one just
-/// set; then the least recently used of the others. Of the whole jar, it is the least recently
-/// used cookie. A cookie that a request carries again because nothing has changed since does not
+/// set; then the least recently used of the others. Of the whole jar, they are the least recently
+/// used cookies. A cookie that a request carries again because nothing has changed since does not
 /// count as used again.
 ///
 /// In a request, cookies with longer paths come first, then those created earlier.
@@ -122,7 +122,8 @@ impl Jar {
     /// has reached the disk.
     ///
     /// # Errors
-    /// If the file cannot be written. An existing one is then unchanged.
+    /// If the file cannot be written, or `path` leads to something that is no file, such as a
+    /// device. What exists is then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let text = self.with(|store| file::format(store, SystemTime::now()));
         file::replace(path.as_ref(), &text)

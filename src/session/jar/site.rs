@@ -116,15 +116,10 @@ impl Site {
         }
     }
 
-    /// Returns when the least recently used cookie was used, as in [`Cookie::used`].
-    pub(super) fn oldest_use(&self) -> Option<u64> {
-        self.0.iter().map(|cookie| cookie.used).min()
-    }
-
-    /// Removes the least recently used cookie, Secure or not.
-    pub(super) fn remove_oldest(&mut self) {
-        let oldest = self.oldest_use();
-        self.0.retain(|cookie| Some(cookie.used) != oldest);
+    /// Removes the cookies that were used before `first`, a time as in [`Cookie::used`], Secure or
+    /// not.
+    pub(super) fn remove_used_before(&mut self, first: u64) {
+        self.0.retain(|cookie| cookie.used >= first);
     }
 
     /// Removes the cookies of this name that a request to `place` would carry, and returns whether

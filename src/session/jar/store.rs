@@ -15,6 +15,10 @@ use crate::proto::Scheme;
 /// The most cookies in a jar.
 pub(super) const MAX_COOKIES: usize = 3000;
 
+/// How many cookies are left when there were too many. The search for those that go looks at all
+/// cookies, so it must not run again for each new one: a server may set thousands in a turn.
+pub(super) const LEFT_COOKIES: usize = MAX_COOKIES - MAX_COOKIES / 10;
+
 /// Cookies by the site of their domain. A host gets cookies of its own site only, so a lookup sees
 /// at most [`MAX_PER_SITE`](super::site::MAX_PER_SITE) cookies.
 #[derive(Default)]
@@ -81,20 +85,20 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the cookies that have expired, then the least recently used ones, until the rest
-    /// fits.
+    /// Removes the cookies that have expired, then the least recently used ones, until
+    /// [`LEFT_COOKIES`] are left.
     fn evict(&mut self, now: SystemTime) {
         self.sites.values_mut().for_each(|site| site.expire(now));
         self.recount();
-        while self.len > MAX_COOKIES {
-            let sites = self
-                .sites
-                .values_mut()
-                .filter(|site| !site.cookies().is_empty());
-            let Some(site) = sites.min_by_key(|site| site.oldest_use()) else {
-                break;
-            };
-            site.remove_oldest();
+        let Some(surplus) = self.len.checked_sub(LEFT_COOKIES) else {
+            return;
+        };
+        let all = self.sites.values().flat_map(Site::cookies);
+        let mut uses = Vec::from_iter(all.map(|cookie| cookie.used));
+        if surplus < uses.len() {
+            let (_, &mut first, _) = uses.select_nth_unstable(surplus);
+            let sites = self.sites.values_mut();
+            sites.for_each(|site| site.remove_used_before(first));
             self.recount();
         }
     }

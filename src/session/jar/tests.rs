@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::cookie::Scope;
 use super::site::{MAX_PER_DOMAIN, MAX_PER_SITE, MAX_SENT, MAX_SENT_BYTES};
-use super::store::MAX_COOKIES;
+use super::store::{LEFT_COOKIES, MAX_COOKIES};
 use super::*;
 use crate::ErrorKind;
 use crate::proto::testing::Random;
@@ -409,10 +409,17 @@ fn a_full_site_and_a_full_jar_evict() {
     assert_eq!(jar.len(), MAX_COOKIES);
     assert_eq!(line(&jar, "http://x0.test/", at(0)), "k=v", "used");
     receive(&jar, "http://new.test/", &["k=v"], at(0));
-    assert_eq!(jar.len(), MAX_COOKIES);
-    let lines =
-        ["x0", "x1", "x2", "new"].map(|host| line(&jar, &format!("http://{host}.test/"), at(0)));
-    assert_eq!(lines, ["k=v", "", "k=v", "k=v"]);
+    assert_eq!(jar.len(), LEFT_COOKIES);
+    let last_out = MAX_COOKIES - LEFT_COOKIES + 1;
+    let hosts = [
+        "x0",
+        "x1",
+        &format!("x{last_out}"),
+        &format!("x{}", last_out + 1),
+        "new",
+    ];
+    let lines = hosts.map(|host| line(&jar, &format!("http://{host}.test/"), at(0)));
+    assert_eq!(lines, ["k=v", "", "", "k=v", "k=v"]);
 }
 
 #[test]
