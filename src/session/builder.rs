@@ -160,7 +160,9 @@ impl SessionBuilder {
     }
 
     /// Nests another policy inside the session: one that signs requests, for example. It is called
-    /// for every exchange, redirects included. A policy of a request itself
+    /// for every exchange, also for those at other origins that a redirect leads to: a policy that
+    /// adds a secret checks first where the request [goes](crate::Request::goes_to). A policy of a
+    /// request itself
     /// ([`RequestBuilder::policy`](crate::RequestBuilder::policy)) is nested inside this one.
     pub fn policy(mut self, inner: Arc<dyn Policy>) -> Self {
         self.inner = Some(inner);

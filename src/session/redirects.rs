@@ -18,7 +18,8 @@ use crate::response::{Hop, Response, is_redirect};
 ///
 /// - Its URL is the Location, resolved against the current URL (RFC 3986 §5). Credentials in it are
 ///   ignored, and a fragment is never sent. Of several Location fields the last one counts; an
-///   empty one does not count.
+///   empty one does not count. It is read strictly: `http:x` is not a URL, and a backslash is no
+///   slash.
 /// - After a 303, any method other than HEAD becomes GET. After a 301 or 302, POST becomes GET,
 ///   unless [`keep_method`](Self::keep_method) says otherwise. A request that becomes a GET loses
 ///   its body and all `Content-*` fields. 307 and 308 keep method and body.
@@ -67,6 +68,9 @@ impl Redirects {
     /// Follows up to `most` redirects of one request. One more is an error of kind
     /// [`Policy`](crate::ErrorKind::Policy), with a [`RedirectError`] as its source. With 0, every
     /// redirect is an error.
+    ///
+    /// [`Info::hops`](crate::Info::hops) keeps the URLs of all redirects, each of up to 64 KiB, so a
+    /// very large limit lets a server fill the memory.
     pub fn limited(most: usize) -> Self {
         Self {
             most,

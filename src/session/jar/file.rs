@@ -7,7 +7,7 @@
 //! that begin with `#` are comments.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -182,6 +182,27 @@ fn write(cookie: &Cookie, out: &mut Vec<u8>) {
         out.extend_from_slice(field);
     }
     out.push(b'\n');
+}
+
+/// The longest file that is read, in bytes. One with as many cookies as a jar holds is a quarter of
+/// that at most.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Reads a file.
+///
+/// # Errors
+/// If it cannot be read or is too long.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    // One byte more shows that there are more. The length of a pipe is not known beforehand.
+    File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        let why = format!("the file is longer than {MAX_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(text)
 }
 
 /// Writes a file that only its owner may read. Whoever opens `path` finds either the old content or

@@ -6,7 +6,6 @@
 //! `file` reads and writes `cookies.txt`. Time is an argument everywhere but in the public methods.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -103,10 +102,10 @@ impl Jar {
     ///
     /// # Errors
     /// If the file cannot be read, and [`InvalidData`](io::ErrorKind::InvalidData) if a line is
-    /// malformed. The error contains the number of the line and what is wrong with it, but nothing
-    /// of its content.
+    /// malformed or the file is longer than 64 MiB. The error contains the number of the line and
+    /// what is wrong with it, but nothing of its content.
     pub fn load(path: impl AsRef<Path>) -> io::Result<Self> {
-        let store = file::parse(&fs::read(path)?, SystemTime::now())?;
+        let store = file::parse(&file::read(path.as_ref())?, SystemTime::now())?;
         Ok(Self(Arc::new(Shared {
             len: AtomicUsize::new(store.len()),
             store: Mutex::new(store),
@@ -117,8 +116,8 @@ impl Jar {
     /// are written too. Cookies that contain a tab are left out, because the format cannot hold
     /// them.
     ///
-    /// The file replaces an existing one atomically, and on Unix only its owner may read it. It is
-    /// written first under a temporary name in the same folder. The call blocks until the content
+    /// The file replaces an existing one atomically, and on Unix only its owner may read it. If
+    /// `path` is a symbolic link, the file replaces the link. It is written first under a temporary name in the same folder. The call blocks until the content
     /// has reached the disk.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Other attacks on sessions and what came with them.
+//! Odd places, characters and orders of events around sessions.
 
 mod common;
 #[path = "counting/mod.rs"]
@@ -12,14 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Server, ok};
+use common::Server;
 use httpstream::session::{Jar, Redirects, Session};
 use httpstream::sim::{Answer, Incoming, Network};
-use httpstream::{Config, Context, Engine, Next, Origin, Reply, Request, Sim};
-
-fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
+use httpstream::{Config, Context, Engine, Next, Origin, Readback, Reply, Request, Sim};
 
 fn folder(name: &str) -> PathBuf {
     let path =
@@ -80,6 +76,19 @@ fn odd_places_to_save() {
     );
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_file_that_is_too_long_is_not_loaded() {
+    let path = folder("long").join("cookies.txt");
+    // It takes no space on the disk.
+    fs::File::create(&path)
+        .unwrap()
+        .set_len((64 << 20) + 1)
+        .unwrap();
+    let error = Jar::load(&path).unwrap_err();
+    assert_eq!(error.to_string(), "the file is longer than 67108864 bytes");
+    fs::remove_file(path).unwrap();
 }
 
 #[test]
@@ -293,33 +302,6 @@ fn preconnects_without_an_end() {
     assert_eq!(engine.pending(), 0);
 }
 
-#[test]
-fn preconnects_on_real_sockets_leave_nothing() {
-    let refused = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let server = Server::start(|peer| while peer.answer(&ok("a")) {});
-    let mut engine = Engine::<u64>::with_config(Config::default()).unwrap();
-    let mut n = 0;
-    engine.turn(&mut n, Some(Duration::ZERO)).unwrap();
-    let before = descriptors();
-    for _ in 0..1000 {
-        engine.preconnect(&format!("http://{refused}").parse().unwrap());
-        engine.preconnect(&format!("http://{}", server.addr).parse().unwrap());
-        engine.preconnect(&"http://no-such-name.invalid".parse().unwrap());
-        engine.turn(&mut n, Some(Duration::from_millis(1))).unwrap();
-        engine.close_idle();
-    }
-    for _ in 0..100 {
-        engine.turn(&mut n, Some(Duration::from_millis(5))).unwrap();
-        engine.close_idle();
-    }
-    let after = descriptors();
-    println!("{before} -> {after}; {:?}", engine.stats());
-    assert!(after <= before + 6);
-}
-
 /// Ends a session from another thread in a loop, while two engines share it and its jar.
 #[test]
 fn two_engines_share_a_session_that_ends_all_the_time() {
@@ -352,7 +334,7 @@ fn two_engines_share_a_session_that_ends_all_the_time() {
             while !over.load(Ordering::Relaxed) {
                 session.end();
                 ends += 1;
-                if ends % 64 == 0 {
+                if ends.is_multiple_of(64) {
                     std::thread::sleep(Duration::from_micros(300));
                 }
             }
@@ -364,14 +346,13 @@ fn two_engines_share_a_session_that_ends_all_the_time() {
         std::thread::spawn(move || {
             let mut engine = Engine::<(u64, u64)>::with_config(Config::default()).unwrap();
             for n in 0..50 {
-                let session = session.clone();
-                let mut left = 60;
                 let request = session
                     .get(format!("{seed}/{n}"))
                     .pipeline(1 + n % 3)
                     .build()
                     .unwrap();
-                submit(&mut engine, request, session, &mut left);
+                let (session, left) = (session.clone(), 60);
+                engine.submit_to(request, Again { session, left });
             }
             let mut state = (0, 0);
             engine.run(&mut state).unwrap();
@@ -387,53 +368,28 @@ fn two_engines_share_a_session_that_ends_all_the_time() {
     println!("{} ends, {:?}", ends.join().unwrap(), session.stats());
 }
 
-fn submit(engine: &mut Engine<(u64, u64)>, request: Request, session: Session, left: &mut u32) {
-    let mut left = *left;
-    engine.submit(
-        request,
-        move |state: &mut (u64, u64), reply: Reply<'_>, cx: &mut Context<'_, (u64, u64)>| {
-            match reply {
-                Ok(_) => state.0 += 1,
-                Err(_) => state.1 += 1,
-            }
-            left -= 1;
-            if left > 0 {
-                // A chain of its own, because a canceled one ends.
-                let request = session.get("again").build().unwrap();
-                let (session, left) = (session.clone(), left);
-                cx.submit(request, again(session, left));
-            }
-            Next::done()
-        },
-    );
+/// Counts responses and errors, and sends the next request of its session in a chain of its own,
+/// because a canceled one ends.
+struct Again {
+    session: Session,
+    left: u32,
 }
 
-fn again(
-    session: Session,
-    mut left: u32,
-) -> impl FnMut(&mut (u64, u64), Reply<'_>, &mut Context<'_, (u64, u64)>) -> Next<(u64, u64)> {
-    move |state, reply, cx| {
+impl Readback<(u64, u64)> for Again {
+    fn on_reply(
+        &mut self,
+        state: &mut (u64, u64),
+        reply: Reply<'_>,
+        cx: &mut Context<'_, (u64, u64)>,
+    ) -> Next<(u64, u64)> {
         match reply {
             Ok(_) => state.0 += 1,
             Err(_) => state.1 += 1,
         }
-        left -= 1;
-        if left > 0 {
-            let request = session.get("again").build().unwrap();
-            let next: Box<
-                dyn FnMut(
-                    &mut (u64, u64),
-                    Reply<'_>,
-                    &mut Context<'_, (u64, u64)>,
-                ) -> Next<(u64, u64)>,
-            > = Box::new(again(session.clone(), left));
-            let mut next = next;
-            cx.submit(
-                request,
-                move |s: &mut (u64, u64), r: Reply<'_>, c: &mut Context<'_, (u64, u64)>| {
-                    next(s, r, c)
-                },
-            );
+        if self.left > 0 {
+            let request = self.session.get("again").build().unwrap();
+            let (session, left) = (self.session.clone(), self.left - 1);
+            cx.submit_to(request, Again { session, left });
         }
         Next::done()
     }
@@ -475,7 +431,7 @@ fn ends_in_destructors() {
                 Next::done()
             },
         );
-        if drops.load(Ordering::Relaxed) == 0 && engine.pending() % 1000 == 0 {
+        if drops.load(Ordering::Relaxed) == 0 && engine.pending().is_multiple_of(1000) {
             engine.advance(&mut n, Duration::from_millis(1)).unwrap();
         }
     }
