@@ -98,9 +98,9 @@ impl Mark {
         self.of.mark()
     }
 
-    /// Registers `watcher` to be told, once, when the session's current generation ends. Registering
-    /// the same one twice has no effect. Returns false, and registers nothing, if this mark is
-    /// already stale.
+    /// Registers `watcher` to be told, once, when the session's current generation ends.
+    /// Registering the same one twice has no effect. Returns false, and registers nothing, if this
+    /// mark is already stale.
     pub(crate) fn watch(&self, watcher: &Weak<dyn Watcher>) -> bool {
         let mut watching = self
             .of

@@ -281,8 +281,8 @@ pub struct SessionStats {
     /// Attempts to send a request: redirects, answers to challenges and the engine's own retries
     /// included.
     pub attempts: u64,
-    /// Requests that ended: with a response, with an error, or canceled. Does not include those that
-    /// ended while they were still delayed or in an inbox, or together with their engine.
+    /// Requests that ended: with a response, with an error, or canceled. Does not include those
+    /// that ended while they were still delayed or in an inbox, or together with their engine.
     pub ended: u64,
     /// Requests that ended with an error other than a status or a cancellation. A total timeout
     /// that passes between two exchanges is not counted.

@@ -69,8 +69,8 @@ impl Redirects {
     /// [`Policy`](crate::ErrorKind::Policy), with a [`RedirectError`] as its source. With 0, every
     /// redirect is an error.
     ///
-    /// [`Info::hops`](crate::Info::hops) keeps the URLs of all redirects, each of up to 64 KiB, so a
-    /// very large limit lets a server fill the memory.
+    /// [`Info::hops`](crate::Info::hops) keeps the URLs of all redirects, each of up to 64 KiB, so
+    /// a very large limit lets a server fill the memory.
     pub fn limited(most: usize) -> Self {
         Self {
             most,

@@ -250,8 +250,8 @@ impl Visit for InSession {
     }
 
     fn on_end(&mut self, _: &Request, reply: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
-        // An exchange that failed after its head led on all the same, but what a policy nested inside
-        // has refused stands.
+        // An exchange that failed after its head led on all the same, but what a policy nested
+        // inside has refused stands.
         let is_refused = match reply {
             Ok(_) => false,
             Err(error) => matches!(error.kind(), ErrorKind::Policy | ErrorKind::Status),

@@ -117,8 +117,8 @@ impl Jar {
     /// them.
     ///
     /// The file replaces an existing one atomically, and on Unix only its owner may read it. If
-    /// `path` is a symbolic link, the file replaces the link. It is written first under a temporary name in the same folder. The call blocks until the content
-    /// has reached the disk.
+    /// `path` is a symbolic link, the file replaces the link. It is written first under a temporary
+    /// name in the same folder. The call blocks until the content has reached the disk.
     ///
     /// # Errors
     /// If the file cannot be written, or `path` leads to something that is no file, such as a
