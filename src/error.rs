@@ -662,9 +662,10 @@ impl Error {
         self.0.attempts.into()
     }
 
-    /// Returns the request that failed. For a chain that was canceled while it waited without a
-    /// request, this is the last one it sent. `None` if there was no request yet, because it could
-    /// not be built, or if the error does not concern an exchange.
+    /// Returns the request that failed: after redirects, the last one that was sent. For a chain
+    /// that was canceled while it waited without a request, this is the last one it sent. `None` if
+    /// there was no request yet, because it could not be built, or if the error does not concern an
+    /// exchange.
     ///
     /// Its `Debug` output shows method and origin only. Its [`uri`](Request::uri) may contain
     /// secrets: do not log it.

@@ -126,7 +126,7 @@
 //! # Sessions
 //!
 //! A [`Session`] is what the requests of one login share: a base URL, fields, credentials, cookies
-//! (feature `cookies`), and rules for redirects. A request joins a session when it is built. When
+//! (feature `cookies`), and rules for redirects. A request joins a session when it is begun. When
 //! the login ends, [`Context::end`] ends everything else that was prepared for it: requests in
 //! flight, queued or delayed, and waits, calls and tasks that [`Next::session`] has marked. See
 //! [`session`].
@@ -142,7 +142,7 @@
 //!     fn new() -> Result<Self, Error> {
 //!         let session = Session::builder()
 //!             .base("http://chat.test/")
-//!             .redirects(Redirects::limited(10))
+//!             .redirects(Redirects::limited(10).same_origin())
 //!             .cookies(Jar::new())
 //!             .error_for_status(true)
 //!             .build()?;
@@ -177,6 +177,7 @@
 //!                 cx.end(&self.session);
 //!                 self.log_in().after(Duration::from_secs(5))
 //!             }
+//!             // If the session was ended elsewhere, what is returned here is ignored.
 //!             Err(_) => Next::again().after(Duration::from_secs(5)),
 //!         }
 //!     }

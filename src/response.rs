@@ -312,7 +312,7 @@ pub struct Info {
 ///
 /// The resolution is that of turns: the clock is read after the poll, and after each readback that
 /// has the engine do something, such as send a request. A step that did not take place is `None`,
-/// such as `connect` on a reused connection.
+/// such as `connect` on a connection that was open already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
@@ -335,7 +335,8 @@ pub struct Timings {
 }
 
 impl Info {
-    /// Returns the URL of the request. It may contain secrets: do not log it.
+    /// Returns the URL that was answered: after redirects, the last one. It may contain secrets: do
+    /// not log it.
     pub fn url(&self) -> &Uri {
         self.request.uri()
     }
@@ -354,12 +355,13 @@ impl Info {
     }
 
     /// Returns the redirects that led to this response, in order; see
-    /// [`session`](crate::session).
+    /// [`session`](crate::session). An error has none.
     pub fn hops(&self) -> &[Hop] {
         self.way.as_ref().map_or(&[], |way| &way.hops)
     }
 
-    /// Returns how long a policy held the request back, over all its exchanges.
+    /// Returns how long a policy held the request back, over all its exchanges. The time in the
+    /// queue is [`Timings::queued`].
     pub fn waited(&self) -> Duration {
         self.way.as_ref().map_or(Duration::ZERO, |way| way.waited)
     }

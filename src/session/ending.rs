@@ -16,7 +16,7 @@ impl RequestBuilder {
 
 impl<S> Next<S> {
     /// Makes a wait, a call or a task end with the session's current login: see [`Session::end`].
-    /// Has no effect on a request, which belongs to the session that it was built for.
+    /// Has no effect on a request, which belongs to the session that it was begun in.
     ///
     /// ```
     /// use std::time::Duration;
@@ -41,8 +41,10 @@ impl<S> Next<S> {
 
 impl<S> Context<'_, S> {
     /// Ends everything that belongs to the session so far, except this chain: see
-    /// [`Session::end`]. This chain can send its request again, and continues in the session's next
-    /// login.
+    /// [`Session::end`]. This chain goes on: [`Next::again`] sends its request in the session's
+    /// next login. Any other request that it sends must have been begun after this call. A clone of
+    /// one that was prepared before, such as a login kept in a field, is canceled and ends the
+    /// chain: send `edit().build()` of it.
     ///
     /// ```
     /// use httpstream::session::Session;

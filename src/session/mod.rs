@@ -23,7 +23,7 @@
 //! # #[cfg(feature = "cookies")] {
 //! let session = Session::builder()
 //!     .base("http://chat.test/")
-//!     .redirects(Redirects::limited(10))
+//!     .redirects(Redirects::limited(10).same_origin())
 //!     .cookies(Jar::new())
 //!     .error_for_status(true)
 //!     .build()?;
@@ -48,12 +48,13 @@
 //! A request passes the steps that its session has settings for, in this order:
 //!
 //! 1. The session's fields are added: User-Agent, headers, credentials, cookies. Fields of the
-//!    request itself take precedence.
+//!    request itself take precedence; a `Cookie` field of its own replaces all cookies of the jar.
 //! 2. The request is sent. The cookies that its response sets are stored.
 //! 3. A 401 with a Digest challenge is answered: the request starts again at step 1, now with
 //!    credentials.
 //! 4. A redirect is followed: the next request starts at step 1.
-//! 5. A response with an error status becomes an error.
+//! 5. With [`error_for_status`](SessionBuilder::error_for_status), a status of 400 or more becomes
+//!    an error. A redirect that was not followed does not.
 //! 6. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
 //!    that led to it, and [`Info::request`](crate::Info::request) the request that was answered.
 //!    [`Next::again`](crate::Next::again) sends the original request again.
@@ -65,18 +66,30 @@
 //!
 //! # The end of a session
 //! When a login ends, what was prepared for it must not be sent any more. [`Session::end`] ends all
-//! requests of the session that were built before, with
+//! requests of the session that were begun before, with
 //! [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), wherever they are: in flight, queued,
-//! delayed, in an inbox, or in another engine. Waits, calls and tasks end as well if they were
-//! marked by [`Next::session`](crate::Next::session). Requests that are built afterwards belong to
-//! the next login. To send a request of an ended login again, build it anew, for example with
-//! [`Request::edit`](crate::Request::edit).
+//! delayed, in an inbox, or in another engine. Their readbacks are called with that error, and what
+//! they return is ignored. Requests that are begun afterwards belong to the next login. To send a
+//! request of an ended login again, such as one kept in a field, begin it anew with
+//! [`Request::edit`](crate::Request::edit); otherwise it is canceled, too.
+//!
+//! Waits, calls and tasks end as well if they were marked by
+//! [`Next::session`](crate::Next::session). A task is marked by
+//! `local.start(Next::task(future).session(&session))`. One that `spawn` has started goes on, and
+//! what it [fetches](crate::Local::fetch) of the old login fails.
+//!
+//! Cookies stay. Where the next login must not send the old ones, call [`Jar::clear`] after the
+//! end.
 //!
 //! # Other origins
-//! Secrets stay with the origin that they are for, whatever a server answers. The session's headers
-//! go to the origin of its [base](SessionBuilder::base), its credentials to that origin or to the
-//! one set by [`Auth::at`], and each cookie to the hosts that it is for. [`Redirects`] says what a
-//! request keeps that is redirected to another origin.
+//! A session's own secrets stay with the origin that they are for, whatever a server answers. Its
+//! headers go to the origin of its [base](SessionBuilder::base), its credentials to that origin or
+//! to the one set by [`Auth::at`], and each cookie to the hosts that it is for.
+//!
+//! The body of a request and fields such as `X-Api-Key` are not known to be secret. After a 307 or
+//! 308 they go along to another origin, even from https to http. Where requests carry a password,
+//! follow redirects with [`same_origin`](Redirects::same_origin), or at least with
+//! [`https_only`](Redirects::https_only).
 
 use std::fmt;
 use std::sync::Arc;

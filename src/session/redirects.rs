@@ -81,7 +81,9 @@ impl Redirects {
         }
     }
 
-    /// Follows only redirects to the same origin: scheme, host and port. Others are delivered.
+    /// Follows only redirects to the same origin: scheme, host and port. Others are delivered with
+    /// their status, which is no error, not even with
+    /// [`error_for_status`](super::SessionBuilder::error_for_status).
     #[must_use]
     pub fn same_origin(mut self) -> Self {
         self.same_origin = true;

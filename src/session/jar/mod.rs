@@ -100,6 +100,22 @@ impl Jar {
     /// and others. Cookies that have expired, that are for a public suffix, or that violate another
     /// rule or limit are left out.
     ///
+    /// Nothing is loaded or saved by itself.
+    ///
+    /// ```no_run
+    /// use std::io::ErrorKind;
+    /// use httpstream::session::Jar;
+    ///
+    /// let jar = match Jar::load("cookies.txt") {
+    ///     // The first start.
+    ///     Err(error) if error.kind() == ErrorKind::NotFound => Jar::new(),
+    ///     loaded => loaded?,
+    /// };
+    /// // ... and in the end:
+    /// jar.save("cookies.txt")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the file cannot be read, and [`InvalidData`](io::ErrorKind::InvalidData) if a line is
     /// malformed or the file is longer than 64 MiB. The error contains the number of the line and
