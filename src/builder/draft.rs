@@ -303,11 +303,13 @@ impl Draft {
         value: &(impl serde::Serialize + ?Sized),
     ) -> Result<(), Invalid> {
         let json = serde_json::to_vec(value).map_err(|error| {
-            Invalid::unserializable(&match error.classify() {
+            let why = match error.classify() {
                 // Raised by the value's own `Serialize`, so it may contain anything.
                 serde_json::error::Category::Data => "its Serialize implementation failed".into(),
                 _ => error.to_string(),
-            })
+            };
+            let fault = Fault::whole("cannot be serialized");
+            InvalidPart::Body.is(fault).with_text(&why)
         })?;
         self.set_body(json, Some("application/json"));
         Ok(())

@@ -89,18 +89,14 @@ impl Invalid {
     pub(crate) fn header_name(index: usize, name: &str, fault: Fault) -> Self {
         let at = fault.at.unwrap_or_default().min(MAX_NAME_START);
         let start = name.get(..at).unwrap_or_default();
-        Self {
-            text: start.into(),
-            ..InvalidPart::HeaderName { index }.is(fault)
-        }
+        InvalidPart::HeaderName { index }.is(fault).with_text(start)
     }
 
-    /// `why` must not contain a value of the data.
-    #[cfg(feature = "json")]
-    pub(crate) fn unserializable(why: &str) -> Self {
+    /// Adds what is shown with the fault. It must not be secret.
+    pub(crate) fn with_text(self, text: &str) -> Self {
         Self {
-            text: why.into(),
-            ..InvalidPart::Body.is(Fault::whole("cannot be serialized"))
+            text: text.into(),
+            ..self
         }
     }
 
