@@ -814,15 +814,15 @@ fn a_request_takes_few_instructions() {
         (&["--path", "/small"], 4500.0),
         (&["--path", "/small", "--connections", "50"], 3910.0),
         (&["--path", "/chunked"], 5500.0),
-        (&["--path", "/chunked", "--connections", "50"], 4670.0),
+        (&["--path", "/chunked", "--connections", "50"], 4910.0),
         (&["--path", "/fields"], 9000.0),
         (&["--path", "/large"], 5000.0),
-        (&["--path", "/large", "--connections", "50"], 3800.0),
+        (&["--path", "/large", "--connections", "50"], 3930.0),
         // One turn per request or two, which varies: it depends on whether the response arrives
         // before the connection is reported writable.
-        (&["--path", "/close"], 6500.0),
-        (&["--path", "/close", "--connections", "50"], 5320.0),
-        (&["--path", "/small", "--pipeline", "16"], 3690.0),
+        (&["--path", "/close"], 6840.0),
+        (&["--path", "/close", "--connections", "50"], 5820.0),
+        (&["--path", "/small", "--pipeline", "16"], 3910.0),
         // Most of these are rustls' and ring's.
         (&["--path", "/small", "--tls"], 10_400.0),
     ];
