@@ -76,8 +76,25 @@ impl World {
 
     /// Returns whether something has reached the poll since the last call, and a wait would report
     /// an event.
+    ///
+    /// A poll that is looked at from outside queries its sockets, and drops those that are ready for
+    /// nothing any more, as epoll does: they have to cause another edge.
     pub(super) fn take_edge(&mut self, poll: usize) -> bool {
-        let told = self.polls[poll].signals.edge.swap(false, Ordering::AcqRel);
+        let Self {
+            polls, connections, ..
+        } = self;
+        let told = polls[poll].signals.edge.swap(false, Ordering::AcqRel);
+        polls[poll].edges.retain(|id| {
+            let client = connections.get_mut(id).map(|it| &mut it.client);
+            let Some(client) = client else {
+                return false;
+            };
+            let is_ready = client.readiness() != Readiness::NONE;
+            if !is_ready && let Some(watch) = &mut client.watch {
+                watch.changed = Readiness::NONE;
+            }
+            is_ready
+        });
         told && self.has_events(poll)
     }
 
