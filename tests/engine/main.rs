@@ -58,3 +58,4 @@ mod submitting_from_threads;
 mod tokio_driver;
 mod tunnels;
 mod upload;
+mod visits;

@@ -19,6 +19,8 @@ use httpstream::{
     RequestBuilder, Response, Sim,
 };
 
+use crate::visits::{at_end, on_send};
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The results of readbacks: bodies, and kinds of errors.
@@ -127,23 +129,12 @@ fn a_policy_signs_each_attempt() {
 
 #[test]
 fn a_default_field_that_a_policy_adds_is_not_sent_twice() {
-    #[derive(Clone)]
-    struct Agent;
-    impl Visit for Agent {
-        fn on_send(
-            &mut self,
-            _: &Request,
-            fields: &mut Fields<'_>,
-            _: &Moment<'_>,
-        ) -> Result<(), Error> {
-            fields.add("user-agent", "policy")
-        }
-    }
+    let agent = on_send(|_, fields| fields.add("user-agent", "policy"));
     let (_network, mut engine) = simulated(|seen| {
         let lines = seen.header("User-Agent").map(<[u8]>::to_vec);
         Answer::ok(lines.unwrap_or_default())
     });
-    engine.submit(build(get("/"), Agent), note);
+    engine.submit(get("/").policy(agent).build().unwrap(), note);
     let mut told = Told::new();
     engine.run(&mut told).unwrap();
     assert_eq!(told, [ok("policy")]);
@@ -960,40 +951,22 @@ fn the_total_deadline_ends_what_is_held_back_unasked() {
 
 #[test]
 fn what_a_policy_sends_elsewhere_goes_there() {
-    /// Follows every redirect.
-    #[derive(Clone)]
-    struct Follows;
-    impl Visit for Follows {
-        fn on_head(
-            &mut self,
-            _: &Request,
-            _: &Response<'_>,
-            _: &Moment<'_>,
-        ) -> Result<Screening, Error> {
-            Ok(Screening::collect())
-        }
-        fn on_end(
-            &mut self,
-            request: &Request,
-            reply: &Reply<'_>,
-            _: &Moment<'_>,
-        ) -> Result<Verdict, Error> {
-            let Some(location) = reply.as_ref().unwrap().header("Location") else {
-                return Ok(Verdict::Deliver);
-            };
-            let location = std::str::from_utf8(location).unwrap();
-            Ok(Verdict::Resend {
-                request: request.resolve(location).build()?,
-                after: Duration::ZERO,
-            })
-        }
-    }
+    let follows = at_end(|request, reply| {
+        let Some(location) = reply.as_ref().unwrap().header("Location") else {
+            return Ok(Verdict::Deliver);
+        };
+        let location = std::str::from_utf8(location).unwrap();
+        Ok(Verdict::Resend {
+            request: request.resolve(location).build()?,
+            after: Duration::ZERO,
+        })
+    });
     let (network, mut engine) =
         simulated(|_| Answer::status(302).header("Location", "http://192.0.2.2/there"));
     network.serve("192.0.2.2:80".parse().unwrap(), |seen: &Incoming| {
         Answer::ok(seen.path())
     });
-    engine.submit(build(get("/"), Follows), note);
+    engine.submit(get("/").policy(follows).build().unwrap(), note);
     let mut told = Told::new();
     engine.run(&mut told).unwrap();
     assert_eq!((told, engine.pending()), (vec![ok("/there")], 0));

@@ -7,12 +7,14 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use httpstream::http::Method;
-use httpstream::policy::{Policy, Screening, Verdict, Visit};
+use httpstream::policy::{Policy, Verdict};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{
-    Config, Context, Engine, Error, ErrorKind, Flow, Moment, Next, Readback, Reply, Request,
-    Response, Sent, Sim,
+    Config, Context, Engine, Error, ErrorKind, Flow, Next, Readback, Reply, Request, Response,
+    Sent, Sim,
 };
+
+use crate::visits::at_end;
 
 /// Kind, whether the request was sent, whether it may be sent again.
 type Told = Vec<(ErrorKind, Sent, bool)>;
@@ -29,47 +31,22 @@ fn facts(error: &Error) -> (ErrorKind, Sent, bool) {
     (error.kind(), error.request_sent(), error.resend_is_safe())
 }
 
-/// Holds responses back until their end, and resends a POST that was answered as GET, or vice
-/// versa.
-#[derive(Clone)]
-struct Turns {
-    left: u32,
-    to: Method,
-}
-
-impl Visit for Turns {
-    fn on_head(
-        &mut self,
-        _: &Request,
-        _: &Response<'_>,
-        _: &Moment<'_>,
-    ) -> Result<Screening, Error> {
-        Ok(Screening::collect())
-    }
-
-    fn on_end(
-        &mut self,
-        request: &Request,
-        _: &Reply<'_>,
-        _: &Moment<'_>,
-    ) -> Result<Verdict, Error> {
-        if self.left == 0 {
-            return Ok(Verdict::Deliver);
-        }
-        self.left -= 1;
-        Ok(Verdict::Resend {
-            request: request.edit().method(self.to.clone()).build()?,
-            after: Duration::ZERO,
-        })
-    }
-}
-
 fn collects() -> Arc<dyn Policy> {
     turns(0, Method::GET)
 }
 
-fn turns(left: u32, to: Method) -> Arc<dyn Policy> {
-    Arc::new(Turns { left, to })
+/// Returns a policy that resends a request with the method `to`, `left` times.
+fn turns(mut left: u32, to: Method) -> Arc<dyn Policy> {
+    at_end(move |request, _| {
+        if left == 0 {
+            return Ok(Verdict::Deliver);
+        }
+        left -= 1;
+        Ok(Verdict::Resend {
+            request: request.edit().method(to.clone()).build()?,
+            after: Duration::ZERO,
+        })
+    })
 }
 
 /// How a readback ends its chain or fails.

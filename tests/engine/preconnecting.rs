@@ -5,13 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use httpstream::policy::{Fields, Visit};
 use httpstream::sim::{Answer, Incoming, Network};
-use httpstream::{
-    Config, Engine, Error, ErrorKind, Info, Moment, Next, Origin, Request, Route, Sim,
-};
+use httpstream::{Config, Engine, Error, ErrorKind, Info, Next, Origin, Request, Route, Sim};
 
 use crate::common::{Bench, Gate, Server, ok, unresponsive_listener};
+use crate::visits::on_send;
 
 /// Long enough for a lookup and a connect on the simulated network.
 const A_WHILE: Duration = Duration::from_millis(20);
@@ -405,23 +403,12 @@ fn bytes_that_answer_no_request_close_it() {
 
 #[test]
 fn a_request_that_its_policy_refuses_leaves_it_to_the_next() {
-    #[derive(Clone)]
-    struct Refuses;
-    impl Visit for Refuses {
-        fn on_send(
-            &mut self,
-            _: &Request,
-            _: &mut Fields<'_>,
-            _: &Moment<'_>,
-        ) -> Result<(), Error> {
-            Err(Error::policy("not today"))
-        }
-    }
+    let refuses = on_send(|_, _| Err(Error::policy("not today")));
     let mut world = World::new(|_| ());
     world.engine.preconnect(&a());
     world.pass(Duration::from_millis(1));
     assert_eq!(world.links(), (1, 1, 0));
-    let request = Request::get("http://a.test/").policy(Arc::new(Refuses));
+    let request = Request::get("http://a.test/").policy(refuses);
     world.submit_request(request.build().unwrap());
     world.pass(Duration::ZERO);
     assert!(matches!(world.replies[..], [Err(ErrorKind::Policy)]));

@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use httpstream::policy::{Fields, Screening, Verdict, Visit};
+use httpstream::policy::{Verdict, Visit};
 use httpstream::session::{Auth, RedirectError, Redirects, Session, SessionBuilder};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{
-    Config, Context, Engine, Error, ErrorKind, Moment, Next, Policy, Readback, Reply, Request,
+    Config, Context, Engine, Error, ErrorKind, Moment, Next, Readback, Reply, Request,
     RequestBuilder, Response, Sim,
 };
+
+use crate::visits::{at_end, on_send};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -874,32 +876,14 @@ fn a_truncated_hop_is_followed_all_the_same() {
 
 #[test]
 fn a_redirect_whose_request_is_sent_again_has_not_been_followed() {
-    /// Sends the first request of a visit once more, whatever its response is.
-    #[derive(Clone)]
-    struct Twice(bool);
-    impl Visit for Twice {
-        fn on_head(
-            &mut self,
-            _: &Request,
-            _: &Response<'_>,
-            _: &Moment<'_>,
-        ) -> Result<Screening, Error> {
-            Ok(Screening::collect())
+    let mut is_sent_again = false;
+    let twice = at_end(move |request, _| {
+        if std::mem::replace(&mut is_sent_again, true) {
+            return Ok(Verdict::Deliver);
         }
-
-        fn on_end(
-            &mut self,
-            request: &Request,
-            _: &Reply<'_>,
-            _: &Moment<'_>,
-        ) -> Result<Verdict, Error> {
-            if std::mem::replace(&mut self.0, true) {
-                return Ok(Verdict::Deliver);
-            }
-            let (request, after) = (request.clone(), Duration::ZERO);
-            Ok(Verdict::Resend { request, after })
-        }
-    }
+        let (request, after) = (request.clone(), Duration::ZERO);
+        Ok(Verdict::Resend { request, after })
+    });
     let session = Session::builder()
         .header("X-Key", "key")
         .redirects(Redirects::limited(10))
@@ -907,7 +891,7 @@ fn a_redirect_whose_request_is_sent_again_has_not_been_followed() {
         .unwrap();
     let request = session
         .get("http://a.test/start")
-        .policy(Arc::new(Twice(false)))
+        .policy(twice)
         .build()
         .unwrap();
     let turns = std::cell::Cell::new(0);
@@ -996,31 +980,27 @@ fn an_error_of_a_status_counts_as_the_status_does() {
 
 #[test]
 fn a_policy_inside_a_session_sees_every_exchange() {
-    #[derive(Clone)]
-    struct Stamp(&'static str);
-    impl Visit for Stamp {
-        fn on_send(
-            &mut self,
-            request: &Request,
-            fields: &mut Fields<'_>,
-            _: &Moment<'_>,
-        ) -> Result<(), Error> {
+    let stamp = |name: &'static str| {
+        on_send(move |request, fields| {
             assert!(
                 fields.has("User-Agent"),
                 "the session adds its fields first"
             );
-            fields.add(self.0, request.target())
-        }
-    }
-    let inner: Arc<dyn Policy> = Arc::new(Stamp("X-Key"));
-    let session = following().user_agent("bot").policy(inner).build().unwrap();
+            fields.add(name, request.target())
+        })
+    };
+    let session = following()
+        .user_agent("bot")
+        .policy(stamp("X-Key"))
+        .build()
+        .unwrap();
     let server = |seen: &Incoming| match seen.path() {
         "/start" => found(302, "/end"),
         _ => Answer::ok(""),
     };
     let own = session
         .get("http://a.test/start")
-        .policy(Arc::new(Stamp("Content-Type")));
+        .policy(stamp("Content-Type"));
     let rows = [
         (session.get("http://a.test/start"), ""),
         (own, " Content-Type"),
@@ -1044,24 +1024,13 @@ fn a_policy_inside_a_session_sees_every_exchange() {
 #[cfg(feature = "digest")]
 #[test]
 fn a_challenge_to_credentials_of_another_is_not_answered() {
-    #[derive(Clone)]
-    struct Bearer;
-    impl Visit for Bearer {
-        fn on_send(
-            &mut self,
-            _: &Request,
-            fields: &mut Fields<'_>,
-            _: &Moment<'_>,
-        ) -> Result<(), Error> {
-            fields.add("Authorization", "Bearer x")
-        }
-    }
+    let bearer = on_send(|_, fields| fields.add("Authorization", "Bearer x"));
     let session = following()
         .base("http://a.test/")
         .auth(Auth::digest("user", "password"))
         .build()
         .unwrap();
-    let around = httpstream::policy::both(Arc::new(Bearer), (&session).into());
+    let around = httpstream::policy::both(bearer, (&session).into());
     let rows = [
         Request::get("http://a.test/start").policy(around),
         session.get("start").header("Authorization", "Bearer x"),
