@@ -1116,6 +1116,38 @@ mod tests {
         assert!(parsed("http://h/a").push_segment(endless).is_err());
     }
 
+    /// Whatever a segment or a pair consists of, the target keeps its shape.
+    #[test]
+    fn no_character_of_a_segment_or_a_pair_separates() {
+        let fullwidth = 0xff00..0xffff;
+        for c in (0..0x300).chain(fullwidth).filter_map(char::from_u32) {
+            for text in [
+                format!("{c}"),
+                format!("{c}{c}"),
+                format!(".{c}"),
+                format!("{c}."),
+            ] {
+                let mut target = parsed("http://h/x/");
+                if target.push_segment(&text).is_err() {
+                    assert!([".", ".."].contains(&text.as_str()), "{text:?}");
+                    continue;
+                }
+                target.push_query(&text, &text).unwrap();
+                let (path, query) = target.path().split_once('?').unwrap();
+                let segment = path.strip_prefix("/x/").unwrap();
+                let pair: Vec<&str> = query.split('=').collect();
+                assert_eq!(pair.len(), 2, "{text:?}");
+                let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+                assert!(
+                    [segment, pair[0], pair[1]]
+                        .iter()
+                        .all(|it| it.bytes().all(is_safe)),
+                    "{text:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn query_pairs_are_appended() {
         // URL, pairs, request target.

@@ -714,15 +714,58 @@ fn what_a_crash_left_behind_is_in_nobodys_way() {
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("cookies.txt");
     // Other tests save at the same time, so the next number is known only roughly.
-    let left = |save: usize| format!(".cookies.txt.{}.{save}.tmp", std::process::id());
-    for save in 0..20 {
+    let left = |save: usize| format!(".cookies.{}.{save}.tmp", std::process::id());
+    for save in 0..200 {
         fs::write(folder.join(left(save)), "left").unwrap();
     }
     Jar::new().save(&path).unwrap();
     assert!(path.exists());
     let is_left = |save| fs::read(folder.join(left(save))).is_ok_and(|text| text == b"left");
-    assert!((0..20).all(is_left), "no file of another is touched");
+    assert!((0..200).all(is_left), "no file of another is touched");
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_jar_is_saved_under_a_name_as_long_as_names_can_be() {
+    let folder = std::env::temp_dir().join(format!("httpstream-long-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("n".repeat(255));
+    let saved = Jar::new().save(&path);
+    fs::remove_dir_all(&folder).unwrap();
+    saved.unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_replaced_and_what_is_no_file_is_not() {
+    let folder = std::env::temp_dir().join(format!("httpstream-link-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let (target, link) = (folder.join("target"), folder.join("link"));
+    fs::write(&target, "kept").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    Jar::new().save(&link).unwrap();
+    assert!(!link.is_symlink());
+    assert_eq!(fs::read(&target).unwrap(), b"kept");
+
+    let socket = folder.join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let error = Jar::new().save(&socket).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(!fs::metadata(&socket).unwrap().is_file());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_file_that_is_too_long_is_not_loaded() {
+    let path = std::env::temp_dir().join(format!("httpstream-too-long-{}", std::process::id()));
+    // It takes no space on the disk.
+    let file = fs::File::create(&path).unwrap();
+    file.set_len((64 << 20) + 1).unwrap();
+    let loaded = Jar::load(&path);
+    fs::remove_file(path).unwrap();
+    let error = loaded.unwrap_err();
+    assert_eq!(error.to_string(), "the file is longer than 67108864 bytes");
 }
 
 const HOSTS: [&str; 12] = [
