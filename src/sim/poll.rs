@@ -77,8 +77,8 @@ impl World {
     /// Returns whether something has reached the poll since the last call, and a wait would report
     /// an event.
     ///
-    /// A poll that is looked at from outside queries its sockets, and drops those that are ready for
-    /// nothing any more, as epoll does: they have to cause another edge.
+    /// A poll that is looked at from outside queries its sockets, and drops those that are ready
+    /// for nothing any more, as epoll does: they have to cause another edge.
     pub(super) fn take_edge(&mut self, poll: usize) -> bool {
         let Self {
             polls, connections, ..
