@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::session::{Jar, Redirects, Session};
-use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
 
 /// Starts a server on another thread, whose allocations are counted separately.
 fn start_server() -> SocketAddr {
@@ -144,6 +145,45 @@ fn sending_again_in_a_session_allocates_nothing() {
             assert_eq!(least, 0, "{cookie:?} on {connections} connections");
         }
     }
+}
+
+/// A request that is redirected often allocates as much for its last hop as for its first.
+#[test]
+fn hops_are_not_copied_at_each_redirect() {
+    let allocated = |count: usize| {
+        let network = Network::new(1);
+        network.host("a.test", [[10, 0, 0, 1]]);
+        let addr = "10.0.0.1:80".parse().expect("an address");
+        network.serve(addr, |request: &Incoming| match request.path() {
+            "/0" => Answer::ok("end"),
+            path => {
+                let left: usize = path[1..].parse().expect("a number");
+                Answer::status(302).header("Location", format!("/{}", left - 1))
+            }
+        });
+        let session = Session::builder()
+            .redirects(Redirects::limited(count))
+            .build();
+        let request = session
+            .expect("a session")
+            .get(format!("http://a.test/{count}"));
+        let mut engine = Engine::<usize, Sim>::on_network(&network, Config::default());
+        let engine = engine.as_mut().expect("an engine");
+        engine.submit(
+            request.build().expect("a request"),
+            |hops: &mut usize, reply, _| {
+                *hops = reply.expect("an answer").info().hops().len();
+                Next::done()
+            },
+        );
+        let (mut hops, before) = (0, counting::bytes());
+        engine.run(&mut hops).expect("a run");
+        assert_eq!(hops, count);
+        counting::bytes() - before
+    };
+    // Four times as many would allocate sixteen times as much if each copied all before it.
+    let (few, many) = (allocated(500), allocated(2000));
+    assert!(many < 6 * few, "{few} and {many} bytes");
 }
 
 #[test]

@@ -16,12 +16,18 @@ thread_local! {
     // Constants without a destructor: reading them allocates nothing, and they outlive all other
     // thread-locals.
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Returns how often this thread has allocated or reallocated memory.
 pub(crate) fn calls() -> u64 {
     CALLS.get()
+}
+
+/// Returns the bytes that this thread has allocated. A block that grows counts with its new size.
+pub(crate) fn bytes() -> u64 {
+    BYTES.get()
 }
 
 /// Returns the bytes that this thread has allocated minus those it has freed. Memory that moves to
@@ -32,36 +38,42 @@ pub(crate) fn live_bytes() -> isize {
 
 struct Counting;
 
-fn note(calls: u64, bytes: isize) {
-    CALLS.set(CALLS.get() + calls);
-    LIVE.set(LIVE.get() + bytes);
+fn note_taken(size: usize) {
+    CALLS.set(CALLS.get() + 1);
+    BYTES.set(BYTES.get() + size as u64);
+    LIVE.set(LIVE.get() + size as isize);
+}
+
+fn note_freed(size: usize) {
+    LIVE.set(LIVE.get() - size as isize);
 }
 
 // SAFETY: every call is forwarded to `System` with unchanged arguments, so the guarantees of
-// `System` hold. `note` only touches two integers, so it neither allocates nor unwinds (LIVE cannot
-// overflow: no layout is larger than `isize::MAX`, and a machine does not have room for two of
-// them).
+// `System` hold. `note_taken` and `note_freed` only touch integers, so they neither allocate nor
+// unwind (LIVE cannot overflow: no layout is larger than `isize::MAX`, and a machine does not have
+// room for two of them).
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(1, layout.size() as isize);
+        note_taken(layout.size());
         // SAFETY: the caller upholds the contract of `alloc`, which is also that of `System`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(1, layout.size() as isize);
+        note_taken(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        note(0, -(layout.size() as isize));
+        note_freed(layout.size());
         // SAFETY: `block` came from this allocator, so from `System`, with this layout.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        note(1, new_size as isize - layout.size() as isize);
+        note_freed(layout.size());
+        note_taken(new_size);
         // SAFETY: `block` came from `System` with this layout, and the caller guarantees that
         // `new_size` is valid.
         unsafe { System.realloc(block, layout, new_size) }

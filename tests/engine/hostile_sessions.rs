@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Got, PATIENCE, Peer, Seen, Server, ok};
+use httpstream::http::Method;
 use httpstream::session::{Auth, Jar, RedirectError, Redirects, Session, SessionBuilder};
 use httpstream::{Config, Error, ErrorKind, Request, Violation, public_only};
 
@@ -195,6 +196,48 @@ fn a_chain_of_redirects_without_an_end_is_an_error_at_the_limit() {
             assert_eq!(has_field(seen, "Cookie"), is_home, "{why}: {seen:?}");
         }
         assert_serves_on(&mut bench, &session);
+    }
+}
+
+/// However a request is sent, a redirect that leads back to it is followed up to the limit.
+#[test]
+fn a_redirect_that_leads_to_itself_ends_in_every_way_of_sending() {
+    let server = serving(|_| {
+        let mut wire = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+        wire.extend(found(307, "/"));
+        wire
+    });
+    let session = Session::builder().redirects(Redirects::limited(HOPS));
+    let session = session.build().unwrap();
+    let url = server.url("/");
+    let get = || session.get(&url);
+    let rows = [
+        ("on a connection of its own", get().fresh_connection()),
+        ("on one that is closed", get().close()),
+        ("pipelined", get().pipeline(16)),
+        ("HEAD", session.head(&url)),
+        ("TRACE", session.request(Method::TRACE, &url)),
+        ("a body", session.put(&url).body(vec![b'x'; 100_000])),
+        (
+            "an expectation",
+            session
+                .put(&url)
+                .header("Expect", "100-continue")
+                .body("abc"),
+        ),
+        (
+            "an upgrade",
+            get()
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "websocket"),
+        ),
+    ];
+    for (why, request) in rows {
+        let mut bench = Bench::new();
+        let error = bench.fetch_err(request.build().unwrap());
+        assert_eq!(redirect_error(&error), &too_many(), "{why}");
+        assert_eq!(server.so_far().len(), HOPS + 1, "{why}");
+        bench.assert_empty();
     }
 }
 

@@ -50,6 +50,7 @@ mod real_servers;
 mod response_limits;
 mod routes;
 mod schedules;
+mod session_ends;
 mod sessions;
 mod splits;
 mod stale_connection;

@@ -4,9 +4,11 @@
 use crate::common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Bench, Gate, Log, Script, Server, ok};
+use httpstream::session::{Jar, Redirects, Session};
 use httpstream::{Context, ErrorKind, Flow, Next, Readback, Reply, Request};
 
 /// Runs one turn, and returns whether a readback's panic propagated.
@@ -377,5 +379,48 @@ fn what_a_cancelled_readback_answers_may_panic_when_it_is_dropped() {
     }
     assert_eq!((panics, bench.log.replies.len()), (1, 10));
     assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled]);
+    bench.assert_empty();
+}
+
+#[test]
+fn decisions_about_redirects_may_panic() {
+    quiet_panics();
+    let server = Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            match seen.path.as_str() {
+                "/end" => peer.send(&ok("end")),
+                _ => peer.send(
+                    b"HTTP/1.1 302 F\r\nLocation: /end\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n",
+                ),
+            };
+        }
+    });
+    let asked = AtomicUsize::new(0);
+    let jar = Jar::new();
+    let clears = jar.clone();
+    let session = Session::builder()
+        .cookies(jar)
+        .redirects(Redirects::limited(3).decide(move |_| {
+            // The jar is not locked while the program decides.
+            clears.clear();
+            let is_odd = asked.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+            assert!(is_odd, "on purpose");
+            true
+        }))
+        .build()
+        .unwrap();
+    let mut bench = Bench::new();
+    for _ in 0..40 {
+        let request = session.get(server.url("/")).pipeline(4);
+        bench.submit(request.build().unwrap());
+    }
+    let mut panics = 0;
+    while bench.engine.pending() > 0 {
+        panics += usize::from(turn_panics(&mut bench));
+    }
+    assert_eq!(
+        (panics, bench.log.texts()),
+        (20, vec!["end".to_owned(); 20])
+    );
     bench.assert_empty();
 }

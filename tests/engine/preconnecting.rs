@@ -390,6 +390,24 @@ fn a_request_on_one_that_the_server_has_closed_is_sent_again() {
 }
 
 #[test]
+fn origins_that_were_only_opened_ahead_are_forgotten() {
+    let mut world = World::new(|config| config.max_connections = 100);
+    world.network.host("*", [[10, 0, 0, 9]]);
+    for round in 0..20 {
+        for host in 0..500 {
+            let origin = format!("http://h{round}x{host}.test").parse().unwrap();
+            world.engine.preconnect(&origin);
+        }
+        // Nothing listens there.
+        world.pass(Duration::from_secs(60));
+    }
+    world.pass(Duration::from_secs(1000));
+    let kept = world.engine.origins().len();
+    assert!(kept < 1000, "{kept} of 10,000 are kept");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn bytes_that_answer_no_request_close_it() {
     let mut world = World::new(|_| ());
     world.engine.preconnect(&a());

@@ -17,7 +17,7 @@ use httpstream::{
 
 use crate::visits::{at_end, on_send};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// The origins of the simulated servers: all of them see the same function.
 const HOSTS: [(&str, [u8; 4]); 3] = [
@@ -26,12 +26,12 @@ const HOSTS: [(&str, [u8; 4]); 3] = [
     ("c.test", [192, 0, 2, 3]),
 ];
 
-type Told = Vec<Result<String, String>>;
+pub(crate) type Told = Vec<Result<String, String>>;
 
 /// The requests that the servers have seen: `METHOD http://host/target`, with the values of the
 /// fields that sessions add, and the body.
 #[derive(Clone, Default)]
-struct Seen(Rc<RefCell<Vec<String>>>);
+pub(crate) struct Seen(Rc<RefCell<Vec<String>>>);
 
 impl Seen {
     fn note(&self, request: &Incoming) {
@@ -56,7 +56,7 @@ impl Seen {
         self.0.borrow_mut().push(line);
     }
 
-    fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         self.0.take()
     }
 }
@@ -65,7 +65,7 @@ fn host(request: &Incoming) -> String {
     String::from_utf8_lossy(request.header("Host").unwrap_or(b"-")).into_owned()
 }
 
-fn simulated(
+pub(crate) fn simulated(
     config: Config,
     server: impl Fn(&Incoming) -> Answer + 'static,
 ) -> (Network, Engine<Told, Sim>, Seen) {
@@ -86,17 +86,17 @@ fn simulated(
     (network, engine, seen)
 }
 
-fn found(status: u16, location: &str) -> Answer {
+pub(crate) fn found(status: u16, location: &str) -> Answer {
     Answer::status(status).header("Location", location)
 }
 
 /// Notes the outcome: status, target of the answered request and body, or the error.
-fn note(told: &mut Told, reply: Reply<'_>, _: &mut Context<'_, Told>) -> Next<Told> {
+pub(crate) fn note(told: &mut Told, reply: Reply<'_>, _: &mut Context<'_, Told>) -> Next<Told> {
     told.push(outcome(&reply));
     Next::done()
 }
 
-fn outcome(reply: &Reply<'_>) -> Result<String, String> {
+pub(crate) fn outcome(reply: &Reply<'_>) -> Result<String, String> {
     match reply {
         Ok(response) => Ok(format!(
             "{} {} {}",
@@ -1238,211 +1238,4 @@ fn futures_and_within_use_a_session() {
         told,
         ["200 /end end", "end"].map(|told| Ok(told.to_owned()))
     );
-}
-
-mod ends {
-    use super::*;
-
-    fn held(seen: &Incoming) -> Answer {
-        match seen.path() {
-            "/start" => found(302, "/held"),
-            "/now" => Answer::ok("now"),
-            _ => Answer::ok("late").after(20 * SECOND),
-        }
-    }
-
-    const CANCELLED: &str = "canceled";
-
-    #[test]
-    fn requests_of_an_ended_session_end_wherever_they_are() {
-        let (_network, mut engine, seen) = simulated(Config::default(), held);
-        let (session, other) = (Session::new(), Session::new());
-        let get = |path: &str| session.get(format!("http://a.test{path}")).build().unwrap();
-        // In flight after a redirect, delayed, in the inbox, a call, and one of another session.
-        engine.submit(get("/start"), note);
-        engine.start(Next::send(get("/now")).after(50 * SECOND).read_by(note));
-        let call = Next::call(|_: &mut Told, _: &mut Context<'_, Told>| panic!("it has ended"));
-        engine.start(call.after(50 * SECOND).session(&session));
-        engine.submit(other.get("http://a.test/held").build().unwrap(), note);
-        let mut told = Told::new();
-        engine.advance(&mut told, SECOND).unwrap();
-        let submitter = engine.submitter();
-        submitter.submit(get("/now"), note).unwrap();
-        let kept = get("/now");
-        submitter.end(&session).unwrap();
-        drop(submitter);
-        engine.run(&mut told).unwrap();
-        assert_eq!(told.len(), 4, "{told:?}");
-        assert!(
-            told[..3].iter().all(|it| it == &Err(CANCELLED.to_owned())),
-            "{told:?}"
-        );
-        assert_eq!(told[3], Ok("200 /held late".to_owned()));
-        assert_eq!(
-            seen.take(),
-            ["GET a.test/start", "GET a.test/held", "GET a.test/held"]
-        );
-        // A request built before the end is void; edited, it belongs to the next login.
-        engine.submit(kept.clone(), note);
-        engine.submit(kept.edit().build().unwrap(), note);
-        told.clear();
-        engine.run(&mut told).unwrap();
-        told.sort();
-        let expected = [Ok("200 /now now".to_owned()), Err(CANCELLED.to_owned())];
-        assert_eq!(told, expected);
-    }
-
-    #[test]
-    fn the_chain_that_ends_its_session_is_spared() {
-        let (_network, mut engine, seen) = simulated(Config::default(), held);
-        let session = Session::new();
-        let get = |path: &str| session.get(format!("http://a.test{path}")).build().unwrap();
-        engine.submit(get("/held"), note);
-        let (ends, mut left) = (session.clone(), 3);
-        engine.submit(get("/now"), move |told: &mut Told, reply, cx| {
-            told.push(outcome(&reply));
-            left -= 1;
-            match left {
-                0 => Next::done(),
-                2 => {
-                    cx.end(&ends);
-                    Next::again().after(SECOND)
-                }
-                _ => Next::again(),
-            }
-        });
-        let mut told = Told::new();
-        engine.run(&mut told).unwrap();
-        let now = Ok("200 /now now".to_owned());
-        assert_eq!(
-            told,
-            [now.clone(), Err(CANCELLED.to_owned()), now.clone(), now]
-        );
-        assert_eq!(seen.take().len(), 4);
-    }
-
-    #[test]
-    fn of_responses_that_arrive_together_only_the_one_that_ends_the_session_is_read() {
-        let (_network, mut engine, seen) = simulated(Config::default(), |request| {
-            let is_first = request.at < SECOND;
-            Answer::status(if is_first { 401 } else { 200 }).after(SECOND)
-        });
-        let session = Session::new();
-        for _ in 0..3 {
-            let ends = session.clone();
-            let request = session.get("http://a.test/").build().unwrap();
-            engine.submit(request, move |told: &mut Told, reply, cx| {
-                told.push(outcome(&reply));
-                match reply {
-                    Ok(response) if response.status() == 401 => {
-                        cx.end(&ends);
-                        Next::again()
-                    }
-                    _ => Next::done(),
-                }
-            });
-        }
-        let mut told = Told::new();
-        engine.run(&mut told).unwrap();
-        let canceled = Err(CANCELLED.to_owned());
-        let expected = [Ok("401 / ".to_owned()), canceled.clone(), canceled];
-        assert_eq!(told[..3], expected);
-        assert_eq!(told[3..], [Ok("200 / ".to_owned())]);
-        assert_eq!(seen.take().len(), 4);
-    }
-
-    #[test]
-    fn a_spared_chain_ends_with_the_next_end() {
-        let (_network, mut engine, _) = simulated(Config::default(), held);
-        let session = Session::new();
-        let ends = session.clone();
-        let now = session.get("http://a.test/now").build().unwrap();
-        engine.submit(now, move |told: &mut Told, reply, cx| {
-            let is_first = told.is_empty();
-            told.push(outcome(&reply));
-            if is_first {
-                cx.end(&ends);
-            }
-            Next::again().after(10 * SECOND)
-        });
-        let mut told = Told::new();
-        engine.advance(&mut told, 5 * SECOND).unwrap();
-        assert_eq!(engine.pending(), 1, "it waits for its second round");
-        engine.end(&session);
-        engine.run(&mut told).unwrap();
-        assert_eq!(told[1..], [Err(CANCELLED.to_owned())]);
-    }
-
-    #[test]
-    fn a_chain_of_another_session_is_not_moved_into_the_one_it_ends() {
-        let (_network, mut engine, _) = simulated(Config::default(), held);
-        let (one, other) = (Session::new(), Session::new());
-        let ends = other.clone();
-        let now = one.get("http://a.test/now").build().unwrap();
-        engine.submit(now, move |told: &mut Told, reply, cx| {
-            let is_first = told.is_empty();
-            told.push(outcome(&reply));
-            if is_first {
-                cx.end(&ends);
-                return Next::again().after(10 * SECOND);
-            }
-            Next::done()
-        });
-        let mut told = Told::new();
-        engine.advance(&mut told, 5 * SECOND).unwrap();
-        other.end();
-        engine.run(&mut told).unwrap();
-        assert_eq!(
-            told,
-            [Ok("200 /now now".to_owned()), Ok("200 /now now".to_owned())]
-        );
-        // Its own session still reaches it.
-        let now = one.get("http://a.test/held").build().unwrap();
-        engine.submit(now, note);
-        told.clear();
-        engine.advance(&mut told, SECOND).unwrap();
-        one.end();
-        engine.run(&mut told).unwrap();
-        assert_eq!(told, [Err(CANCELLED.to_owned())]);
-    }
-
-    #[test]
-    fn a_chain_that_goes_back_to_a_request_of_an_ended_login_is_told_at_once() {
-        let (_network, mut engine, seen) = simulated(Config::default(), held);
-        let session = Session::new();
-        let now = session.get("http://a.test/now").build().unwrap();
-        engine.submit(now, |told: &mut Told, reply, _| {
-            told.push(outcome(&reply));
-            // The call itself belongs to no session.
-            let call = Next::call(|_: &mut Told, _: &mut Context<'_, Told>| {
-                Next::again().after(1000 * SECOND)
-            });
-            call.after(10 * SECOND)
-        });
-        let mut told = Told::new();
-        engine.advance(&mut told, 5 * SECOND).unwrap();
-        session.end();
-        engine.advance(&mut told, 10 * SECOND).unwrap();
-        let expected = [Ok("200 /now now".to_owned()), Err(CANCELLED.to_owned())];
-        assert_eq!(told, expected);
-        assert_eq!((engine.pending(), seen.take().len()), (0, 1));
-    }
-
-    #[test]
-    fn an_end_between_two_hops_lets_no_further_one_out() {
-        let (network, mut engine, seen) = simulated(Config::default(), |seen| match seen.path() {
-            "/0" => found(302, "/1").after(SECOND),
-            _ => found(302, "/2").after(SECOND),
-        });
-        let session = Session::new();
-        engine.submit(session.get("http://a.test/0").build().unwrap(), note);
-        let mut told = Told::new();
-        engine.advance(&mut told, SECOND / 2).unwrap();
-        // The redirect has arrived when the session ends, and the engine has not seen it yet.
-        network.sleep(SECOND);
-        session.end();
-        engine.run(&mut told).unwrap();
-        assert_eq!(told, [Err(CANCELLED.to_owned())]);
-        assert_eq!(seen.take(), ["GET a.test/0"]);
-    }
 }
