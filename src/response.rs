@@ -550,13 +550,20 @@ impl<'a> Response<'a> {
         })
     }
 
+    /// Returns whether sending the request again cannot have the server process it twice: it is
+    /// [idempotent](crate::Request::is_idempotent), and so were those that were sent before in its
+    /// place. As [`Error::resend_is_safe`], for a response whose status is a failure.
+    pub fn resend_is_safe(&self) -> bool {
+        self.about.request.is_idempotent() && self.about.earlier_is_safe
+    }
+
     /// Returns the circumstances for an error about this response.
     pub(crate) fn circumstances(&self) -> Circumstances {
         let request = &self.about.request;
         Circumstances {
             phase: Phase::Body,
             sent: Sent::Yes,
-            resend_is_safe: request.is_idempotent() && self.about.earlier_is_safe,
+            resend_is_safe: self.resend_is_safe(),
             reused: self.about.reused,
             attempts: self.about.all_attempts(),
             origin: Some(request.origin()),

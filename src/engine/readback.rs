@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::engine::chain::When;
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
-use crate::policy::{Moment, Present, Wakeups};
+use crate::policy::{Moment, Outcome, Present, Wakeups};
 use crate::proto::Origin;
 use crate::request::Request;
 pub(super) use crate::response::Reply;
@@ -85,8 +85,8 @@ use crate::route::Route;
 /// ```
 ///
 /// # Which methods are called
-/// For each request of a chain, `on_interim`, `on_head` and `on_data` are called any number of
-/// times, and then `on_reply` exactly once, whatever happens, as long as the engine lives. The only
+/// For each request of a chain, `on_interim`, `on_retry`, `on_head` and `on_data` are called any
+/// number of times, and then `on_reply` exactly once, whatever happens, as long as the engine lives. The only
 /// exception is a panic in user code of the chain, its [policy](crate::policy) included, which ends
 /// the chain.
 ///
@@ -135,6 +135,23 @@ pub trait Readback<S> {
     fn on_due(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
         let _ = (state, cx);
         Next::done()
+    }
+
+    /// Called when the request's [policy](crate::policy), such as a
+    /// [session](crate::session::SessionBuilder::retry), is about to send it again because of `why`:
+    /// an error, or a response that the readback does not see. The request is sent `after` this
+    /// wait, at the earliest. Redirects and challenges (401 and 407) that the policy answers are not
+    /// retries.
+    ///
+    /// To end the chain instead, [cancel](Context::cancel) it.
+    fn on_retry(
+        &mut self,
+        state: &mut S,
+        why: Outcome<'_>,
+        after: Duration,
+        cx: &mut Context<'_, S>,
+    ) {
+        let _ = (state, why, after, cx);
     }
 
     /// Called when the response is complete or the request has failed. After streaming, the

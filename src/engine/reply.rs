@@ -22,9 +22,9 @@ use crate::h1::collected::Collected;
 use crate::h1::reading::Body;
 use crate::id::ChainId;
 use crate::net::slots::MaybeKey;
-use crate::policy::{Shown, Verdict};
+use crate::policy::{Outcome, Shown, Verdict};
 use crate::request::Request;
-use crate::response::{Reply, Response, no_fields};
+use crate::response::{Reply, Response, is_redirect, no_fields};
 
 /// What a policy has sent in place of a request that was answered.
 pub(super) struct Resent {
@@ -39,6 +39,12 @@ pub(super) struct Resent {
 pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
     // One comparison suffices for successful responses.
     status.as_u16() >= 400 && matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
+}
+
+/// Returns whether a response with this status, if a policy answers it by sending a request, leads
+/// on to that request rather than making it a retry: a redirect or a challenge.
+fn leads_on(status: StatusCode) -> bool {
+    is_redirect(status) || matches!(status.as_u16(), 401 | 407)
 }
 
 /// Returns whether an error that a policy made of a response counts as a failure. One made of its
@@ -59,10 +65,13 @@ impl<S, M: Mode> Engine<S, M> {
         let reply = Err(error);
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
-                self.core.discard(reply.map(|_: Response<'_>| ()));
                 // A redirect whose body could not be read is a redirect all the same.
                 let status = self.core.visit(chain).redirect();
-                self.core.resend(chain, request, after, status);
+                let goes_on = status.is_some() || self.tell_retry(state, chain, &reply, after);
+                self.core.discard(reply.map(|_: Response<'_>| ()));
+                if goes_on {
+                    self.core.resend(chain, request, after, status);
+                }
             }
             (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
             (Ok(Ok(_)), Ok(_)) => unreachable!("the reply was made from an error"),
@@ -105,7 +114,9 @@ impl<S, M: Mode> Engine<S, M> {
         let next = match asked {
             Ok(Ok(Verdict::Resend { request, after })) => {
                 let status = response.status();
-                return Some(Resent {
+                let reply = Ok(response);
+                let goes_on = leads_on(status) || self.tell_retry(state, chain, &reply, after);
+                return goes_on.then_some(Resent {
                     request,
                     after,
                     status,
@@ -131,6 +142,33 @@ impl<S, M: Mode> Engine<S, M> {
         };
         self.follow(chain, next);
         None
+    }
+
+    /// Tells a chain's readback that its policy sends the request again because of `reply`. Returns
+    /// false if that is not to happen, because the readback canceled the chain or panicked.
+    #[cold]
+    fn tell_retry(
+        &mut self,
+        state: &mut S,
+        chain: ChainKey,
+        reply: &Reply<'_>,
+        after: Duration,
+    ) -> bool {
+        let id = self.core.chains.id(chain);
+        let told = self.run_readback(chain, id, |readback, mut cx| {
+            readback.on_retry(state, Outcome::from(reply), after, &mut cx)
+        });
+        if told.is_none() {
+            self.end_chain(chain);
+            return false;
+        }
+        // As after any other readback, which may have canceled its own chain.
+        self.core.settle();
+        let is_cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
+        if is_cancelled {
+            self.follow_cancelled(chain, Next::done());
+        }
+        !is_cancelled
     }
 
     /// Passes on a response that was held back for the policy, as if it arrived now in one piece.

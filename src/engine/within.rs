@@ -1,10 +1,12 @@
 //! Readbacks and calls that get only a part of the state: one bot out of many, for example.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::generation::Generation;
 use crate::id::ChainId;
+use crate::policy::Outcome;
 use crate::proto::Origin;
 use crate::request::Request;
 use crate::response::Response;
@@ -212,6 +214,18 @@ where
             readback.on_due(part, cx)
         });
         outwards(&self.part, next)
+    }
+
+    fn on_retry(
+        &mut self,
+        state: &mut S,
+        why: Outcome<'_>,
+        after: Duration,
+        cx: &mut Context<'_, S>,
+    ) {
+        self.with(state, cx, (), |readback, part, cx| {
+            readback.on_retry(part, why, after, cx)
+        });
     }
 
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {

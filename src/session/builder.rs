@@ -12,6 +12,7 @@ use crate::request::Request;
 use crate::session::auth::Auth;
 use crate::session::decode::Decode;
 use crate::session::jar::Jar;
+use crate::session::pacing::{Bounds, Pacing};
 use crate::session::rate::Rate;
 use crate::session::redirects::Redirects;
 use crate::session::retry::Retry;
@@ -43,6 +44,10 @@ pub struct SessionBuilder {
     rules: Rules,
     base: Option<Result<Request, Error>>,
     inner: Option<Arc<dyn Policy>>,
+    rate: Option<Rate>,
+    lane_rate: Option<Rate>,
+    lane_concurrency: Option<usize>,
+    max_waiting: Option<usize>,
     /// Names of settings that this version does not provide.
     missing: Vec<&'static str>,
 }
@@ -53,6 +58,10 @@ impl SessionBuilder {
             rules: Rules::default(),
             base: None,
             inner: None,
+            rate: None,
+            lane_rate: None,
+            lane_concurrency: None,
+            max_waiting: None,
             missing: Vec::new(),
         }
     }
@@ -117,29 +126,50 @@ impl SessionBuilder {
         self
     }
 
-    /// Sends failed requests again. Not available yet: [`build`](Self::build) refuses it.
-    pub fn retry(mut self, _: Retry) -> Self {
-        self.missing.push("retry");
+    /// Sends failed requests again: see [`Retry`]. Without this setting, failures are delivered. The
+    /// readback is told of each retry by [`Readback::on_retry`](crate::Readback::on_retry).
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.rules.retry = Some(retry);
         self
     }
 
-    /// Limits how often requests are sent. Not available yet: [`build`](Self::build) refuses it.
-    pub fn rate(mut self, _: Rate) -> Self {
-        self.missing.push("rate");
+    /// Limits how often the session's requests are sent, on all threads together. Each exchange
+    /// counts, also a retry, a redirect, and the answer to a challenge.
+    ///
+    /// Requests that must wait do so before they take a connection, and the
+    /// [lanes](crate::RequestBuilder::lane) take turns, so that one with many requests does not keep
+    /// the others waiting. Requests without a lane take turns as if they were in one.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
         self
     }
 
-    /// Limits how often the requests of each [lane](crate::RequestBuilder::lane) are sent. Not
-    /// available yet: [`build`](Self::build) refuses it.
-    pub fn lane_rate(mut self, _: Rate) -> Self {
-        self.missing.push("lane_rate");
+    /// Limits how often the requests of each [lane](crate::RequestBuilder::lane) are sent, such as
+    /// those for one chat. Requests without a lane are not limited by it.
+    ///
+    /// With this or another limit of lanes, a 429 (Too Many Requests) holds back its lane, and no
+    /// other, for as long as the server asks.
+    pub fn lane_rate(mut self, rate: Rate) -> Self {
+        self.lane_rate = Some(rate);
         self
     }
 
-    /// Limits how many requests of a [lane](crate::RequestBuilder::lane) run at once. Not available
-    /// yet: [`build`](Self::build) refuses it.
-    pub fn lane_concurrency(mut self, _: usize) -> Self {
-        self.missing.push("lane_concurrency");
+    /// Limits how many requests of a [lane](crate::RequestBuilder::lane) run at once. With 1, a lane
+    /// is an outbox: its requests are sent in the order in which they were submitted, each when the
+    /// one before it has ended, retries included. Higher
+    /// [priorities](crate::RequestBuilder::priority) come first.
+    ///
+    /// A request counts as running until its readback is called.
+    pub fn lane_concurrency(mut self, most: usize) -> Self {
+        self.lane_concurrency = Some(most);
+        self
+    }
+
+    /// Limits how many requests may wait in each lane, and how many without a lane: 10,000 by
+    /// default. A request that would be one too many fails at once, with an error of kind
+    /// [`Policy`](crate::ErrorKind::Policy).
+    pub fn max_waiting(mut self, most: usize) -> Self {
+        self.max_waiting = Some(most);
         self
     }
 
@@ -175,11 +205,13 @@ impl SessionBuilder {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), with the setting that was
     /// wrong. It does not show values, which may be secrets.
     pub fn build(self) -> Result<Session, Error> {
+        let pacing = self.check_pacing()?;
         let Self {
             mut rules,
             base,
             inner,
             missing,
+            ..
         } = self;
         if let Some(name) = missing.first() {
             return Err(invalid(format!("{name}: not available in this version")));
@@ -196,6 +228,10 @@ impl SessionBuilder {
         if rules.jar.is_some() && !cfg!(feature = "cookies") {
             return Err(invalid("cookies: needs the feature `cookies`"));
         }
+        if let Some(retry) = &rules.retry {
+            retry.check().map_err(invalid)?;
+        }
+        rules.pacing = pacing;
         let rules = Arc::new(rules);
         let visits: Arc<dyn Policy> = Arc::new(Visits(Arc::clone(&rules)));
         let is_brief = inner.is_none() && !rules.runs_code();
@@ -210,6 +246,36 @@ impl SessionBuilder {
             base,
             generation: Generation::new(),
         })))
+    }
+}
+
+impl SessionBuilder {
+    /// Checks the rates and bounds. `None` means that nothing is limited.
+    fn check_pacing(&self) -> Result<Option<Arc<Pacing>>, Error> {
+        let rates = [("rate", self.rate), ("lane_rate", self.lane_rate)];
+        for (name, rate) in rates {
+            let checked = rate.map_or(Ok(()), |rate| rate.check());
+            checked.map_err(|why| invalid(format!("{name}: {why}")))?;
+        }
+        let bounds = [
+            ("lane_concurrency", self.lane_concurrency),
+            ("max_waiting", self.max_waiting),
+        ];
+        for (name, most) in bounds {
+            if most == Some(0) {
+                return Err(invalid(format!("{name}: 0 would send nothing")));
+            }
+        }
+        if self.rate.is_none() && self.lane_rate.is_none() && self.lane_concurrency.is_none() {
+            return Ok(None);
+        }
+        let bounds = Bounds::new(
+            self.rate,
+            self.lane_rate,
+            self.lane_concurrency,
+            self.max_waiting,
+        );
+        Ok(Some(Arc::new(Pacing::new(bounds))))
     }
 }
 

@@ -111,6 +111,7 @@ mod jar;
 #[cfg(not(feature = "cookies"))]
 #[path = "jar/absent.rs"]
 mod jar;
+mod pacing;
 mod rate;
 mod redirects;
 mod retry;
@@ -122,6 +123,7 @@ pub use auth::Auth;
 pub use builder::SessionBuilder;
 pub use decode::Decode;
 pub use jar::Jar;
+pub use pacing::LaneStats;
 pub use rate::Rate;
 pub use redirects::{RedirectError, Redirects};
 pub use retry::Retry;
@@ -236,7 +238,22 @@ impl Session {
             failed: counts.failed.get(),
             redirected: counts.redirected.get(),
             challenged: counts.challenged.get(),
+            retried: counts.retried.get(),
         }
+    }
+
+    /// Returns how many of the session's requests wait for their lane or for a rate, on all threads.
+    pub fn waiting(&self) -> usize {
+        let pacing = self.0.rules.pacing.as_ref();
+        pacing.map_or(0, |pacing| pacing.waiting())
+    }
+
+    /// Returns how many requests of a [lane](crate::RequestBuilder::lane) wait and run, on all
+    /// threads. Without a [limit](SessionBuilder::lane_concurrency), lanes are not kept, so both are
+    /// 0.
+    pub fn lane(&self, name: impl AsRef<str>) -> LaneStats {
+        let pacing = self.0.rules.pacing.as_ref();
+        pacing.map_or_else(LaneStats::default, |pacing| pacing.lane(name.as_ref()))
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -304,4 +321,6 @@ pub struct SessionStats {
     pub redirected: u64,
     /// Challenges answered: requests sent again with credentials.
     pub challenged: u64,
+    /// Failed requests sent again, by [`SessionBuilder::retry`].
+    pub retried: u64,
 }

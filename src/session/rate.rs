@@ -2,38 +2,73 @@
 
 use std::time::Duration;
 
-/// How often requests are sent, on average. Not available yet; see
-/// [`SessionBuilder::rate`](super::SessionBuilder::rate).
+/// How often requests are sent: at most so many in any window of time, as the server counts them.
+///
+/// Each request takes a token. A token comes back one window after its request was answered, or
+/// after 1.1 windows if the response takes longer than a tenth of the window. A server that counts
+/// the requests of the last window therefore never counts too many, as long as they reach it within
+/// a tenth of the window.
+///
+/// [`burst`](Self::burst) sets how many tokens may be taken at once. With 1, the default, requests
+/// are spread evenly over the window.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::session::{Rate, Session};
+///
+/// let session = Session::builder()
+///     // Up to 30 at once, and never more than 30 in a second.
+///     .rate(Rate::per_second(30).burst(30))
+///     // To each chat one in three seconds.
+///     .lane_rate(Rate::per_minute(20))
+///     .build()?;
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    most: u32,
-    per: Duration,
-    burst: u32,
+    pub(super) most: u32,
+    pub(super) window: Duration,
+    pub(super) burst: u32,
 }
 
 impl Rate {
-    /// Up to `most` requests a second.
-    pub fn per_second(most: u32) -> Self {
-        Self::per(Duration::from_secs(1), most)
-    }
-
-    /// Up to `most` requests a minute.
-    pub fn per_minute(most: u32) -> Self {
-        Self::per(Duration::from_secs(60), most)
-    }
-
-    fn per(per: Duration, most: u32) -> Self {
+    /// Up to `most` requests in any `window`. The window is from 1 ms to a day.
+    pub fn new(most: u32, window: Duration) -> Self {
         Self {
             most,
-            per,
+            window,
             burst: 1,
         }
     }
 
-    /// Allows up to `most` requests at once after a rest. 1 by default.
+    /// Up to `most` requests in any second.
+    pub fn per_second(most: u32) -> Self {
+        Self::new(most, Duration::from_secs(1))
+    }
+
+    /// Up to `most` requests in any minute.
+    pub fn per_minute(most: u32) -> Self {
+        Self::new(most, Duration::from_secs(60))
+    }
+
+    /// Allows up to `most` requests at once after a rest: 1 by default. This does not change how
+    /// many there are in a window.
     #[must_use]
     pub fn burst(mut self, most: u32) -> Self {
         self.burst = most;
         self
+    }
+
+    /// Checks the values.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        const WINDOWS: std::ops::RangeInclusive<Duration> =
+            Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+        if self.most == 0 || self.burst == 0 {
+            return Err("a rate of 0 would send nothing");
+        }
+        if !WINDOWS.contains(&self.window) {
+            return Err("the window of a rate is from 1 ms to a day");
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What a session does for each of its requests, and what it counts.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use crate::proto::Origin;
 use crate::request::Request;
 use crate::session::auth::Auth;
 use crate::session::jar::Jar;
+use crate::session::pacing::Pacing;
 use crate::session::redirects::Redirects;
+use crate::session::retry::Retry;
 
 /// The settings of a session, as its builder has checked them. `Debug` prints no values.
 #[derive(Default)]
@@ -21,6 +24,8 @@ pub(super) struct Rules {
     pub(super) redirects: Option<Redirects>,
     pub(super) jar: Option<Jar>,
     pub(super) auth: Option<Auth>,
+    pub(super) retry: Option<Retry>,
+    pub(super) pacing: Option<Arc<Pacing>>,
     pub(super) total: Option<Duration>,
     pub(super) error_for_status: bool,
     pub(super) counts: Counts,
@@ -36,6 +41,8 @@ impl fmt::Debug for Rules {
             .field("redirects", &self.redirects)
             .field("jar", &self.jar)
             .field("auth", &self.auth)
+            .field("retry", &self.retry)
+            .field("pacing", &self.pacing)
             .field("total", &self.total)
             .field("error_for_status", &self.error_for_status)
             .finish()
@@ -46,6 +53,7 @@ impl Rules {
     /// Whether code of the caller is among the rules.
     pub(super) fn runs_code(&self) -> bool {
         self.redirects.as_ref().is_some_and(Redirects::runs_code)
+            || self.retry.as_ref().is_some_and(Retry::reads_bodies)
     }
 
     /// Returns the headers for a request of a visit that has not left the origin at which it began.
@@ -72,6 +80,7 @@ pub(super) struct Counts {
     pub(super) failed: Count,
     pub(super) redirected: Count,
     pub(super) challenged: Count,
+    pub(super) retried: Count,
 }
 
 #[derive(Default)]

@@ -6,12 +6,14 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::error::{Error, ErrorKind};
-use crate::policy::{Fields, Moment, Policy, Screening, Verdict, Visit};
+use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
 use crate::proto::Headers;
 use crate::request::Request;
 use crate::response::{Reply, Response};
 use crate::session::auth::Used;
+use crate::session::pacing::Place;
 use crate::session::redirects::Lead;
+use crate::session::retry::{Judged, Retry};
 use crate::session::rules::Rules;
 
 /// The policy of a session.
@@ -21,6 +23,8 @@ pub(super) struct Visits(pub(super) Arc<Rules>);
 /// requests of a session may wait at once.
 struct InSession {
     rules: Arc<Rules>,
+    /// The place in its lane, if the session has rates or lanes.
+    place: Option<Box<Place>>,
     progress: Option<Box<Progress>>,
 }
 
@@ -34,6 +38,12 @@ struct Progress {
     /// What the credentials of the current exchange depend on, if they are the session's and answer
     /// challenges.
     used: Option<Used>,
+    /// The number of exchanges that have failed and were retried.
+    retried: u32,
+    /// The current exchange is a retry.
+    is_retry: bool,
+    /// The current response may be retried, which its body decides. It is held back until then.
+    undecided: Option<Undecided>,
     /// What follows the current exchange. A policy nested inside may decide otherwise and have the
     /// request sent again, so nothing counts before the exchange has ended.
     next: Option<Next>,
@@ -49,12 +59,30 @@ struct Next {
 enum Why {
     Challenged,
     Redirected { is_elsewhere: bool },
+    Retried { after: Duration },
+}
+
+impl Why {
+    fn after(self) -> Duration {
+        match self {
+            Why::Challenged | Why::Redirected { .. } => Duration::ZERO,
+            Why::Retried { after } => after,
+        }
+    }
+}
+
+/// A response that may be retried.
+struct Undecided {
+    status: StatusCode,
+    /// The wait that its head asks for.
+    asked: Option<Duration>,
 }
 
 impl Policy for Visits {
     fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
         Box::new(InSession {
             rules: Arc::clone(&self.0),
+            place: None,
             progress: None,
         })
     }
@@ -143,9 +171,111 @@ impl InSession {
         }))
     }
 
+    /// Returns what is known of whether to retry a request whose response begins with `head`.
+    fn judge_head(&mut self, request: &Request, head: &Response<'_>, at: &Moment<'_>) -> Held {
+        let status = head.status();
+        let failures = self.failures();
+        let Some(retry) = &self.rules.retry else {
+            self.hold_lane(status, head.retry_after(), at);
+            return Held::No;
+        };
+        let judged = retry.judge_head(failures, head, request.is_idempotent(), at);
+        let held = match judged {
+            Judged::Again(_) if retry.reads_bodies() => {
+                let asked = head.retry_after();
+                self.progress().undecided = Some(Undecided { status, asked });
+                return Held::Undecided;
+            }
+            Judged::Again(wait) => retry.take(wait, at).map_or(Held::No, Held::Again),
+            Judged::Final | Judged::Spent | Judged::TooLong(_) => Held::No,
+        };
+        let wait = match held {
+            Held::Again(wait) => Some(wait),
+            Held::No | Held::Undecided => head.retry_after(),
+        };
+        self.hold_lane(status, wait, at);
+        held
+    }
+
+    /// Returns how long to wait before the request is sent again, if it is.
+    fn judge_end(
+        &mut self,
+        request: &Request,
+        reply: &Reply<'_>,
+        at: &Moment<'_>,
+    ) -> Option<Duration> {
+        let undecided = self.progress.as_mut().and_then(|it| it.undecided.take());
+        let (retry, failures) = (self.rules.retry.as_ref()?, self.failures());
+        let is_safe = request.is_idempotent();
+        let judged = match (reply, &undecided) {
+            (Ok(response), Some(_)) => retry.judge_response(failures, response, is_safe, at),
+            (Ok(_), None) => return None,
+            // The status has decided that it is to be retried; only how long to wait was to come.
+            (Err(_), Some(undecided)) => retry.judge_wait(failures, undecided.asked, at),
+            // Its head was shown.
+            (Err(error), None) if error.status().is_some() => return None,
+            (Err(error), None) => {
+                let is_safe = is_safe || error.resend_is_safe();
+                retry.judge_error(failures, error, is_safe, at)
+            }
+        };
+        let wait = match judged {
+            Judged::Again(wait) => retry.take(wait, at),
+            Judged::Final | Judged::Spent | Judged::TooLong(_) => None,
+        };
+        if let Some(Undecided { status, asked }) = undecided {
+            self.hold_lane(status, wait.or(asked), at);
+        }
+        wait
+    }
+
+    /// Forgets what the current exchange was to lead to.
+    fn forget_next(&mut self) {
+        let Some(progress) = &mut self.progress else {
+            return;
+        };
+        progress.undecided = None;
+        let next = progress.next.take();
+        if let (Some(Why::Retried { .. }), Some(retry)) =
+            (next.map(|next| next.why), &self.rules.retry)
+        {
+            retry.give_back();
+        }
+    }
+
+    /// Returns the number of failures in a row, if the current exchange fails.
+    fn failures(&self) -> u32 {
+        let retried = self.progress.as_ref().map_or(0, |it| it.retried);
+        retried.saturating_add(1)
+    }
+
+    /// Holds back the lane of a request that was answered with 429, by the wait that the server has
+    /// asked for or that the retry takes.
+    fn hold_lane(&mut self, status: StatusCode, wait: Option<Duration>, at: &Moment<'_>) {
+        let longest = self
+            .rules
+            .retry
+            .as_ref()
+            .map_or(MAX_HOLD, Retry::longest_asked);
+        if let Some(place) = &mut self.place
+            && let Some(wait) = wait
+            && status == StatusCode::TOO_MANY_REQUESTS
+            && wait <= longest
+        {
+            place.hold(wait, at);
+        }
+    }
+
     /// Notes that another request is sent in place of the current one.
     fn note_next(&mut self, why: Why) {
+        self.progress().is_retry = false;
         match why {
+            Why::Retried { .. } => {
+                self.rules.counts.retried.add_one();
+                let progress = self.progress();
+                progress.retried = progress.retried.saturating_add(1);
+                progress.is_retry = true;
+            }
             Why::Challenged => self.rules.counts.challenged.add_one(),
             Why::Redirected { is_elsewhere } => {
                 self.rules.counts.redirected.add_one();
@@ -159,6 +289,18 @@ impl InSession {
     }
 }
 
+/// Whether a response is held back for a retry.
+enum Held {
+    No,
+    /// The request is sent again after this wait.
+    Again(Duration),
+    /// Its body decides.
+    Undecided,
+}
+
+/// The longest time that a server may hold back a lane, if there is no [`Retry`] that says so.
+const MAX_HOLD: Duration = Duration::from_secs(60);
+
 fn is_error(status: StatusCode) -> bool {
     status.as_u16() >= 400
 }
@@ -169,13 +311,27 @@ impl Visit for InSession {
     }
 
     fn holds_back(&self) -> bool {
-        false
+        self.rules.pacing.is_some()
+    }
+
+    fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+        if self.place.is_none()
+            && let Some(pacing) = &self.rules.pacing
+        {
+            let place = pacing.enter(request.lane(), request.priority());
+            self.place = place.map(Box::new);
+        }
+        match &mut self.place {
+            Some(place) => place.start(at).map_err(Error::policy),
+            None => Ok(Start::Now),
+        }
     }
 
     fn reads_head(&self, status: StatusCode, fields: &Headers<'_>) -> bool {
-        // Only these concern cookies, credentials, redirects and errors.
+        // Only these concern rates, cookies, credentials, redirects, retries and errors.
         status.as_u16() >= 300
             || self.progress.is_some()
+            || self.place.is_some()
             || self.rules.jar.is_some() && fields.find("Set-Cookie").is_some()
     }
 
@@ -190,9 +346,15 @@ impl Visit for InSession {
         at: &Moment<'_>,
     ) -> Result<(), Error> {
         self.rules.counts.attempts.add_one();
-        if let Some(progress) = &mut self.progress {
-            // A policy nested inside has sent the request again, whatever its response led to.
-            progress.next = None;
+        if let Some(place) = &mut self.place {
+            place.on_sent(at);
+        }
+        // A policy nested inside may have sent the request again, whatever its response led to.
+        self.forget_next();
+        if let Some(retry) = &self.rules.retry
+            && !self.progress.as_ref().is_some_and(|it| it.is_retry)
+        {
+            retry.earn();
         }
         if let Some(user_agent) = &self.rules.user_agent
             && !fields.has("User-Agent")
@@ -225,6 +387,9 @@ impl Visit for InSession {
         head: &Response<'_>,
         at: &Moment<'_>,
     ) -> Result<Screening, Error> {
+        if let Some(place) = &mut self.place {
+            place.on_answered(at);
+        }
         if let Some(jar) = &self.rules.jar
             && head.header("Set-Cookie").is_some()
         {
@@ -242,6 +407,19 @@ impl Visit for InSession {
             self.progress().next = Some(next);
             return Ok(Screening::discard());
         }
+        if is_error(head.status()) {
+            match self.judge_head(request, head, at) {
+                Held::No => {}
+                Held::Again(after) => {
+                    self.progress().next = Some(Next {
+                        request: request.clone(),
+                        why: Why::Retried { after },
+                    });
+                    return Ok(Screening::discard());
+                }
+                Held::Undecided => return Ok(Screening::collect()),
+            }
+        }
         Ok(if is_error(head.status()) && self.rules.error_for_status {
             Screening::collect()
         } else {
@@ -249,19 +427,34 @@ impl Visit for InSession {
         })
     }
 
-    fn on_end(&mut self, _: &Request, reply: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
+    fn on_end(
+        &mut self,
+        request: &Request,
+        reply: &Reply<'_>,
+        at: &Moment<'_>,
+    ) -> Result<Verdict, Error> {
+        if let Some(place) = &mut self.place {
+            place.on_answered(at);
+        }
         // An exchange that failed after its head led on all the same, but what a policy nested
         // inside has refused stands.
         let is_refused = match reply {
             Ok(_) => false,
             Err(error) => matches!(error.kind(), ErrorKind::Policy | ErrorKind::Status),
         };
+        if is_refused {
+            self.forget_next();
+        }
         if let Some(progress) = &mut self.progress
             && let Some(Next { request, why }) = progress.next.take()
-            && !is_refused
         {
             self.note_next(why);
-            let after = Duration::ZERO;
+            let after = why.after();
+            return Ok(Verdict::Resend { request, after });
+        }
+        if !is_refused && let Some(after) = self.judge_end(request, reply, at) {
+            self.note_next(Why::Retried { after });
+            let request = request.clone();
             return Ok(Verdict::Resend { request, after });
         }
         match reply {
@@ -277,6 +470,7 @@ impl Visit for InSession {
     fn reset(&mut self) -> bool {
         self.rules.counts.ended.add_one();
         self.progress = None;
+        self.place = None;
         true
     }
 }

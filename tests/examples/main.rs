@@ -12,6 +12,7 @@ mod corpus;
 mod embedding_doc;
 mod hosts;
 mod matrix;
+mod outbox;
 #[cfg(feature = "tls")]
 mod real_servers;
 mod small;
