@@ -82,6 +82,8 @@ pub(crate) use decoding::{Decoding, ROOM, Step, Undecodable};
 pub use fields::Fields;
 pub use lane::{Lane, Ticket};
 pub use moment::Moment;
+#[cfg(test)]
+pub(crate) use moment::testing;
 pub(crate) use moment::{Held, Present, Waits, Wakeups, Woken};
 pub use outcome::Outcome;
 pub use screening::Screening;

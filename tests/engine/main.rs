@@ -33,6 +33,7 @@ mod framing_on_the_wire;
 mod futures;
 mod hostile_sessions;
 mod keep_alive;
+mod lanes;
 mod late_host;
 mod local;
 mod malformed_response;
@@ -48,6 +49,7 @@ mod readme_bot;
 #[cfg(unix)]
 mod real_servers;
 mod response_limits;
+mod retries;
 mod routes;
 mod schedules;
 mod session_ends;

@@ -1,0 +1,470 @@
+//! Rates and lanes of sessions on whole engines.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use httpstream::session::{Rate, Redirects, Retry, Session, SessionBuilder};
+use httpstream::sim::{Answer, Incoming, Random};
+use httpstream::{Config, Context, Engine, ErrorKind, Next, Phase, Reply, Request, Sim};
+
+use crate::common::Server;
+use crate::sessions::{SECOND, Told, found, note, outcome, simulated};
+
+fn outbox() -> SessionBuilder {
+    Session::builder()
+        .base("http://a.test/")
+        .lane_concurrency(1)
+}
+
+fn message(session: &Session, chat: &str, text: impl ToString) -> Request {
+    let message = session.post("send").lane(chat).param("chat", chat);
+    message.body(text.to_string()).build().unwrap()
+}
+
+/// The chat and the number of each message that a server has accepted, with its second.
+type Arrived = Rc<RefCell<Vec<(String, usize, f64)>>>;
+
+/// Accepts messages, unless `answer` says otherwise.
+fn server(answer: impl Fn(&Incoming) -> Option<Answer>) -> (impl Fn(&Incoming) -> Answer, Arrived) {
+    let arrived = Arrived::default();
+    let noted = Rc::clone(&arrived);
+    let server = move |request: &Incoming| {
+        if let Some(answer) = answer(request) {
+            return answer;
+        }
+        let chat = request.query().unwrap_or_default();
+        let chat = chat.strip_prefix("chat=").unwrap_or(chat).to_owned();
+        let number = String::from_utf8_lossy(request.body()).parse().unwrap_or(0);
+        let at = request.at.as_secs_f64();
+        noted.borrow_mut().push((chat, number, at));
+        Answer::ok("")
+    };
+    (server, arrived)
+}
+
+fn numbers(arrived: &Arrived, chat: &str) -> Vec<usize> {
+    let arrived = arrived.borrow();
+    let its = arrived.iter().filter(|(of, ..)| of == chat);
+    its.map(|(_, number, _)| *number).collect()
+}
+
+#[test]
+fn an_outbox_keeps_its_order_whatever_the_server_does() {
+    for seed in 0..30 {
+        let random = RefCell::new(Random::new(seed));
+        // It refuses some, closes the connection under some before it has read them, and takes its
+        // time.
+        let (server, arrived) = server(move |_| match random.borrow_mut().below(6) {
+            0 => Some(Answer::status(429).header("Retry-After", "2")),
+            1 => Some(Answer::status(429)),
+            2 => Some(Answer::status(425).after(SECOND)),
+            _ => None,
+        });
+        let (_network, mut engine, _) = simulated(Config::default(), server);
+        let retry = Retry::forever().budget(f32::INFINITY);
+        let session = outbox().retry(retry).total(3600 * SECOND).build().unwrap();
+        for number in 0..60 {
+            engine.submit(message(&session, ["a", "b", "c"][number % 3], number), note);
+        }
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        assert!(told.len() == 60 && told.iter().all(Result::is_ok));
+        for (first, chat) in ["a", "b", "c"].into_iter().enumerate() {
+            let expected: Vec<_> = (first..60).step_by(3).collect();
+            assert_eq!(numbers(&arrived, chat), expected, "seed {seed}");
+        }
+        assert_eq!(session.waiting(), 0);
+    }
+}
+
+#[test]
+fn a_drain_lets_an_outbox_finish() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().rate(Rate::per_second(2)).build().unwrap();
+    for number in 0..10 {
+        engine.submit(message(&session, "a", number), note);
+    }
+    let mut told = Told::new();
+    engine.turn(&mut told).unwrap();
+    assert_eq!(engine.stats().queued, 9);
+    assert_eq!(session.waiting(), 9);
+    let lane = session.lane("a");
+    assert_eq!((lane.waiting, lane.running), (9, 1));
+    assert_eq!(engine.drain(&mut told, 60 * SECOND).unwrap(), 0);
+    assert_eq!(numbers(&arrived, "a"), (0..10).collect::<Vec<_>>());
+    assert_eq!(told.len(), 10);
+    assert_eq!((session.waiting(), session.lane("a").running), (0, 0));
+}
+
+#[test]
+fn requests_that_wait_hold_no_connection() {
+    let (server, arrived) = server(|_| None);
+    let mut config = Config::default();
+    config.max_connections_per_origin = 1;
+    let (_network, mut engine, _) = simulated(config, server);
+    let session = outbox().lane_rate(Rate::per_minute(1)).build().unwrap();
+    for number in 0..3 {
+        engine.submit(message(&session, "a", number), note);
+    }
+    // One of another lane, one without a lane, and one without the session.
+    engine.submit(message(&session, "b", 10), note);
+    engine.submit(session.get("none").build().unwrap(), note);
+    engine.submit(Request::get("http://a.test/other").build().unwrap(), note);
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told.len(), 6);
+    let arrived = arrived.borrow();
+    let at: Vec<_> = arrived.iter().map(|(.., at)| at.floor()).collect();
+    assert_eq!(at, [0.0, 0.0, 0.0, 0.0, 60.0, 120.0]);
+}
+
+#[test]
+fn every_exchange_takes_a_token() {
+    // A redirect, a retry, and the response: three tokens, one each second.
+    let times = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&times);
+    let server = move |request: &Incoming| {
+        noted.borrow_mut().push(request.at.as_secs_f64().floor());
+        match (request.path(), noted.borrow().len()) {
+            ("/x", _) => found(302, "/y"),
+            (_, 2) => Answer::status(503),
+            _ => Answer::ok(""),
+        }
+    };
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let fast = Retry::attempts(3).backoff(Duration::ZERO, Duration::ZERO);
+    let session = Session::builder()
+        .base("http://a.test/")
+        .rate(Rate::per_second(1));
+    let session = session
+        .redirects(Redirects::limited(2))
+        .retry(fast)
+        .build()
+        .unwrap();
+    engine.submit(session.get("x").build().unwrap(), note);
+    engine.submit(session.get("z").build().unwrap(), note);
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told.len(), 2);
+    assert_eq!(times.take(), [0.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn a_429_holds_back_its_lane_and_no_other() {
+    for with_retry in [false, true] {
+        let (server, arrived) = server(|request| {
+            let is_early = request.at < 20 * SECOND;
+            (is_early && request.query() == Some("chat=a"))
+                .then(|| Answer::status(429).header("Retry-After", "20"))
+        });
+        let (_network, mut engine, _) = simulated(Config::default(), server);
+        let session = outbox().lane_rate(Rate::per_second(10).burst(10));
+        let session = match with_retry {
+            true => session.retry(Retry::attempts(2)),
+            false => session,
+        };
+        let session = session.build().unwrap();
+        for number in 0..3 {
+            engine.submit(message(&session, "a", number), note);
+            engine.submit(message(&session, "b", number), note);
+        }
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        let expected = if with_retry {
+            vec![0, 1, 2]
+        } else {
+            vec![1, 2]
+        };
+        assert_eq!(numbers(&arrived, "a"), expected);
+        assert_eq!(numbers(&arrived, "b"), [0, 1, 2]);
+        let arrived = arrived.borrow();
+        let of = |chat| {
+            let its = arrived.iter().filter(move |(of, ..)| of == chat);
+            its.map(|(.., at)| *at).collect::<Vec<_>>()
+        };
+        assert!(of("a").iter().all(|at| (20.0..21.0).contains(at)));
+        assert!(of("b").iter().all(|at| *at < 1.0));
+    }
+}
+
+#[test]
+fn what_is_canceled_or_panics_passes_its_place_on() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().build().unwrap();
+    let ids: Vec<_> = (0..6)
+        .map(|number| engine.submit(message(&session, "a", number), note))
+        .collect();
+    let panics = |_: &mut Told, _: Reply<'_>, _: &mut Context<'_, Told>| -> Next<Told> {
+        std::panic::resume_unwind(Box::new("on purpose"))
+    };
+    engine.submit(message(&session, "a", 6), panics);
+    engine.submit(message(&session, "a", 7), note);
+    let mut told = Told::new();
+    engine.turn(&mut told).unwrap();
+    // One that runs, the one behind it, and one in the middle.
+    for number in [0, 1, 4] {
+        assert!(engine.cancel(ids[number]));
+    }
+    let panicked = catch_unwind(AssertUnwindSafe(|| engine.run(&mut told)));
+    assert!(panicked.is_err());
+    engine.run(&mut told).unwrap();
+    let arrived = numbers(&arrived, "a");
+    let expected = [2, 3, 5, 6, 7];
+    assert!(arrived.ends_with(&expected), "{arrived:?}");
+    assert_eq!(told.iter().filter(|told| told.is_err()).count(), 3);
+    assert_eq!((session.waiting(), session.lane("a").running), (0, 0));
+}
+
+#[test]
+fn the_end_of_a_session_empties_its_lanes() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().rate(Rate::per_second(1)).build().unwrap();
+    for number in 0..50 {
+        engine.submit(message(&session, "a", number), note);
+    }
+    let mut told = Told::new();
+    engine.turn(&mut told).unwrap();
+    session.end();
+    engine.submit(message(&session, "a", 100), note);
+    engine.run(&mut told).unwrap();
+    assert_eq!(told.iter().filter(|told| told.is_err()).count(), 50);
+    assert_eq!(numbers(&arrived, "a").last(), Some(&100));
+    assert_eq!((session.waiting(), session.lane("a").running), (0, 0));
+}
+
+#[test]
+fn a_full_lane_refuses_at_once_and_the_others_go_on() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().max_waiting(3).build().unwrap();
+    let refused = Rc::new(Cell::new(0));
+    for number in 0..10 {
+        let refused = Rc::clone(&refused);
+        engine.submit(
+            message(&session, "a", number),
+            move |_: &mut Told, reply, _| {
+                if let Err(error) = reply {
+                    assert_eq!(error.kind(), ErrorKind::Policy);
+                    assert_eq!(error.phase(), Phase::Queue);
+                    assert!(error.resend_is_safe());
+                    let text = format!("{error:#}");
+                    assert!(text.ends_with("3 requests wait in its lane already (max_waiting)"));
+                    refused.set(refused.get() + 1);
+                }
+                Next::done()
+            },
+        );
+    }
+    engine.run(&mut Told::new()).unwrap();
+    assert_eq!(refused.get(), 6);
+    assert_eq!(numbers(&arrived, "a"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_request_may_time_out_while_it_waits() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox()
+        .lane_rate(Rate::new(1, 10 * SECOND))
+        .build()
+        .unwrap();
+    engine.submit(message(&session, "a", 0), note);
+    let hurried = message(&session, "a", 1)
+        .edit()
+        .timeout(3 * SECOND)
+        .build()
+        .unwrap();
+    engine.submit(hurried, |told: &mut Told, reply, cx| {
+        let error = reply.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Timeout, Phase::Queue)
+        );
+        assert!(error.resend_is_safe());
+        note(told, Err(error), cx)
+    });
+    engine.submit(message(&session, "a", 2), note);
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told.len(), 3);
+    assert_eq!(numbers(&arrived, "a"), [0, 2]);
+    let last = arrived.borrow().last().unwrap().2;
+    assert!((10.0..10.2).contains(&last), "{last}");
+}
+
+#[test]
+fn the_time_in_a_lane_is_known() {
+    let (server, _) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox()
+        .lane_rate(Rate::new(1, 10 * SECOND))
+        .build()
+        .unwrap();
+    for number in 0..2 {
+        engine.submit(
+            message(&session, "a", number),
+            |told: &mut Told, reply, _| {
+                let waited = reply.as_ref().unwrap().info().waited().as_secs();
+                told.push(Ok(waited.to_string()));
+                Next::done()
+            },
+        );
+    }
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [Ok("0".into()), Ok("10".into())]);
+}
+
+#[test]
+fn priorities_are_of_a_lane() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().rate(Rate::per_second(10)).build().unwrap();
+    for (number, (chat, priority)) in [("a", 0), ("a", 0), ("a", 9), ("b", -9), ("a", -1)]
+        .into_iter()
+        .enumerate()
+    {
+        let message = message(&session, chat, number).edit().priority(priority);
+        engine.submit(message.build().unwrap(), note);
+    }
+    engine.run(&mut Told::new()).unwrap();
+    assert_eq!(numbers(&arrived, "a"), [0, 2, 1, 4]);
+    assert_eq!(arrived.borrow()[1].0, "b");
+}
+
+/// A bot that answers what it is asked, in chains that go on: a lane is entered anew by each
+/// request, so other requests of the lane come in between.
+#[test]
+fn chains_share_a_lane_fairly() {
+    let (server, arrived) = server(|_| None);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().build().unwrap();
+    for number in 0..3 {
+        let mut left = 4;
+        engine.submit(
+            message(&session, "a", number),
+            move |told: &mut Told, reply, _| {
+                told.push(outcome(&reply));
+                left -= 1;
+                if left > 0 {
+                    Next::again()
+                } else {
+                    Next::done()
+                }
+            },
+        );
+    }
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(numbers(&arrived, "a"), [0, 1, 2].repeat(4));
+}
+
+#[test]
+fn two_threads_share_the_lanes_of_a_session() {
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let server = {
+        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+        Server::start(move |peer| {
+            while peer.request().is_some() {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                thread::sleep(Duration::from_micros(200));
+                running.fetch_sub(1, Ordering::SeqCst);
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        })
+    };
+    let session = Session::builder().lane_concurrency(1).build().unwrap();
+    let request = server.get("/").edit().session(&session).lane("one");
+    let request = request.build().unwrap();
+    let answered: usize = thread::scope(|scope| {
+        let threads = [(); 3].map(|()| {
+            scope.spawn(|| {
+                let mut engine = Engine::<usize>::new().unwrap();
+                for _ in 0..100 {
+                    engine.submit(request.clone(), |answered, reply, _| {
+                        *answered += usize::from(reply.is_ok());
+                        Next::done()
+                    });
+                }
+                let mut answered = 0;
+                engine.run(&mut answered).unwrap();
+                answered
+            })
+        });
+        threads
+            .map(|thread| thread.join().unwrap())
+            .into_iter()
+            .sum()
+    });
+    assert_eq!(answered, 300);
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert_eq!(session.waiting(), 0);
+}
+
+#[test]
+fn an_engine_that_is_dropped_passes_its_places_on() {
+    let (server, arrived) = server(|_| None);
+    let (network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox().build().unwrap();
+    let mut told = Told::new();
+    for number in 0..3 {
+        engine.submit(message(&session, "a", number), note);
+    }
+    engine.turn(&mut told).unwrap();
+    let mut other = Engine::<Told, Sim>::on_network(&network, Config::default()).unwrap();
+    other.submit(message(&session, "a", 7), note);
+    other.turn(&mut told).unwrap();
+    assert_eq!(session.lane("a").waiting, 3);
+    drop(engine);
+    other.run(&mut told).unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(numbers(&arrived, "a").last(), Some(&7));
+}
+
+#[test]
+fn settings_that_would_send_nothing_are_refused() {
+    let rows: BTreeMap<&str, SessionBuilder> = BTreeMap::from([
+        (
+            "rate: a rate of 0",
+            Session::builder().rate(Rate::per_second(0)),
+        ),
+        (
+            "rate: a rate of 0 ",
+            Session::builder().rate(Rate::per_second(1).burst(0)),
+        ),
+        (
+            "lane_rate: the window",
+            Session::builder().lane_rate(Rate::new(1, Duration::ZERO)),
+        ),
+        (
+            "lane_rate: the window ",
+            Session::builder().lane_rate(Rate::new(1, Duration::MAX)),
+        ),
+        (
+            "lane_concurrency: 0",
+            Session::builder().lane_concurrency(0),
+        ),
+        ("max_waiting: 0", Session::builder().max_waiting(0)),
+        (
+            "retry: attempts",
+            Session::builder().retry(Retry::attempts(0)),
+        ),
+    ]);
+    for (expected, builder) in rows {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let text = format!("{error:#}");
+        assert!(text.contains(expected.trim_end()), "{text}");
+    }
+}
