@@ -24,7 +24,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use httpstream::session::{Jar, Redirects, Session};
+use httpstream::session::{Jar, Rate, Redirects, Session};
 use httpstream::tls::Tls;
 use httpstream::{
     Config, Context, Engine, Flow, Keepalive, Next, Readback, Reply, Request, Response, Route,
@@ -34,7 +34,7 @@ use tls_server::TlsServer;
 
 const USAGE: &str = "\
 Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL]
-            [--unix SOCKET | --options] [--stream] [--session]
+            [--unix SOCKET | --options] [--stream] [--session | --lanes N]
 
 Sends the same request many times, and prints what it cost.
 
@@ -49,6 +49,7 @@ Sends the same request many times, and prints what it cost.
   --stream          stream the bodies instead of collecting them
   --session         send the requests in a session that follows redirects and keeps cookies, of
                     which the program's own server sends neither
+  --lanes N         send the requests in a session with rates and outboxes, to N of them in turn
   --options         set socket options (keepalive, no delay, buffer sizes), and connect from
                     127.0.0.2
 ";
@@ -56,6 +57,8 @@ const PATHS: [&str; 6] = ["/small", "/fields", "/chunked", "/large", "/huge", "/
 
 struct Load {
     to_send: u64,
+    /// A request to each lane, if there are lanes.
+    to_lanes: Vec<Request>,
     answered: u64,
     failed: u64,
     body_bytes: u64,
@@ -103,12 +106,13 @@ impl Load {
                 self.failed += 1;
             }
         }
-        match self.to_send {
-            0 => Next::done(),
-            _ => {
-                self.to_send -= 1;
-                Next::again()
-            }
+        if self.to_send == 0 {
+            return Next::done();
+        }
+        self.to_send -= 1;
+        match self.to_lanes.len() as u64 {
+            0 => Next::again(),
+            lanes => Next::send(self.to_lanes[(self.to_send % lanes) as usize].clone()),
         }
     }
 }
@@ -140,7 +144,7 @@ fn main() -> ExitCode {
     let mut target = Target::Own(PATHS[0].to_owned());
     let mut route = Route::default();
     let mut bodies = Bodies::Collected;
-    let mut session = None;
+    let (mut session, mut lanes) = (None, 0);
     let mut args = args::Args::new("load", USAGE);
     let number = |text: &str| text.parse().ok().filter(|&n: &u64| n > 0);
     let path = |text: &str| PATHS.contains(&text).then(|| text.to_owned());
@@ -152,6 +156,10 @@ fn main() -> ExitCode {
             "--path" => target = Target::Own(args.value(&arg, "a path of the server", path)),
             "--stream" => bodies = Bodies::Streamed,
             "--session" => session = Some(following_session()),
+            "--lanes" => {
+                session = Some(session_with_lanes());
+                lanes = args.value(&arg, "a number above 0", number);
+            }
             "--tls" => scheme = Scheme::Https,
             "--url" => {
                 let url = args.value(&arg, "a URL", |text| Some(text.to_owned()));
@@ -168,7 +176,7 @@ fn main() -> ExitCode {
         }
     }
     let counts = (requests, connections, depth);
-    match run(counts, target, scheme, route, bodies, session) {
+    match run(counts, target, scheme, route, bodies, session, lanes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -185,6 +193,16 @@ fn request(url: &str) -> Result<Request, httpstream::Error> {
 fn following_session() -> Session {
     let session = Session::builder().redirects(Redirects::limited(10));
     let session = session.cookies(Jar::new()).build();
+    session.expect("these settings are valid")
+}
+
+/// Returns a session whose lanes are outboxes, with rates that are never reached.
+fn session_with_lanes() -> Session {
+    let session = Session::builder()
+        .rate(Rate::per_second(1_000_000).burst(1_000_000))
+        .lane_rate(Rate::per_second(1_000_000).burst(1_000_000))
+        .lane_concurrency(1)
+        .build();
     session.expect("these settings are valid")
 }
 
@@ -209,6 +227,7 @@ fn run(
     route: Route,
     bodies: Bodies,
     session: Option<Session>,
+    lanes: u64,
 ) -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.route = route;
@@ -230,6 +249,9 @@ fn run(
         Some(session) => request.edit().session(&session).build()?,
         None => request,
     };
+    let to_lanes: Result<Vec<_>, _> = (0..lanes)
+        .map(|lane| request.edit().lane(lane.to_string()).build())
+        .collect();
     config.max_connections = connections as usize;
     config.max_connections_per_origin = connections as usize;
     config.pipeline("*", depth as usize);
@@ -237,6 +259,7 @@ fn run(
     let mut engine = Engine::with_config(config)?;
     let mut load = Load {
         to_send: requests - at_once,
+        to_lanes: to_lanes?,
         answered: 0,
         failed: 0,
         body_bytes: 0,

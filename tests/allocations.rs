@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
-use httpstream::session::{Jar, Redirects, Session};
+use httpstream::session::{Jar, Rate, Redirects, Session};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
 
@@ -289,5 +289,44 @@ fn a_connection_to_a_known_name_allocates_nothing() {
     for (why, config) in [("overridden", overridden), ("kept", kept)] {
         let url = format!("http://h.test:{}/close", addr.port());
         assert_eq!(least_allocations_at(&url, config, 1, 200, 128), 0, "{why}");
+    }
+}
+
+/// What a session keeps of a lane until its tokens are back, and of a message that waits.
+#[test]
+fn lanes_and_messages_that_wait_are_small() {
+    const LANES: usize = 10_000;
+    let session = || {
+        Session::builder()
+            .base("http://192.0.2.1/")
+            .lane_rate(Rate::per_minute(20).burst(20))
+            .lane_concurrency(1)
+            .build()
+            .expect("a session")
+    };
+    /// Sends messages to all lanes, and returns the bytes that are kept for each lane.
+    fn kept(session: &Session, messages: usize, sent: &mut usize) -> f64 {
+        let before = counting::live_bytes();
+        let network = Network::new(1);
+        network.serve("192.0.2.1:80".parse().unwrap(), |_: &Incoming| Answer::ok(""));
+        let mut engine = Engine::<usize, Sim>::on_network(&network, Config::default()).unwrap();
+        for number in 0..LANES * messages {
+            let lane = format!("chat {}", number % LANES);
+            let request = session.post("send").lane(lane).build().expect("a request");
+            engine.submit(request, |sent, reply, _| {
+                *sent += usize::from(reply.is_ok());
+                Next::done()
+            });
+        }
+        engine.run(sent).expect("a run");
+        drop((engine, network));
+        (counting::live_bytes() - before) as f64 / LANES as f64
+    }
+    for (messages, limit) in [(1, 350.0), (20, 600.0)] {
+        let (session, mut sent) = (session(), 0);
+        let bytes = kept(&session, messages, &mut sent);
+        println!("a lane after {messages} messages within a minute: {bytes:.0} bytes");
+        assert_eq!(sent, LANES * messages);
+        assert!(bytes > 0.0 && bytes <= limit, "{bytes}");
     }
 }
