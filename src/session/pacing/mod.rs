@@ -592,6 +592,8 @@ impl State {
         if lane.members > 0 || lane.is_in_idle {
             return;
         }
+        // An empty map keeps a node.
+        lane.waiting = BTreeMap::new();
         let is_busy = lane.is_in_line
             || lane.held_until > now
             || !lane.tokens.is_full(lane.rate(bounds), now);
