@@ -390,7 +390,13 @@ impl<S, M: Mode> Engine<S, M> {
             readback.on_head(state, head, cx)
         });
         let flow = match shown {
-            Ok(flow) => flow.unwrap_or(Flow::Buffer),
+            Ok(Some(flow)) => {
+                if let Some(visit) = self.core.visit_mut(chain) {
+                    visit.visiting.note_seen();
+                }
+                flow
+            }
+            Ok(None) => Flow::Buffer,
             Err(Panicked) => return Some(Fed::Panicked),
         };
         let taking = match flow {

@@ -294,7 +294,9 @@ impl<N: Net> Core<N> {
         let visit = self.chains.visit_of(key).expect("the chain is visited");
         let visit = &mut self.visits[visit];
         let held = visit.take_held();
-        let at = Moment::new(self.clock.present(), &self.wakeups, Some(id)).noting(&held);
+        let at = Moment::new(self.clock.present(), &self.wakeups, Some(id))
+            .noting(&held)
+            .of_shown(visit.visiting.is_seen());
         let visiting = &mut visit.visiting;
         let request = self.chains[key].request();
         // A panic may leave the visit in an inconsistent state. It is dropped with its chain.

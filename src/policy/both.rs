@@ -41,8 +41,7 @@ pub(crate) struct BothVisits {
     inner: Box<dyn Visit>,
     /// Whether `outer` has let the next exchange begin, and `inner` has not yet.
     outer_is_through: bool,
-    /// Whether the readback sees the current response, which then cannot be replaced by sending the
-    /// request again.
+    /// Whether the readback sees the current response as it arrives.
     is_shown: bool,
 }
 
@@ -129,14 +128,15 @@ impl Visit for BothVisits {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
+        let stands = self.is_shown && (reply.is_ok() || at.is_shown());
         match self.inner.on_end(request, reply, at) {
-            Ok(Verdict::Resend { .. }) if self.is_shown => self.outer.on_end(request, reply, at),
+            Ok(Verdict::Resend { .. }) if stands => self.outer.on_end(request, reply, at),
             Ok(Verdict::Deliver) => self.outer.on_end(request, reply, at),
             Ok(resend) => Ok(resend),
             Err(error) => {
                 let failed: Reply<'_> = Err(error);
                 match (self.outer.on_end(request, &failed, at)?, failed) {
-                    (verdict @ Verdict::Resend { .. }, _) if !self.is_shown => Ok(verdict),
+                    (verdict @ Verdict::Resend { .. }, _) if !stands => Ok(verdict),
                     (_, Err(error)) => Err(error),
                     (_, Ok(_)) => unreachable!("inner has failed"),
                 }

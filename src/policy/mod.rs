@@ -261,7 +261,8 @@ pub trait Visit {
     /// Called when the exchange is over, with or without a response. The body of a response is
     /// available if it was collected, either by [`Screening::collect`] or for the readback.
     ///
-    /// A response that was [shown](Screening::show) stands: `Resend` then counts as `Deliver`.
+    /// A response that was [shown](Screening::show) stands: `Resend` then counts as `Deliver`. The
+    /// exception is one that broke off before the readback [saw](Moment::is_shown) any of it.
     ///
     /// # Errors
     /// The error goes to the readback in place of `reply`.

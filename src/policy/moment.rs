@@ -27,6 +27,7 @@ pub struct Moment<'a> {
     /// The chain whose policy, readback or task is being called.
     chain: Option<ChainId>,
     held: Option<&'a Held>,
+    is_shown: bool,
 }
 
 impl<'a> Moment<'a> {
@@ -41,6 +42,7 @@ impl<'a> Moment<'a> {
             wakeups,
             chain,
             held: None,
+            is_shown: false,
         }
     }
 
@@ -50,6 +52,20 @@ impl<'a> Moment<'a> {
             held: Some(held),
             ..self
         }
+    }
+
+    /// Returns the same moment, at which the readback has seen the head of the response or not.
+    pub(crate) fn of_shown(self, is_shown: bool) -> Self {
+        Self { is_shown, ..self }
+    }
+
+    /// Returns whether the readback has been shown the head of the current response, which then
+    /// stands: see [`Verdict::Resend`](super::Verdict::Resend). False outside of visits.
+    ///
+    /// A readback that [reads no heads](crate::Readback::reads_heads), such as a closure, sees a
+    /// response only when it is complete.
+    pub fn is_shown(&self) -> bool {
+        self.is_shown
     }
 
     /// Returns the time as the engine last read it: after the poll, or after the last readback of

@@ -5,8 +5,9 @@
 //! - [`Start::Wait`] fails at once if no waker is alive that could end the wait.
 //! - If adding fields fails, none of them is sent.
 //! - The number of decoding layers is limited.
-//! - A response that was shown is delivered: `Resend` counts as `Deliver`. A 101 is always shown,
-//!   and the bytes after it are not decoded.
+//! - A response that was shown is delivered: `Resend` counts as `Deliver`. If it has broken off
+//!   before the readback has seen anything of it, it is not delivered.
+//! - A 101 is always shown, and the bytes after it are not decoded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(crate) struct Visiting {
     total: Option<Ms>,
     /// How the response to the current exchange is presented, once its head has arrived.
     shown: Option<Shown>,
+    /// The readback has seen the head of the current response.
+    is_seen: bool,
     /// It runs no code of the caller, and takes no noticeable time.
     is_brief: bool,
     /// [`Visit::holds_back`].
@@ -89,6 +92,7 @@ impl Visiting {
         Self {
             total: None,
             shown: None,
+            is_seen: false,
             is_brief: false,
             holds_back: visit.holds_back(),
             reads_shown: visit.reads_shown(),
@@ -109,6 +113,24 @@ impl Visiting {
         self.total
     }
 
+    /// Notes that the readback is called with the head of the response.
+    #[inline]
+    pub(crate) fn note_seen(&mut self) {
+        self.is_seen = true;
+    }
+
+    /// Whether the readback has been called with the head of the response.
+    #[inline]
+    pub(crate) fn is_seen(&self) -> bool {
+        self.is_seen
+    }
+
+    #[inline]
+    fn forget_response(&mut self) {
+        self.shown = None;
+        self.is_seen = false;
+    }
+
     /// Returns how the response to the current exchange is presented.
     #[inline]
     pub(crate) fn shown(&self) -> Shown {
@@ -127,6 +149,7 @@ impl Visiting {
         let reads = self.visit.reads_head(status, fields);
         if !reads {
             self.shown = Some(Shown::AtOnce);
+            self.is_seen = status == StatusCode::SWITCHING_PROTOCOLS;
         }
         reads
     }
@@ -140,13 +163,13 @@ impl Visiting {
     /// Called when an exchange begins of which the visit holds nothing back.
     #[inline]
     pub(crate) fn begin_unasked(&mut self) {
-        self.shown = None;
+        self.forget_response();
     }
 
     /// Called before an exchange, and again after each wait.
     #[inline]
     pub(crate) fn start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
-        self.shown = None;
+        self.forget_response();
         let start = self.visit.on_start(request, at)?;
         if start == Start::Wait && at.wants_waker() {
             let why = "it waits, but holds no waker that could end the wait";
@@ -184,7 +207,10 @@ impl Visiting {
             .on_head(request, head, at)
             .map_err(Unscreened::Failed)?;
         let (shown, decoders) = match head.status() {
-            StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new()),
+            StatusCode::SWITCHING_PROTOCOLS => {
+                self.is_seen = true;
+                (Shown::AtOnce, Vec::new())
+            }
             _ => screening.into_parts(),
         };
         self.shown = Some(shown);
@@ -205,8 +231,9 @@ impl Visiting {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
+        let stands = self.shown == Some(Shown::AtOnce) && (reply.is_ok() || self.is_seen);
         match self.visit.on_end(request, reply, at)? {
-            Verdict::Resend { .. } if self.shown == Some(Shown::AtOnce) => Ok(Verdict::Deliver),
+            Verdict::Resend { .. } if stands => Ok(Verdict::Deliver),
             verdict => Ok(verdict),
         }
     }
@@ -215,7 +242,7 @@ impl Visiting {
     /// that [carries the same policies](Policies::are_same).
     #[inline]
     pub(crate) fn reset(&mut self) -> bool {
-        self.shown = None;
+        self.forget_response();
         self.visit.reset()
     }
 }
@@ -400,23 +427,34 @@ mod tests {
 
     #[test]
     fn what_was_shown_is_delivered() {
-        let rows: [(fn() -> Screening, bool); 3] = [
-            (Screening::show, false),
-            (Screening::collect, true),
-            (Screening::discard, true),
+        // Whether the readback has seen the head, whether the response is complete, and whether the
+        // request is sent again.
+        type Row = (fn() -> Screening, bool, bool, bool);
+        let rows: [Row; 8] = [
+            (Screening::show, true, true, false),
+            (Screening::show, true, false, false),
+            (Screening::show, false, true, false),
+            (Screening::show, false, false, true),
+            (Screening::collect, false, true, true),
+            (Screening::collect, false, false, true),
+            (Screening::discard, false, true, true),
+            (Screening::discard, false, false, true),
         ];
         let failed = || Err(Error::policy("cut"));
         at(1, |at| {
-            for (screening, is_sent_again) in rows {
+            for (screening, is_seen, is_complete, is_sent_again) in rows {
                 let (request, mut visiting) = begun(Screens(screening), at);
                 visiting.start(&request, at).unwrap();
                 lend(&request, "HTTP/1.1 503 \r\n\r\n", b"", |response| {
                     visiting.head(&request, &response, at).unwrap();
+                    if is_seen {
+                        visiting.note_seen();
+                    }
+                    let reply = if is_complete { Ok(response) } else { failed() };
+                    let verdict = visiting.end(&request, &reply, at).unwrap();
+                    let is_resend = matches!(verdict, Verdict::Resend { .. });
+                    assert_eq!(is_resend, is_sent_again);
                 });
-                // Whether it was complete or not.
-                let verdict = visiting.end(&request, &failed(), at).unwrap();
-                let is_resend = matches!(verdict, Verdict::Resend { .. });
-                assert_eq!(is_resend, is_sent_again);
                 // In the visit's next exchange nothing has been shown yet.
                 visiting.start(&request, at).unwrap();
                 let verdict = visiting.end(&request, &failed(), at).unwrap();

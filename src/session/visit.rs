@@ -23,14 +23,14 @@ pub(super) struct Visits(pub(super) Arc<Rules>);
 /// requests of a session may wait at once.
 struct InSession {
     rules: Arc<Rules>,
-    /// The place in its lane, if the session has rates or lanes.
-    place: Option<Box<Place>>,
     progress: Option<Box<Progress>>,
 }
 
 /// What has happened to the request so far.
 #[derive(Default)]
 struct Progress {
+    /// The request's place in its lane, if the session has rates or lanes.
+    place: Option<Place>,
     /// The number of redirects followed.
     followed: usize,
     /// A redirect has led to another origin than the one that the visit began at.
@@ -82,7 +82,6 @@ impl Policy for Visits {
     fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
         Box::new(InSession {
             rules: Arc::clone(&self.0),
-            place: None,
             progress: None,
         })
     }
@@ -91,6 +90,10 @@ impl Policy for Visits {
 impl InSession {
     fn progress(&mut self) -> &mut Progress {
         self.progress.get_or_insert_default()
+    }
+
+    fn place(&mut self) -> Option<&mut Place> {
+        self.progress.as_mut()?.place.as_mut()
     }
 
     fn is_astray(&self) -> bool {
@@ -212,8 +215,7 @@ impl InSession {
             (Ok(_), None) => return None,
             // The status has decided that it is to be retried; only how long to wait was to come.
             (Err(_), Some(undecided)) => retry.judge_wait(failures, undecided.asked, at),
-            // Its head was shown.
-            (Err(error), None) if error.status().is_some() => return None,
+            (Err(_), None) if at.is_shown() => return None,
             (Err(error), None) => {
                 let is_safe = is_safe || error.resend_is_safe();
                 retry.judge_error(failures, error, is_safe, at)
@@ -257,7 +259,7 @@ impl InSession {
             .retry
             .as_ref()
             .map_or(MAX_HOLD, Retry::longest_asked);
-        if let Some(place) = &mut self.place
+        if let Some(place) = self.place()
             && let Some(wait) = wait
             && status == StatusCode::TOO_MANY_REQUESTS
             && wait <= longest
@@ -315,13 +317,13 @@ impl Visit for InSession {
     }
 
     fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
-        if self.place.is_none()
+        if self.place().is_none()
             && let Some(pacing) = &self.rules.pacing
+            && let Some(place) = pacing.enter(request.lane(), request.priority())
         {
-            let place = pacing.enter(request.lane(), request.priority());
-            self.place = place.map(Box::new);
+            self.progress().place = Some(place);
         }
-        match &mut self.place {
+        match self.place() {
             Some(place) => place.start(at).map_err(Error::policy),
             None => Ok(Start::Now),
         }
@@ -331,7 +333,6 @@ impl Visit for InSession {
         // Only these concern rates, cookies, credentials, redirects, retries and errors.
         status.as_u16() >= 300
             || self.progress.is_some()
-            || self.place.is_some()
             || self.rules.jar.is_some() && fields.find("Set-Cookie").is_some()
     }
 
@@ -346,7 +347,7 @@ impl Visit for InSession {
         at: &Moment<'_>,
     ) -> Result<(), Error> {
         self.rules.counts.attempts.add_one();
-        if let Some(place) = &mut self.place {
+        if let Some(place) = self.place() {
             place.on_sent(at);
         }
         // A policy nested inside may have sent the request again, whatever its response led to.
@@ -387,7 +388,7 @@ impl Visit for InSession {
         head: &Response<'_>,
         at: &Moment<'_>,
     ) -> Result<Screening, Error> {
-        if let Some(place) = &mut self.place {
+        if let Some(place) = self.place() {
             place.on_answered(at);
         }
         if let Some(jar) = &self.rules.jar
@@ -433,7 +434,7 @@ impl Visit for InSession {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
-        if let Some(place) = &mut self.place {
+        if let Some(place) = self.place() {
             place.on_answered(at);
         }
         // An exchange that failed after its head led on all the same, but what a policy nested
@@ -470,7 +471,6 @@ impl Visit for InSession {
     fn reset(&mut self) -> bool {
         self.rules.counts.ended.add_one();
         self.progress = None;
-        self.place = None;
         true
     }
 }

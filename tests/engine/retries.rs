@@ -261,13 +261,26 @@ fn a_readback_sees_the_response_that_stands_and_hears_of_the_retries() {
 }
 
 #[test]
-fn a_body_that_breaks_off_after_its_head_was_shown_is_not_asked_for_again() {
+fn a_body_that_breaks_off_is_asked_for_again_if_nothing_of_it_was_seen() {
     let session = built(session(second(Retry::attempts(4))));
-    let answers = [Answer::ok("0123456789").truncate(45).close()];
-    let (told, times) = exchange(session.get("x").build().unwrap(), answers);
+    let breaks_off = || Answer::ok("0123456789").truncate(45).close();
+    // A closure sees only whole responses.
+    let (told, times) = exchange(session.get("x").build().unwrap(), [breaks_off()]);
+    assert_eq!((told, times), (at_last(), vec![0.0, 1.0]));
+    let (told, times) = exchange(session.post("x").build().unwrap(), [breaks_off()]);
     assert!(told.unwrap_err().contains("cut short"));
     assert_eq!(times, [0.0]);
-    assert_eq!(session.stats().failed, 1);
+    assert_eq!((session.stats().retried, session.stats().failed), (1, 1));
+    // A readback that has seen the head cannot unsee it.
+    let (server, times) = script(vec![breaks_off()]);
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    engine.submit_to(session.get("x").build().unwrap(), Streams);
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told.first(), Some(&Ok("head 200".into())));
+    assert_eq!(told.last(), Some(&Ok("Truncated".into())));
+    assert_eq!(times.take(), [0.0]);
+    assert_eq!((session.stats().retried, session.stats().failed), (1, 2));
 }
 
 /// Does something when it hears of a retry.
