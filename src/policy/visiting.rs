@@ -30,16 +30,23 @@ use crate::timeouts::{Ms, milliseconds};
 pub(crate) struct Visiting {
     visit: Box<dyn Visit>,
     total: Option<Ms>,
-    /// How the response to the current exchange is presented, once its head has arrived.
-    shown: Option<Shown>,
-    /// The readback has seen the head of the current response.
-    is_seen: bool,
+    presented: Presented,
     /// It runs no code of the caller, and takes no noticeable time.
     is_brief: bool,
     /// [`Visit::holds_back`].
     holds_back: bool,
     /// [`Visit::reads_shown`].
     reads_shown: bool,
+}
+
+/// How the response to the current exchange is presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presented {
+    /// Its head has not arrived.
+    Not,
+    As(Shown),
+    /// At once, and the readback has been called with the head.
+    Seen,
 }
 
 /// What happens to a response, as decided by [`Visiting::head`].
@@ -91,8 +98,7 @@ impl Visiting {
     pub(crate) fn of(visit: Box<dyn Visit>) -> Self {
         Self {
             total: None,
-            shown: None,
-            is_seen: false,
+            presented: Presented::Not,
             is_brief: false,
             holds_back: visit.holds_back(),
             reads_shown: visit.reads_shown(),
@@ -116,25 +122,22 @@ impl Visiting {
     /// Notes that the readback is called with the head of the response.
     #[inline]
     pub(crate) fn note_seen(&mut self) {
-        self.is_seen = true;
+        self.presented = Presented::Seen;
     }
 
     /// Whether the readback has been called with the head of the response.
     #[inline]
     pub(crate) fn is_seen(&self) -> bool {
-        self.is_seen
-    }
-
-    #[inline]
-    fn forget_response(&mut self) {
-        self.shown = None;
-        self.is_seen = false;
+        self.presented == Presented::Seen
     }
 
     /// Returns how the response to the current exchange is presented.
     #[inline]
     pub(crate) fn shown(&self) -> Shown {
-        self.shown.unwrap_or(Shown::AtOnce)
+        match self.presented {
+            Presented::As(shown) => shown,
+            Presented::Not | Presented::Seen => Shown::AtOnce,
+        }
     }
 
     /// Whether [`start`](Self::start) is to be called.
@@ -148,8 +151,7 @@ impl Visiting {
     pub(crate) fn reads_head(&mut self, status: StatusCode, fields: &Headers<'_>) -> bool {
         let reads = self.visit.reads_head(status, fields);
         if !reads {
-            self.shown = Some(Shown::AtOnce);
-            self.is_seen = status == StatusCode::SWITCHING_PROTOCOLS;
+            self.presented = presented(status, Shown::AtOnce);
         }
         reads
     }
@@ -157,19 +159,23 @@ impl Visiting {
     /// Whether [`end`](Self::end) is to be called for a complete response.
     #[inline]
     pub(crate) fn reads_end(&self) -> bool {
-        self.reads_shown || self.shown != Some(Shown::AtOnce)
+        let is_shown = matches!(
+            self.presented,
+            Presented::As(Shown::AtOnce) | Presented::Seen
+        );
+        self.reads_shown || !is_shown
     }
 
     /// Called when an exchange begins of which the visit holds nothing back.
     #[inline]
     pub(crate) fn begin_unasked(&mut self) {
-        self.forget_response();
+        self.presented = Presented::Not;
     }
 
     /// Called before an exchange, and again after each wait.
     #[inline]
     pub(crate) fn start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
-        self.forget_response();
+        self.presented = Presented::Not;
         let start = self.visit.on_start(request, at)?;
         if start == Start::Wait && at.wants_waker() {
             let why = "it waits, but holds no waker that could end the wait";
@@ -207,13 +213,10 @@ impl Visiting {
             .on_head(request, head, at)
             .map_err(Unscreened::Failed)?;
         let (shown, decoders) = match head.status() {
-            StatusCode::SWITCHING_PROTOCOLS => {
-                self.is_seen = true;
-                (Shown::AtOnce, Vec::new())
-            }
+            StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new()),
             _ => screening.into_parts(),
         };
-        self.shown = Some(shown);
+        self.presented = presented(head.status(), shown);
         let decoding = match (shown, decoders.is_empty()) {
             (Shown::WithoutBody, _) | (_, true) => None,
             (Shown::AtOnce | Shown::AtTheEnd, false) => {
@@ -231,7 +234,11 @@ impl Visiting {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
-        let stands = self.shown == Some(Shown::AtOnce) && (reply.is_ok() || self.is_seen);
+        let stands = match self.presented {
+            Presented::Seen => true,
+            Presented::As(Shown::AtOnce) => reply.is_ok(),
+            Presented::As(Shown::AtTheEnd | Shown::WithoutBody) | Presented::Not => false,
+        };
         match self.visit.on_end(request, reply, at)? {
             Verdict::Resend { .. } if stands => Ok(Verdict::Deliver),
             verdict => Ok(verdict),
@@ -242,15 +249,24 @@ impl Visiting {
     /// that [carries the same policies](Policies::are_same).
     #[inline]
     pub(crate) fn reset(&mut self) -> bool {
-        self.forget_response();
+        self.presented = Presented::Not;
         self.visit.reset()
+    }
+}
+
+/// After a switch of protocols the response stands, whoever reads it.
+#[inline]
+fn presented(status: StatusCode, shown: Shown) -> Presented {
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => Presented::Seen,
+        _ => Presented::As(shown),
     }
 }
 
 impl fmt::Debug for Visiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Visiting")
-            .field("shown", &self.shown)
+            .field("presented", &self.presented)
             .finish_non_exhaustive()
     }
 }
