@@ -60,7 +60,8 @@ pub enum ErrorKind {
     /// The response violates the protocol (see [`Error::violation`]), or its body cannot be
     /// decoded.
     Malformed,
-    /// The response exceeds one of the [`Limits`](crate::Limits); see [`Error::violation`].
+    /// The response exceeds one of the [`Limits`](crate::Limits), or the limit on the decoded bytes
+    /// of a streamed body; see [`Error::violation`].
     TooLarge,
     /// A deadline passed. [`Error::phase`] returns the phase, and [`Error::lookup`] and
     /// [`Error::addresses`] return which peers did not answer.
@@ -373,6 +374,16 @@ impl Error {
         Self::bare(
             ErrorKind::InvalidConfig,
             Phase::Build,
+            Source::Reason(Reason(why)),
+        )
+    }
+
+    /// Creates the error of a session that cannot decode a response, to be
+    /// [placed](Self::placed_at) in its exchange.
+    pub(crate) fn malformed(why: String) -> Self {
+        Self::bare(
+            ErrorKind::Malformed,
+            Phase::Queue,
             Source::Reason(Reason(why)),
         )
     }

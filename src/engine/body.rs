@@ -23,9 +23,6 @@ use crate::policy::{ROOM, Shown, Step};
 use crate::proto::{Headers, Limits, Violation};
 use crate::response::{Response, no_fields};
 
-/// The minimum cost of a decoded piece, in bytes. A decoder may return single bytes.
-const LEAST_COST: usize = 256;
-
 /// The most bytes of an unwanted body that are read so that its connection can be used again. On
 /// most paths, a new connection costs about as much.
 const MAX_UNWANTED: u64 = 64 << 10;
@@ -235,6 +232,9 @@ impl<S, M: Mode> Engine<S, M> {
             // chain.
             let decoded =
                 catch_unwind(AssertUnwindSafe(|| decoding.decode(&mut input, &mut *room)));
+            let cost = decoding.take_work();
+            left = left.saturating_sub(cost);
+            self.core.agenda.decoded += cost;
             let fed = match decoded {
                 Err(panic) => {
                     self.core.panic.get_or_insert(panic);
@@ -243,12 +243,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(Err(why)) => return Some(Fed::Failed(Failure::Undecodable(why))),
                 Ok(Ok(Step::NeedsInput | Step::Done)) => return None,
                 Ok(Ok(Step::Busy)) => Some(Fed::Yielded),
-                Ok(Ok(Step::Piece(n))) => {
-                    let cost = n.max(LEAST_COST);
-                    left = left.saturating_sub(cost);
-                    self.core.agenda.decoded += cost;
-                    self.on_decoded(state, key, chain, &room[..n])
-                }
+                Ok(Ok(Step::Piece(n))) => self.on_decoded(state, key, chain, &room[..n]),
             };
             match fed {
                 None => {}

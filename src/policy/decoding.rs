@@ -8,8 +8,8 @@
 //!
 //! Input that a layer has not consumed is kept for it, across a pause and until more has arrived.
 //! Everything that a server controls is bounded: the number of layers, the bytes that each
-//! produces, the input that one leaves unconsumed, and the calls before the engine's turn
-//! continues.
+//! produces, the bytes received in all, the input that a layer leaves unconsumed, and the calls
+//! before the engine's turn continues.
 
 use std::fmt;
 use std::io;
@@ -91,12 +91,22 @@ const MAX_UNCONSUMED: usize = 16 * 1024;
 /// piece.
 const MAX_CALLS: usize = 32;
 
+/// The least work that a call of a decoder counts as, in bytes. A decoder may return single bytes.
+const LEAST_WORK: usize = 256;
+
+/// How many more bytes may be received than twice the limit for the body: a coding adds a little to
+/// bytes that it cannot compress. What goes beyond is padding, which would otherwise have no end.
+const MAX_OVERHEAD: u64 = 64 * 1024;
+
 /// The decoding of one body.
 pub(crate) struct Decoding {
     /// In the order in which they are removed.
     layers: Vec<Layer>,
-    /// The most bytes that any layer may produce.
-    max_bytes: u64,
+    limit: Limit,
+    /// Bytes of input received so far.
+    received: u64,
+    /// Work done since [`take_work`](Self::take_work) was last called, in bytes.
+    work: usize,
     /// Whether any input has arrived.
     has_begun: bool,
     /// Whether no more input will arrive.
@@ -116,6 +126,46 @@ pub(crate) enum Step {
     Done,
 }
 
+/// The most bytes that any layer may produce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Of a body that is collected: [`Limits::max_body_bytes`](crate::Limits::max_body_bytes).
+    Collected(u64),
+    /// Of a streamed body, as its policy says.
+    Streamed(u64),
+}
+
+impl Limit {
+    fn bytes(self) -> u64 {
+        match self {
+            Limit::Collected(bytes) | Limit::Streamed(bytes) => bytes,
+        }
+    }
+
+    /// Returns the error of a layer that has `seen` bytes, if these are too many.
+    fn check(self, seen: u64) -> Result<(), Undecodable> {
+        match seen > self.bytes() {
+            true => Err(Undecodable::TooLarge { limit: self, seen }),
+            false => Ok(()),
+        }
+    }
+
+    fn check_received(self, received: u64) -> Result<(), Undecodable> {
+        let most = self.bytes().saturating_mul(2).saturating_add(MAX_OVERHEAD);
+        match received > most {
+            true => self.check(received),
+            false => Ok(()),
+        }
+    }
+
+    fn exceeded(self, seen: u64) -> Violation {
+        match self {
+            Limit::Collected(limit) => Violation::BodyTooLarge { limit, seen },
+            Limit::Streamed(limit) => Violation::DecodedTooLarge { limit, seen },
+        }
+    }
+}
+
 /// Why a body cannot be decoded.
 #[derive(Debug)]
 pub(crate) enum Undecodable {
@@ -124,7 +174,7 @@ pub(crate) enum Undecodable {
     /// The body was cut short: the remaining input is too short for its decoder.
     CutShort,
     /// A layer exceeded the limit.
-    TooLarge { limit: u64, seen: u64 },
+    TooLarge { limit: Limit, seen: u64 },
     /// A decoder neither consumes its input nor produces output.
     Stuck,
     /// A decoder reports more bytes than there are.
@@ -148,8 +198,11 @@ struct Layer {
 }
 
 impl Decoding {
-    /// Removes `decoders` in this order.
-    pub(crate) fn new(decoders: Vec<Box<dyn Decoder>>) -> Result<Self, Undecodable> {
+    /// Removes `decoders` in this order. `max_bytes` is the limit for a body that is streamed.
+    pub(crate) fn new(
+        decoders: Vec<Box<dyn Decoder>>,
+        max_bytes: u64,
+    ) -> Result<Self, Undecodable> {
         if decoders.len() > MAX_LAYERS {
             return Err(Undecodable::TooManyLayers(decoders.len()));
         }
@@ -163,7 +216,9 @@ impl Decoding {
         };
         Ok(Self {
             layers: decoders.into_iter().map(layer).collect(),
-            max_bytes: u64::MAX,
+            limit: Limit::Streamed(max_bytes),
+            received: 0,
+            work: 0,
             has_begun: false,
             input_is_over: false,
         })
@@ -171,7 +226,13 @@ impl Decoding {
 
     /// Limits how much each layer may produce, for a body that is collected.
     pub(crate) fn limit(&mut self, max_bytes: u64) {
-        self.max_bytes = max_bytes;
+        self.limit = Limit::Collected(max_bytes);
+    }
+
+    /// Returns how much work was done since the last call, in bytes: what the decoders of all
+    /// layers have produced, and a little for each time that one was called.
+    pub(crate) fn take_work(&mut self) -> usize {
+        std::mem::take(&mut self.work)
     }
 
     /// Continues decoding into `room`, first the kept input and then `input`, which is advanced
@@ -182,8 +243,16 @@ impl Decoding {
         input: &mut &[u8],
         room: &mut [u8],
     ) -> Result<Step, Undecodable> {
-        let last = self.layers.len() - 1;
         self.has_begun |= !input.is_empty();
+        let before = input.len();
+        let step = self.step(input, room)?;
+        self.received += (before - input.len()) as u64;
+        self.limit.check_received(self.received)?;
+        Ok(step)
+    }
+
+    fn step(&mut self, input: &mut &[u8], room: &mut [u8]) -> Result<Step, Undecodable> {
+        let last = self.layers.len() - 1;
         for _ in 0..MAX_CALLS {
             let Some(layer) = self.next_layer(input) else {
                 return Ok(if self.layers[last].is_finished {
@@ -193,6 +262,7 @@ impl Decoding {
                 });
             };
             let produced = self.ask(layer, input, room)?;
+            self.work += produced.max(LEAST_WORK);
             if layer == last && produced > 0 {
                 return Ok(Step::Piece(produced));
             }
@@ -203,6 +273,8 @@ impl Decoding {
     /// Keeps the rest of an input whose buffer is needed for something else, as in a pause.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
         self.has_begun |= !rest.is_empty();
+        // Checked when decoding goes on.
+        self.received += rest.len() as u64;
         self.layers[0].input.push(rest);
     }
 
@@ -263,12 +335,7 @@ impl Decoding {
             layer.finish(room)?
         };
         layer.produced += produced as u64;
-        if layer.produced > self.max_bytes {
-            return Err(Undecodable::TooLarge {
-                limit: self.max_bytes,
-                seen: layer.produced,
-            });
-        }
+        self.limit.check(layer.produced)?;
         if let Some((is_stalled, input)) = next {
             input.fill(produced);
             // More input has arrived, or the layer now learns that none will.
@@ -403,7 +470,7 @@ impl Undecodable {
                 Error::from_text(ErrorKind::Truncated, why.to_owned(), at)
             }
             Undecodable::TooLarge { limit, seen } => {
-                Error::from_violation(Violation::BodyTooLarge { limit, seen }, at)
+                Error::from_violation(limit.exceeded(seen), at)
             }
             Undecodable::Stuck => {
                 let why = "a decoder neither consumes nor produces anything";
@@ -574,8 +641,7 @@ mod tests {
         feed: &[&[u8]],
         (room, pause): (usize, usize),
     ) -> Result<Vec<u8>, Undecodable> {
-        let mut decoding = Decoding::new(layers)?;
-        decoding.limit(max_bytes);
+        let mut decoding = Decoding::new(layers, max_bytes)?;
         let mut room = vec![0; room];
         let (mut body, mut pieces) = (Vec::new(), 0);
         let inputs = feed.iter().map(|piece| (*piece, false));
@@ -716,7 +782,7 @@ mod tests {
             matches!(
                 found,
                 Err(Undecodable::TooLarge {
-                    limit: 1000,
+                    limit: Limit::Streamed(1000),
                     seen: 1001
                 })
             ),
@@ -747,8 +813,8 @@ mod tests {
             let Err(Undecodable::TooLarge { limit, seen }) = found else {
                 panic!("{why}: {found:?}");
             };
-            assert_eq!(limit, 1 << 20, "{why}");
-            assert!(seen <= limit + ROOM as u64, "{why}: {seen}");
+            assert_eq!(limit, Limit::Streamed(1 << 20), "{why}");
+            assert!(seen <= limit.bytes() + ROOM as u64, "{why}: {seen}");
         }
         for (limit, fits) in [(99, false), (100, true)] {
             let found = decoded(vec![Box::new(Times::new(100))], limit, &[b"x"], (64, 0));
@@ -757,12 +823,66 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_for_what_is_received_leaves_room_for_a_coding() {
+        struct Ignores;
+        impl Decoder for Ignores {
+            fn decode(&mut self, input: &[u8], _: &mut [u8]) -> io::Result<Progress> {
+                Ok(Progress {
+                    consumed: input.len(),
+                    produced: 0,
+                })
+            }
+        }
+        let most = 2 * 1000 + MAX_OVERHEAD as usize;
+        for (len, fits) in [(most, true), (most + 1, false)] {
+            let wire = vec![b'x'; len];
+            for (cut, pause) in [(len, 0), (1000, 0), (1, 0)] {
+                let feed: Vec<_> = wire.chunks(cut).collect();
+                match decoded(vec![Box::new(Ignores)], 1000, &feed, (64, pause)) {
+                    Ok(body) => assert!(fits && body.is_empty(), "{len} {cut}"),
+                    Err(Undecodable::TooLarge { limit, seen }) => {
+                        assert!(!fits, "{len} {cut}");
+                        assert_eq!((limit, seen), (Limit::Streamed(1000), len as u64));
+                    }
+                    Err(other) => panic!("{len} {cut}: {other:?}"),
+                }
+            }
+        }
+        // What a pause keeps is counted, too.
+        let mut decoding = Decoding::new(vec![Box::new(Ignores)], 1000).unwrap();
+        let wire = vec![b'x'; most];
+        decoding.keep(&wire);
+        let mut room = [0; 64];
+        let step = decoding.decode(&mut &[][..], &mut room).unwrap();
+        assert_eq!(step, Step::NeedsInput);
+        assert!(decoding.decode(&mut &b"x"[..], &mut room).is_err());
+        // Without a limit, there is none.
+        let wire = vec![b'x'; 1 << 20];
+        assert!(decoded(vec![Box::new(Ignores)], ALL, &[&wire], (64, 0)).is_ok());
+    }
+
+    #[test]
+    fn the_work_of_all_layers_counts() {
+        let layers: Layers = vec![
+            Box::new(Times::new(1 << 40)),
+            Box::new(Backwards(Vec::new(), 1)),
+        ];
+        let mut decoding = Decoding::new(layers, ALL).unwrap();
+        let (mut input, mut room) = (&b"x"[..], [0; 64]);
+        let step = decoding.decode(&mut input, &mut room).unwrap();
+        assert_eq!(step, Step::Busy);
+        // Every other call is that of the second layer, which produces nothing.
+        let expected = MAX_CALLS / 2 * (ROOM + LEAST_WORK);
+        assert_eq!((decoding.take_work(), decoding.take_work()), (expected, 0));
+    }
+
+    #[test]
     fn one_call_does_a_bounded_amount_of_work() {
         let layers: Layers = vec![
             Box::new(Times::new(1 << 40)),
             Box::new(Backwards(Vec::new(), 1)),
         ];
-        let mut decoding = Decoding::new(layers).unwrap();
+        let mut decoding = Decoding::new(layers, ALL).unwrap();
         let (mut input, mut room) = (&b"x"[..], [0; 64]);
         for _ in 0..10 {
             let step = decoding.decode(&mut input, &mut room).unwrap();
@@ -810,7 +930,11 @@ mod tests {
                 ErrorKind::Malformed,
             ),
             (
-                Undecodable::TooLarge { limit: 1, seen: 2 }.into_error(at()),
+                Limit::Collected(1).check(2).unwrap_err().into_error(at()),
+                ErrorKind::TooLarge,
+            ),
+            (
+                Limit::Streamed(1).check(2).unwrap_err().into_error(at()),
                 ErrorKind::TooLarge,
             ),
         ] {
@@ -822,7 +946,7 @@ mod tests {
     #[test]
     fn layers_are_counted() {
         let layers: Layers = (0..=MAX_LAYERS).map(|_| Box::new(Identity) as _).collect();
-        let error = Decoding::new(layers).expect_err("one too many");
+        let error = Decoding::new(layers, ALL).expect_err("one too many");
         assert!(matches!(error, Undecodable::TooManyLayers(6)));
     }
 }

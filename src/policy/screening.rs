@@ -28,6 +28,7 @@ use crate::response::Response;
 pub struct Screening {
     shown: Shown,
     decoders: Vec<Box<dyn Decoder>>,
+    max_decoded: u64,
 }
 
 /// How much of a response the readback sees, and when. Later variants hold back more.
@@ -46,6 +47,7 @@ impl Screening {
         Self {
             shown,
             decoders: Vec::new(),
+            max_decoded: u64::MAX,
         }
     }
 
@@ -74,9 +76,19 @@ impl Screening {
     /// Call it once for each layer, the outermost first, which is the last coding named in
     /// Content-Encoding; there may be at most 5.
     /// [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) limits a collected body in each of
-    /// its layers. A streamed body is not limited, as usual.
+    /// its layers, and [`max_decoded_bytes`](Self::max_decoded_bytes) a streamed one.
     pub fn decode(mut self, decoder: impl Decoder + 'static) -> Self {
         self.decoders.push(Box::new(decoder));
+        self
+    }
+
+    /// Limits how many bytes a streamed body may have in each of its layers once it is
+    /// [decoded](Self::decode). A body that exceeds this fails as
+    /// [`TooLarge`](crate::ErrorKind::TooLarge), after the readback has seen at most that many
+    /// bytes. By default it is not limited. Has no effect on a body that is not decoded or is
+    /// collected.
+    pub fn max_decoded_bytes(mut self, most: u64) -> Self {
+        self.max_decoded = most;
         self
     }
 
@@ -85,6 +97,7 @@ impl Screening {
     pub(crate) fn then(mut self, outer: Self) -> Self {
         self.shown = self.shown.max(outer.shown);
         self.decoders.extend(outer.decoders);
+        self.max_decoded = self.max_decoded.min(outer.max_decoded);
         self
     }
 
@@ -94,8 +107,10 @@ impl Screening {
         self.shown == Shown::AtOnce || head.status() == StatusCode::SWITCHING_PROTOCOLS
     }
 
-    pub(crate) fn into_parts(self) -> (Shown, Vec<Box<dyn Decoder>>) {
-        (self.shown, self.decoders)
+    /// Returns how the response is presented, the decoders of its body, and the most bytes of a
+    /// streamed body in each of its layers.
+    pub(crate) fn into_parts(self) -> (Shown, Vec<Box<dyn Decoder>>, u64) {
+        (self.shown, self.decoders, self.max_decoded)
     }
 }
 

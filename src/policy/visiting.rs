@@ -212,15 +212,15 @@ impl Visiting {
             .visit
             .on_head(request, head, at)
             .map_err(Unscreened::Failed)?;
-        let (shown, decoders) = match head.status() {
-            StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new()),
+        let (shown, decoders, max_bytes) = match head.status() {
+            StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new(), u64::MAX),
             _ => screening.into_parts(),
         };
         self.presented = presented(head.status(), shown);
         let decoding = match (shown, decoders.is_empty()) {
             (Shown::WithoutBody, _) | (_, true) => None,
             (Shown::AtOnce | Shown::AtTheEnd, false) => {
-                let decoding = Decoding::new(decoders);
+                let decoding = Decoding::new(decoders, max_bytes);
                 Some(Box::new(decoding.map_err(Unscreened::Undecodable)?))
             }
         };

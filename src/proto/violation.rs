@@ -160,6 +160,15 @@ pub enum Violation {
         /// Bytes received so far, or announced by Content-Length.
         seen: u64,
     },
+    /// A streamed body exceeds the limit on its decoded bytes:
+    /// [`Decode::max_bytes`](crate::session::Decode::max_bytes) of a session, or
+    /// [`Screening::max_decoded_bytes`](crate::policy::Screening::max_decoded_bytes) of a policy.
+    DecodedTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+        /// Bytes decoded so far by the layer of coding that exceeded it, or received.
+        seen: u64,
+    },
     /// The connection ended within the response (RFC 9112 §8).
     Truncated {
         /// Missing bytes of the body, where known.
@@ -181,7 +190,8 @@ impl Violation {
             | Violation::TooManyInterim { .. }
             | Violation::ChunkExtensionsTooLarge { .. }
             | Violation::TrailersTooLarge { .. }
-            | Violation::BodyTooLarge { .. } => true,
+            | Violation::BodyTooLarge { .. }
+            | Violation::DecodedTooLarge { .. } => true,
             Violation::NotHttp { .. }
             | Violation::Http2
             | Violation::StatusLine { .. }
@@ -313,6 +323,12 @@ impl fmt::Display for Violation {
                     "body exceeds max_body_bytes ({limit} bytes; {seen} received or announced by Content-Length)"
                 )
             }
+            Violation::DecodedTooLarge { limit, seen } => {
+                write!(
+                    f,
+                    "decoded body exceeds max_bytes ({limit} bytes; {seen} decoded or received)"
+                )
+            }
             Violation::Truncated { missing: Some(n) } => write!(f, "cut short, {n} bytes missing"),
             Violation::Truncated { missing: None } => f.write_str("cut short"),
             Violation::Unsolicited { bytes } => write!(f, "{bytes} unsolicited bytes received"),
@@ -339,6 +355,10 @@ mod tests {
             (
                 Violation::HeadTooLarge { limit: 9, seen: 12 },
                 "header section exceeds max_head_bytes (9 bytes; 12 received)",
+            ),
+            (
+                Violation::DecodedTooLarge { limit: 9, seen: 12 },
+                "decoded body exceeds max_bytes (9 bytes; 12 decoded or received)",
             ),
             (
                 Violation::Truncated { missing: Some(3) },
