@@ -44,12 +44,11 @@ pub struct SessionBuilder {
     rules: Rules,
     base: Option<Result<Request, Error>>,
     inner: Option<Arc<dyn Policy>>,
+    decode: Option<Decode>,
     rate: Option<Rate>,
     lane_rate: Option<Rate>,
     lane_concurrency: Option<usize>,
     max_waiting: Option<usize>,
-    /// Names of settings that this version does not provide.
-    missing: Vec<&'static str>,
 }
 
 impl SessionBuilder {
@@ -58,11 +57,11 @@ impl SessionBuilder {
             rules: Rules::default(),
             base: None,
             inner: None,
+            decode: None,
             rate: None,
             lane_rate: None,
             lane_concurrency: None,
             max_waiting: None,
-            missing: Vec::new(),
         }
     }
 
@@ -111,9 +110,11 @@ impl SessionBuilder {
         self
     }
 
-    /// Decodes content codings. Not available yet: [`build`](Self::build) refuses it.
-    pub fn decode(mut self, _: Decode) -> Self {
-        self.missing.push("decode");
+    /// Decodes content codings: adds Accept-Encoding to requests, and decodes their responses. See
+    /// [`Decode`]. An Accept-Encoding among the session's [headers](Self::header) is refused beside
+    /// it.
+    pub fn decode(mut self, decode: Decode) -> Self {
+        self.decode = Some(decode);
         self
     }
 
@@ -210,18 +211,18 @@ impl SessionBuilder {
             mut rules,
             base,
             inner,
-            missing,
+            decode,
             ..
         } = self;
-        if let Some(name) = missing.first() {
-            return Err(invalid(format!("{name}: not available in this version")));
-        }
         let base = match base {
             Some(base) => Some(check_base(base?, &mut rules)?),
             None => None,
         };
         check_fields(&rules)?;
         check_auth(&rules)?;
+        if let Some(decode) = decode {
+            check_decode(&decode, &mut rules)?;
+        }
         if let (Some(auth), Some(base)) = (&rules.auth, &rules.base) {
             rules.auth = Some(auth.bound_to(base));
         }
@@ -332,6 +333,16 @@ fn check_fields(rules: &Rules) -> Result<(), Error> {
     }
     for (name, value) in &rules.headers {
         check(name, value)?;
+    }
+    Ok(())
+}
+
+fn check_decode(decode: &Decode, rules: &mut Rules) -> Result<(), Error> {
+    let refused = |why: &str| invalid(format!("decode: {why}"));
+    rules.codings = decode.check().map_err(|why| refused(&why))?;
+    let is_accept = |name: &str| name.eq_ignore_ascii_case("Accept-Encoding");
+    if rules.headers.iter().any(|(name, _)| is_accept(name)) {
+        return Err(refused("there is an Accept-Encoding header as well"));
     }
     Ok(())
 }

@@ -155,10 +155,12 @@ struct Inner {
 }
 
 impl Session {
-    /// Creates a session that follows up to ten redirects. It keeps no cookies, since these need a
-    /// [jar](SessionBuilder::cookies).
+    /// Creates a session that follows up to ten redirects, and decodes the content codings whose
+    /// features are on. It keeps no cookies, since these need a [jar](SessionBuilder::cookies).
     pub fn new() -> Self {
-        let session = Self::builder().redirects(Redirects::limited(10));
+        let session = Self::builder()
+            .redirects(Redirects::limited(10))
+            .decode(Decode::all());
         session.build().expect("these settings are valid")
     }
 

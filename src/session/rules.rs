@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::proto::Origin;
 use crate::request::Request;
 use crate::session::auth::Auth;
+use crate::session::decode::Codings;
 use crate::session::jar::Jar;
 use crate::session::pacing::Pacing;
 use crate::session::redirects::Redirects;
@@ -23,6 +24,7 @@ pub(super) struct Rules {
     pub(super) headers: Vec<(Box<str>, Box<[u8]>)>,
     pub(super) redirects: Option<Redirects>,
     pub(super) jar: Option<Jar>,
+    pub(super) codings: Option<Codings>,
     pub(super) auth: Option<Auth>,
     pub(super) retry: Option<Retry>,
     pub(super) pacing: Option<Arc<Pacing>>,
@@ -40,6 +42,7 @@ impl fmt::Debug for Rules {
             .field("headers", &headers)
             .field("redirects", &self.redirects)
             .field("jar", &self.jar)
+            .field("codings", &self.codings)
             .field("auth", &self.auth)
             .field("retry", &self.retry)
             .field("pacing", &self.pacing)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
@@ -35,6 +35,8 @@ struct Progress {
     followed: usize,
     /// A redirect has led to another origin than the one that the visit began at.
     is_astray: bool,
+    /// Another policy asks for codings or for a range, so the response is not decoded.
+    is_left_coded: bool,
     /// What the credentials of the current exchange depend on, if they are the session's and answer
     /// challenges.
     used: Option<Used>,
@@ -132,6 +134,40 @@ impl InSession {
             Some(value) => fields.add("Authorization", value),
             None => Ok(()),
         }
+    }
+
+    /// Asks for the codings that the session decodes, unless the request or another policy asks for
+    /// others, or for a range: parts of a coded body cannot be decoded (RFC 9110 §14.1.2).
+    fn add_codings(&mut self, request: &Request, fields: &mut Fields<'_>) -> Result<(), Error> {
+        let Some(codings) = &self.rules.codings else {
+            return Ok(());
+        };
+        let is_left = fields.has("Accept-Encoding") || fields.has("Range");
+        let is_left_by_another = is_left && !is_left_coded(request);
+        if is_left_by_another || self.progress.is_some() {
+            self.progress.get_or_insert_default().is_left_coded = is_left_by_another;
+        }
+        match is_left {
+            true => Ok(()),
+            false => fields.add("Accept-Encoding", codings.accepted()),
+        }
+    }
+
+    /// Adds the decoders of a response's codings to its screening.
+    fn decode(
+        &self,
+        request: &Request,
+        head: &Response<'_>,
+        screening: Screening,
+    ) -> Result<Screening, Error> {
+        let Some(codings) = &self.rules.codings else {
+            return Ok(screening);
+        };
+        let is_left_by_another = self.progress.as_ref().is_some_and(|it| it.is_left_coded);
+        if is_left_by_another || is_left_coded(request) || has_coding_of_another(request, head) {
+            return Ok(screening);
+        }
+        codings.screen(screening, head.header_all("Content-Encoding"))
     }
 
     /// Returns whether the request is to be sent again with other credentials.
@@ -303,6 +339,23 @@ enum Held {
 /// The longest time that a server may hold back a lane, if there is no [`Retry`] that says so.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 
+/// Whether the request itself asks for codings or for a range.
+fn is_left_coded(request: &Request) -> bool {
+    request.has_field("Accept-Encoding") || request.has_field("Range")
+}
+
+/// Whether Content-Encoding describes something else than this body: there is none, or it is a
+/// part.
+fn has_coding_of_another(request: &Request, head: &Response<'_>) -> bool {
+    use StatusCode as Status;
+    let status = head.status();
+    request.method() == Method::HEAD
+        || matches!(
+            status,
+            Status::NO_CONTENT | Status::PARTIAL_CONTENT | Status::NOT_MODIFIED
+        )
+}
+
 fn is_error(status: StatusCode) -> bool {
     status.as_u16() >= 400
 }
@@ -330,10 +383,11 @@ impl Visit for InSession {
     }
 
     fn reads_head(&self, status: StatusCode, fields: &Headers<'_>) -> bool {
-        // Only these concern rates, cookies, credentials, redirects, retries and errors.
+        // Only these concern rates, cookies, codings, credentials, redirects, retries and errors.
         status.as_u16() >= 300
             || self.progress.is_some()
             || self.rules.jar.is_some() && fields.find("Set-Cookie").is_some()
+            || self.rules.codings.is_some() && fields.find("Content-Encoding").is_some()
     }
 
     fn reads_shown(&self) -> bool {
@@ -379,7 +433,7 @@ impl Visit for InSession {
             jar.with_line(scheme, host, path, at.wall_clock(), add)
                 .unwrap_or(Ok(()))?;
         }
-        Ok(())
+        self.add_codings(request, fields)
     }
 
     fn on_head(
@@ -408,6 +462,7 @@ impl Visit for InSession {
             self.progress().next = Some(next);
             return Ok(Screening::discard());
         }
+        let mut is_held = false;
         if is_error(head.status()) {
             match self.judge_head(request, head, at) {
                 Held::No => {}
@@ -418,14 +473,16 @@ impl Visit for InSession {
                     });
                     return Ok(Screening::discard());
                 }
-                Held::Undecided => return Ok(Screening::collect()),
+                Held::Undecided => is_held = true,
             }
+            is_held |= self.rules.error_for_status;
         }
-        Ok(if is_error(head.status()) && self.rules.error_for_status {
+        let screening = if is_held {
             Screening::collect()
         } else {
             Screening::show()
-        })
+        };
+        self.decode(request, head, screening)
     }
 
     fn on_end(

@@ -18,6 +18,7 @@ mod calloop;
 mod calls;
 mod cancelling;
 mod chains;
+mod codings;
 mod connecting;
 mod connection_age;
 mod connection_facts;
