@@ -13,6 +13,7 @@
 //! | `initial_cookies` | a Cookie field of `headers` that is for the first host only |
 //! | `resolve` | `[host, port, address, port]`: where to connect to instead |
 //! | `max_body` | the most bytes of a body |
+//! | `decompress` | decode content codings |
 //!
 //! A scheme is `basic`, `digest` or `any`, which is Digest if the server offers it, or else Basic.
 //! The result has `results`, one for each request as in the kind `response`, without `interim`.
@@ -39,6 +40,7 @@ const OPTIONS: &[&str] = &[
     "initial_cookies",
     "resolve",
     "max_body",
+    "decompress",
 ];
 
 pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {

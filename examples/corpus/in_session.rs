@@ -2,7 +2,7 @@
 
 use http::Method;
 use httpstream::Request;
-use httpstream::session::{Auth, Jar, Redirects, Session};
+use httpstream::session::{Auth, Decode, Jar, Redirects, Session};
 use serde_json::Value;
 
 use crate::wire::{self, Failure};
@@ -92,6 +92,9 @@ fn in_session(
     }
     if options["cookie_store"] == true {
         session = session.cookies(jar.clone());
+    }
+    if options["decompress"] == true {
+        session = session.decode(Decode::all());
     }
     if let Some(auth) = auth {
         session = session.auth(auth);

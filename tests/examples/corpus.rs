@@ -39,7 +39,7 @@ fn result(job: &Value) -> Value {
 }
 
 /// Gives each of these responses to a connection of its own, and passes on the request heads.
-fn serve(responses: &'static [&'static str]) -> (SocketAddr, Receiver<String>) {
+fn serve<R: AsRef<[u8]> + Sync>(responses: &'static [R]) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     let addr = listener.local_addr().expect("it is bound");
     let (sender, heads) = channel();
@@ -56,7 +56,7 @@ fn serve(responses: &'static [&'static str]) -> (SocketAddr, Receiver<String>) {
             // Nobody receives it if the test does not look at requests.
             let _ = sender.send(head);
             stream
-                .write_all(response.as_bytes())
+                .write_all(response.as_ref())
                 .expect("the client reads");
         }
     });
@@ -134,6 +134,29 @@ fn an_exchange_follows_its_options() {
     let cookie = Some("Cookie: id=7");
     assert_eq!(lines("Cookie"), [None, None, cookie, cookie]);
     assert_eq!(lines("X-A").iter().flatten().count(), 3);
+}
+
+#[test]
+fn bodies_are_decoded_where_an_option_says_so() {
+    // The body is by Python's gzip.
+    const CODED: &[u8] =
+        b"HTTP/1.1 200 Fine\r\nConnection: close\r\nContent-Encoding: gzip\r\n\r\n\
+        \x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcbH\xcd\xc9\xc9\xd7Q\xc8\x00Q\x8a\x00\
+        \x9b\xdc\x9a\xb3\x0d\x00\x00\x00";
+    let (addr, heads) = serve(&[CODED, CODED]);
+    let url = format!("http://{addr}/");
+    let request =
+        |options: Value| json!({"method": "GET", "url": url, "headers": [], "options": options});
+    let requests = [request(json!({"decompress": true})), request(json!({}))];
+    let job = json!({"id": "d", "kind": "exchange", "requests": requests});
+    let result = result(&job);
+    let results = &result["results"];
+    assert_eq!(results[0]["body_b64"], "aGVsbG8sIGhlbGxvIQ==", "{result}");
+    assert_eq!(results[0]["headers"], json!([["Connection", "close"]]));
+    assert_eq!(results[1]["headers"][1][0], "Content-Encoding", "{result}");
+    let heads: Vec<String> = heads.try_iter().collect();
+    assert!(heads[0].contains("\r\nAccept-Encoding: gzip"), "{heads:?}");
+    assert!(!heads[1].contains("Accept-Encoding"), "{heads:?}");
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! Sessions with nginx: redirects, Basic, and cookies.
+//! Sessions with nginx: redirects, Basic, cookies, and content codings.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use httpstream::session::{Auth, Jar, RedirectError, Redirects};
+use httpstream::session::{Auth, Decode, Jar, RedirectError, Redirects};
 use httpstream::{ErrorKind, Request};
 
 use super::{field, following, skip, storing};
 use crate::common::{Bench, PATIENCE};
-use crate::servers::{Nginx, lines_of};
+use crate::servers::{Nginx, Random, lines_of};
 
 /// Repeats a request in the response: `X-Line` has its line and user, `X-Body` its body, and
 /// `X-Cookie` its cookies. The body of a request is known only after it was passed on.
@@ -328,4 +328,64 @@ fn ports_of_a_host_share_cookies() {
         .build()
         .unwrap();
     assert_eq!(field(&bench.fetch_ok(plain), "X-Cookie"), "");
+}
+
+#[test]
+fn compressed_files_arrive_as_they_are_on_disk() {
+    let files: [(&str, Vec<u8>); 5] = [
+        ("empty", Vec::new()),
+        ("tiny", b"x".to_vec()),
+        (
+            "text",
+            "the server compresses what it sends, "
+                .repeat(20_000)
+                .into(),
+        ),
+        ("noise", Random(7).bytes(300_000)),
+        ("zeros", vec![0; 8 << 20]),
+    ];
+    let server = "root docs; gzip on; gzip_types *; gzip_min_length 1; gzip_comp_level 4;
+        error_page 404 /text;";
+    let prepare = |prefix: &std::path::Path| {
+        fs::create_dir(prefix.join("docs")).unwrap();
+        for (name, content) in &files {
+            fs::write(prefix.join("docs").join(name), content).unwrap();
+        }
+    };
+    let Some(nginx) = Nginx::serving_with(server, "", prepare) else {
+        return skip("nginx");
+    };
+    let session = following().decode(Decode::all()).build().unwrap();
+    let mut bench = Bench::new();
+    let get = |name: &str| session.get(format!("http://{}/{name}", nginx.addr));
+    for (name, content) in &files {
+        let before = bench.stats().bytes_in;
+        let got = bench.fetch_ok(get(name).build().unwrap());
+        let received = bench.stats().bytes_in - before;
+        assert!(got.body == *content, "{name}: {} bytes", got.body.len());
+        assert_eq!(field(&got, "Content-Encoding"), "", "{name}");
+        let is_coded = !content.is_empty();
+        let length = field(&got, "Content-Length");
+        assert_eq!(length, if is_coded { "" } else { "0" }, "{name}");
+        if matches!(*name, "text" | "zeros") {
+            assert!(received < content.len() as u64 / 50, "{name}: {received}");
+        }
+        // A request that asks for the coding itself gets it.
+        let coded = get(name).header("Accept-Encoding", "gzip").build().unwrap();
+        let got = bench.fetch_ok(coded);
+        let coding = field(&got, "Content-Encoding");
+        assert_eq!(coding, if is_coded { "gzip" } else { "" }, "{name}");
+        assert_eq!(got.body.starts_with(b"\x1f\x8b"), is_coded, "{name}");
+    }
+    let text = &files[2].1;
+    let got = bench.fetch_ok(get("missing").build().unwrap());
+    assert!(got.status == 404 && got.body == *text);
+    let part = get("text").header("Range", "bytes=3-7").build().unwrap();
+    let got = bench.fetch_ok(part);
+    assert_eq!((got.status, &*got.body), (206, &text[3..8]));
+    let head = session.head(format!("http://{}/text", nginx.addr));
+    let got = bench.fetch_ok(head.build().unwrap());
+    assert_eq!((got.status, &*got.body), (200, &b""[..]));
+    assert_eq!(bench.stats().opened, 1, "{:?}", bench.stats());
+    bench.assert_empty();
 }
