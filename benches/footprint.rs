@@ -31,6 +31,12 @@ const ROWS: &[(&str, &[&str])] = &[
         "`digest`",
         &["--no-default-features", "--features", "digest"],
     ),
+    ("`gzip`", &["--no-default-features", "--features", "gzip"]),
+    (
+        "`brotli`",
+        &["--no-default-features", "--features", "brotli"],
+    ),
+    ("`zstd`", &["--no-default-features", "--features", "zstd"]),
     ("`json`", &["--no-default-features", "--features", "json"]),
     (
         "`calloop`",

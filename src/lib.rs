@@ -126,10 +126,10 @@
 //! # Sessions
 //!
 //! A [`Session`] is what the requests of one login share: a base URL, fields, credentials, cookies
-//! (feature `cookies`), and rules for redirects. A request joins a session when it is begun. When
-//! the login ends, [`Context::end`] ends everything else that was prepared for it: requests in
-//! flight, queued or delayed, and waits, calls and tasks that [`Next::session`] has marked. See
-//! [`session`].
+//! (feature `cookies`), and rules for redirects and content codings. A request joins a session when
+//! it is begun. When the login ends, [`Context::end`] ends everything else that was prepared for
+//! it: requests in flight, queued or delayed, and waits, calls and tasks that [`Next::session`] has
+//! marked. See [`session`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -442,6 +442,7 @@
 //! - `webpki-roots`: Mozilla's root certificates, built in.
 //! - `cookies`: cookies of a session ([`session::Jar`]), with the list of public suffixes built in.
 //! - `digest`: Digest authentication in a session ([`session::Auth::digest`]).
+//! - `gzip`, `brotli` and `zstd`: content codings that a session decodes ([`session::Decode`]).
 //! - `json`: JSON bodies, `RequestBuilder::json` and `Response::json`.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
@@ -464,7 +465,7 @@
 //! # Limitations
 //!
 //! - The crate does not use proxies or speak HTTP/2.
-//! - Content codings such as gzip are not decoded, but a [`policy`] can decode them.
+//! - Content codings are decoded only in a session or by a [`policy`], and requests are not coded.
 //! - Failed requests are sent again by readbacks or a [`policy`]; a session does not do it.
 //! - Sessions answer no challenges other than those of Digest, and check no `rspauth`. `SameSite`
 //!   of cookies is ignored.

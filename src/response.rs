@@ -456,8 +456,9 @@ impl<'a> Response<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] if it is not UTF-8, with the position of the first invalid byte. A
-    /// body with a content coding, such as gzip, is not decoded by the engine; the error then names
-    /// the coding.
+    /// body with a content coding, such as gzip, is decoded only by a
+    /// [session](crate::session::SessionBuilder::decode) or a policy; otherwise the error names the
+    /// coding.
     pub fn text(&self) -> Result<&str, Error> {
         content::text(self.body(), self.header_str("Content-Encoding"))
             .map_err(|why| self.malformed(why))

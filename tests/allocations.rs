@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
-use httpstream::session::{Jar, Rate, Redirects, Session};
+use httpstream::session::{Decode, Jar, Rate, Redirects, Session};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
 
@@ -123,7 +123,8 @@ fn sending_again_allocates_nothing() {
     }
 }
 
-/// As in a session that follows redirects and keeps cookies, whether the jar is empty or not.
+/// As in a session that follows redirects, decodes and keeps cookies, whether the jar is empty or
+/// not.
 #[test]
 fn sending_again_in_a_session_allocates_nothing() {
     let url = format!("http://{}/small", start_server());
@@ -135,6 +136,7 @@ fn sending_again_in_a_session_allocates_nothing() {
         let session = Session::builder()
             .user_agent("bot")
             .redirects(Redirects::limited(10))
+            .decode(Decode::all())
             .cookies(jar)
             .build();
         let request = session.expect("a session").get(&url).build();

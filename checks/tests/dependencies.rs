@@ -42,6 +42,15 @@ const DIGEST: &[&str] = &[
     "typenum",
 ];
 
+/// What the feature `gzip` adds.
+const GZIP: &[&str] = &["flate2", "zlib-rs"];
+
+/// What the feature `brotli` adds.
+const BROTLI: &[&str] = &["alloc-no-stdlib", "brotli-decompressor"];
+
+/// What the feature `zstd` adds; the second one is for checksums.
+const ZSTD: &[&str] = &["ruzstd", "twox-hash"];
+
 /// What the feature `json` adds.
 const JSON: &[&str] = &["memchr", "serde", "serde_core", "serde_json", "zmij"];
 
@@ -214,6 +223,9 @@ fn the_crate_depends_on_nothing_unexpected() {
     check(&["--no-default-features", "--features", "tokio"], TOKIO);
     check(&["--no-default-features", "--features", "cookies"], COOKIES);
     check(&["--no-default-features", "--features", "digest"], DIGEST);
+    check(&["--no-default-features", "--features", "gzip"], GZIP);
+    check(&["--no-default-features", "--features", "brotli"], BROTLI);
+    check(&["--no-default-features", "--features", "zstd"], ZSTD);
     check(&["--no-default-features", "--features", "json"], JSON);
 }
 

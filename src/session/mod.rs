@@ -1,5 +1,5 @@
-//! Sessions: what the requests of one conversation share, such as cookies, credentials and rules
-//! for redirects.
+//! Sessions: what the requests of one conversation share, such as cookies, credentials, and rules
+//! for redirects and content codings.
 //!
 //! A [`Session`] is a [policy](crate::policy) that is set up once and then carried by requests. It
 //! works the same in all the ways a request can be sent: by readbacks, in tasks, from other
@@ -47,19 +47,22 @@
 //! # The steps of a request
 //! A request passes the steps that its session has settings for, in this order:
 //!
-//! 1. The session's fields are added: User-Agent, headers, credentials, cookies. Fields of the
-//!    request itself take precedence; a `Cookie` field of its own replaces all cookies of the jar.
+//! 1. The session's fields are added: User-Agent, headers, credentials, cookies, Accept-Encoding.
+//!    Fields of the request itself take precedence; a `Cookie` field of its own replaces all
+//!    cookies of the jar.
 //! 2. The request is sent. The cookies that its response sets are stored.
-//! 3. A 401 with a Digest challenge is answered: the request starts again at step 1, now with
+//! 3. The body of the response is decoded, with [`decode`](SessionBuilder::decode): everything
+//!    after this sees the decoded bytes. The bodies that steps 4 and 5 drop are not decoded.
+//! 4. A 401 with a Digest challenge is answered: the request starts again at step 1, now with
 //!    credentials.
-//! 4. A redirect is followed: the next request starts at step 1.
-//! 5. With [`error_for_status`](SessionBuilder::error_for_status), a status of 400 or more becomes
+//! 5. A redirect is followed: the next request starts at step 1.
+//! 6. With [`error_for_status`](SessionBuilder::error_for_status), a status of 400 or more becomes
 //!    an error. A redirect that was not followed does not.
-//! 6. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
+//! 7. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
 //!    that led to it, and [`Info::request`](crate::Info::request) the request that was answered.
 //!    [`Next::again`](crate::Next::again) sends the original request again.
 //!
-//! The readback does not see the responses of steps 3 and 4. Their bodies are read and dropped, or
+//! The readback does not see the responses of steps 4 and 5. Their bodies are read and dropped, or
 //! their connection is closed, whichever is cheaper. The [timeouts](crate::Timeouts) of phases
 //! apply to each exchange, and [`SessionBuilder::total`] to all of them together. The
 //! [address filter](crate::Config::address_filter) applies to each.

@@ -18,6 +18,7 @@ thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<u64> = const { Cell::new(0) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Returns how often this thread has allocated or reallocated memory.
@@ -36,12 +37,18 @@ pub(crate) fn live_bytes() -> isize {
     LIVE.get()
 }
 
+/// Returns the most that [`live_bytes`] has been since the last call of this function.
+pub(crate) fn take_peak() -> isize {
+    PEAK.replace(LIVE.get())
+}
+
 struct Counting;
 
 fn note_taken(size: usize) {
     CALLS.set(CALLS.get() + 1);
     BYTES.set(BYTES.get() + size as u64);
     LIVE.set(LIVE.get() + size as isize);
+    PEAK.set(PEAK.get().max(LIVE.get()));
 }
 
 fn note_freed(size: usize) {

@@ -259,7 +259,7 @@ fn bodies_of_each_coding_are_decoded() {
                     Some(n) => Answer::status(200).chunked(body.chunks(n).map(<[u8]>::to_vec)),
                 };
                 let fields = fields.iter();
-                fields.fold(answer, |answer, (name, value)| answer.header(*name, *value))
+                fields.fold(answer, |answer, (name, value)| answer.header(name, *value))
             };
             let session = decoding().build().unwrap();
             let (told, _) = exchange(session.get(url("/")), server.clone());

@@ -35,7 +35,7 @@ enum State {
 /// to begin with a stored block after bits that encoders leave at zero.
 fn is_zlib(start: [u8; 2]) -> bool {
     let (method, window) = (start[0] & 0x0f, start[0] >> 4);
-    method == 8 && window <= 7 && u16::from_be_bytes(start) % 31 == 0
+    method == 8 && window <= 7 && u16::from_be_bytes(start).is_multiple_of(31)
 }
 
 impl Decoder for Deflate {

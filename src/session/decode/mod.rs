@@ -9,32 +9,31 @@ use std::fmt;
 use crate::error::Error;
 use crate::policy::Screening;
 
-#[cfg(not(feature = "brotli"))]
-#[path = "absent.rs"]
-mod brotli;
+#[cfg(not(all(feature = "brotli", feature = "gzip", feature = "zstd")))]
+mod absent;
 #[cfg(feature = "brotli")]
 mod brotli;
 #[cfg(any(feature = "brotli", feature = "gzip", feature = "zstd"))]
 mod contained;
-#[cfg(not(feature = "gzip"))]
-#[path = "absent.rs"]
-mod deflate;
 #[cfg(feature = "gzip")]
 mod deflate;
 #[cfg(any(feature = "brotli", feature = "gzip", feature = "zstd"))]
 mod fault;
-#[cfg(not(feature = "gzip"))]
-#[path = "absent.rs"]
-mod gzip;
 #[cfg(feature = "gzip")]
 mod gzip;
 #[cfg(test)]
 mod testing;
-#[cfg(not(feature = "zstd"))]
-#[path = "absent.rs"]
-mod zstd;
 #[cfg(feature = "zstd")]
 mod zstd;
+
+#[cfg(not(feature = "brotli"))]
+use absent as brotli;
+#[cfg(not(feature = "gzip"))]
+use absent as deflate;
+#[cfg(not(feature = "gzip"))]
+use absent as gzip;
+#[cfg(not(feature = "zstd"))]
+use absent as zstd;
 
 /// The most codings that a response may have. Servers apply one, proxies rarely another; more only
 /// serve to amplify.
@@ -52,11 +51,14 @@ const MAX_BYTES: u64 = 1 << 30;
 /// | feature | codings | from | memory for a body |
 /// |---|---|---|---|
 /// | `gzip` | `gzip` (also `x-gzip`), `deflate` | RFC 1952, RFC 1950 and 1951 | 48 KiB |
-/// | `brotli` | `br` | RFC 7932 | 20 KiB to 28 MiB |
-/// | `zstd` | `zstd` | RFC 8878, RFC 9659 | 0.2 to 17 MiB |
+/// | `brotli` | `br` | RFC 7932 | up to 28 MiB |
+/// | `zstd` | `zstd` | RFC 8878, RFC 9659 | up to 25 MiB |
 ///
-/// How much Brotli and zstd need, depends on the window that the server has chosen: of at most 16
-/// MiB, and of at most 8 MiB. Of this memory, only what the body fills is ever touched.
+/// The memory for Brotli and zstd is mostly that for the window, which the server chooses: of at
+/// most 16 MiB, and of at most 8 MiB. It grows with the body, so short ones need little.
+///
+/// With zstd, a window's worth of a streamed body is held back until its frame ends. Turn it off
+/// for streams that never end, such as those of events.
 ///
 /// ```
 /// use httpstream::session::{Decode, Session};
@@ -84,8 +86,8 @@ const MAX_BYTES: u64 = 1 << 30;
 ///
 /// # Errors
 /// - [`Truncated`](crate::ErrorKind::Truncated): the body ended before its coding did.
-/// - [`Malformed`](crate::ErrorKind::Malformed): the body or one of its checksums is wrong, or there
-///   are more than three codings. The source names the coding.
+/// - [`Malformed`](crate::ErrorKind::Malformed): the body or one of its checksums is wrong, or
+///   there are more than three codings. The source names the coding.
 /// - [`TooLarge`](crate::ErrorKind::TooLarge): the decoded body exceeds
 ///   [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) if it is collected, or
 ///   [`max_bytes`](Self::max_bytes) if it is streamed. So does the result of each of several

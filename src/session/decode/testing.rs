@@ -78,9 +78,11 @@ pub(super) fn decoding(codings: &str, max_bytes: u64) -> Decoding {
 /// The error of a body that is cut short.
 pub(super) const CUT_SHORT: &str = "response cut short";
 
-/// Checks a table of bodies, each at every split: why, the body, and what it decodes to. The error
-/// is `CUT_SHORT` or why the body is malformed.
-pub(super) fn check(coding: &str, rows: &[(&str, &[u8], Result<&[u8], &str>)]) {
+/// Why, a body, and what it decodes to. The error is `CUT_SHORT` or why the body is malformed.
+type Row<'a> = (&'a str, &'a [u8], Result<&'a [u8], &'a str>);
+
+/// Checks a table of bodies, each at every split.
+pub(super) fn check(coding: &str, rows: &[Row<'_>]) {
     for (why, wire, expected) in rows {
         for feed in feeds(wire) {
             for around in AROUND {
