@@ -14,6 +14,7 @@
 //! | `resolve` | `[host, port, address, port]`: where to connect to instead |
 //! | `max_body` | the most bytes of a body |
 //! | `decompress` | decode content codings |
+//! | `retry` | retry failures so many times, also responses that were cut short |
 //!
 //! A scheme is `basic`, `digest` or `any`, which is Digest if the server offers it, or else Basic.
 //! The result has `results`, one for each request as in the kind `response`, without `interim`.
@@ -41,6 +42,7 @@ const OPTIONS: &[&str] = &[
     "resolve",
     "max_body",
     "decompress",
+    "retry",
 ];
 
 pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {

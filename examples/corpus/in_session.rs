@@ -1,8 +1,10 @@
 //! Builds the requests of an exchange, each in a session with the request's options.
 
+use std::time::Duration;
+
 use http::Method;
 use httpstream::Request;
-use httpstream::session::{Auth, Decode, Jar, Redirects, Session};
+use httpstream::session::{Auth, Decode, Jar, Redirects, Retry, Session};
 use serde_json::Value;
 
 use crate::wire::{self, Failure};
@@ -92,6 +94,11 @@ fn in_session(
     }
     if options["cookie_store"] == true {
         session = session.cookies(jar.clone());
+    }
+    if let Some(most) = options["retry"]["max"].as_u64() {
+        let attempts = u32::try_from(most)?.saturating_add(1);
+        let brief = (Duration::from_millis(10), Duration::from_secs(2));
+        session = session.retry(Retry::attempts(attempts).backoff(brief.0, brief.1));
     }
     if options["decompress"] == true {
         session = session.decode(Decode::all());
