@@ -556,7 +556,8 @@ impl RequestBuilder {
     }
 
     /// Names the lane of the request. Policies limit the requests of one lane together, for example
-    /// those to one chat. The name is not sent. By default a request is in no lane.
+    /// those to one chat: see [sessions](crate::session#outboxes). The name is not sent. By default
+    /// a request is in no lane.
     pub fn lane(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
             parts.rare.lane = Some(name.as_ref().into());

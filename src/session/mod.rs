@@ -47,25 +47,57 @@
 //! # The steps of a request
 //! A request passes the steps that its session has settings for, in this order:
 //!
-//! 1. The session's fields are added: User-Agent, headers, credentials, cookies, Accept-Encoding.
+//! 1. It enters its [lane](crate::RequestBuilder::lane), where it waits for a
+//!    [place](SessionBuilder::lane_concurrency). It stays in the lane until step 9.
+//! 2. It waits for a token of its [lane's rate](SessionBuilder::lane_rate) and one of the
+//!    [session's](SessionBuilder::rate). It holds no connection while it waits.
+//! 3. The session's fields are added: User-Agent, headers, credentials, cookies, Accept-Encoding.
 //!    Fields of the request itself take precedence; a `Cookie` field of its own replaces all
 //!    cookies of the jar.
-//! 2. The request is sent. The cookies that its response sets are stored.
-//! 3. The body of the response is decoded, with [`decode`](SessionBuilder::decode): everything
-//!    after this sees the decoded bytes. The bodies that steps 4 and 5 drop are not decoded.
-//! 4. A 401 with a Digest challenge is answered: the request starts again at step 1, now with
+//! 4. The request is sent. The cookies that its response sets are stored.
+//! 5. The body of the response is decoded, with [`decode`](SessionBuilder::decode): everything
+//!    after this sees the decoded bytes. The bodies that are dropped are not decoded.
+//! 6. A 401 with a Digest challenge is answered: the request starts again at step 2, now with
 //!    credentials.
-//! 5. A redirect is followed: the next request starts at step 1.
-//! 6. With [`error_for_status`](SessionBuilder::error_for_status), a status of 400 or more becomes
+//! 7. A redirect is followed: the next request starts at step 2.
+//! 8. A failure is [retried](SessionBuilder::retry): after a wait, the request starts again at
+//!    step 2.
+//! 9. With [`error_for_status`](SessionBuilder::error_for_status), a status of 400 or more becomes
 //!    an error. A redirect that was not followed does not.
-//! 7. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
-//!    that led to it, and [`Info::request`](crate::Info::request) the request that was answered.
-//!    [`Next::again`](crate::Next::again) sends the original request again.
+//! 10. The readback receives the outcome. [`Info::hops`](crate::Info::hops) returns the redirects
+//!     that led to it, and [`Info::request`](crate::Info::request) the request that was answered.
+//!     [`Next::again`](crate::Next::again) sends the original request again.
 //!
-//! The readback does not see the responses of steps 4 and 5. Their bodies are read and dropped, or
-//! their connection is closed, whichever is cheaper. The [timeouts](crate::Timeouts) of phases
-//! apply to each exchange, and [`SessionBuilder::total`] to all of them together. The
+//! The readback does not see the responses of steps 6 to 8, and hears of the retries by
+//! [`Readback::on_retry`](crate::Readback::on_retry). Their bodies are read and dropped, or their
+//! connection is closed, whichever is cheaper. The [timeouts](crate::Timeouts) of phases apply to
+//! each exchange, and [`SessionBuilder::total`] to all of them together, waits included. The
 //! [address filter](crate::Config::address_filter) applies to each.
+//!
+//! # Outboxes
+//! A server that limits how many messages it takes for each chat is served by one lane for each
+//! chat. With [`lane_concurrency`](SessionBuilder::lane_concurrency) of 1, messages to a chat arrive
+//! in the order in which they were submitted, and a [`drain`](crate::Engine::drain) lets those that
+//! wait finish. Lanes need no setup, and are forgotten when they are idle.
+//!
+//! ```
+//! use std::time::Duration;
+//! use httpstream::session::{Rate, Retry, Session};
+//!
+//! let session = Session::builder()
+//!     .base("https://api.example.com/bot/")
+//!     .rate(Rate::per_second(30).burst(30))
+//!     .lane_rate(Rate::per_minute(20).burst(20))
+//!     .lane_concurrency(1)
+//!     .retry(Retry::attempts(5))
+//!     // The messages before this one may take their time.
+//!     .total(Duration::from_secs(3600))
+//!     .build()?;
+//! let message = session.post("send").lane("chat 42").form([("text", "hello")]).build()?;
+//! # Ok::<(), httpstream::Error>(())
+//! ```
+//!
+//! The total timeout counts from the submission of a request, so the time in a lane is part of it.
 //!
 //! # The end of a session
 //! When a login ends, what was prepared for it must not be sent any more. [`Session::end`] ends all
@@ -254,8 +286,8 @@ impl Session {
     }
 
     /// Returns how many requests of a [lane](crate::RequestBuilder::lane) wait and run, on all
-    /// threads. Without a [limit](SessionBuilder::lane_concurrency), lanes are not kept, so both are
-    /// 0.
+    /// threads. Both are 0 if the session has neither [rates](SessionBuilder::rate) nor
+    /// [limits](SessionBuilder::lane_concurrency) of lanes.
     pub fn lane(&self, name: impl AsRef<str>) -> LaneStats {
         let pacing = self.0.rules.pacing.as_ref();
         pacing.map_or_else(LaneStats::default, |pacing| pacing.lane(name.as_ref()))
