@@ -4,15 +4,16 @@
 //! TELEGRAM_TOKEN=123456:ABC-DEF cargo run --example telegram
 //! ```
 //!
-//! Everything but an answer may be repeated, so it is sent again until it succeeds. Telegram could
-//! not tell an answer that arrives twice from two answers, so an answer is sent again only if it
-//! certainly had no effect. The bot ends when its token has been revoked.
+//! The session sends failed requests again, later if Telegram asks for that: polls until they
+//! succeed, and answers only if they certainly had no effect, since Telegram could not tell an answer
+//! that arrives twice from two answers. It also keeps Telegram's limits: 30 answers a second, and
+//! one a second to each chat. The bot ends when its token has been revoked.
 
 use std::env;
 use std::time::Duration;
 
-use httpstream::session::Session;
-use httpstream::{Context, Engine, Error, ErrorKind, Next, RequestBuilder};
+use httpstream::session::{Rate, Retry, Session};
+use httpstream::{Context, Engine, Error, ErrorKind, Next, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 /// How long the server holds a poll open until there is a message.
@@ -26,8 +27,18 @@ pub(crate) struct Bot {
 
 impl Bot {
     pub(crate) fn new(server: &str, token: &str) -> Result<Self, Error> {
+        // 409: another program polls with the same token.
+        let retry = Retry::forever()
+            .statuses([409, 429, 500, 502, 503, 504])
+            .backoff(Duration::from_secs(2), Duration::from_secs(60))
+            .max_wait(Duration::from_secs(600))
+            .wait_from(wait_of);
         let session = Session::builder()
             .base(format!("{server}/bot{token}"))
+            .retry(retry)
+            .rate(Rate::per_second(30).burst(30))
+            .lane_rate(Rate::per_second(1))
+            .total(Duration::from_secs(3600))
             .error_for_status(true)
             .build()?;
         Ok(Self { session, offset: 0 })
@@ -57,32 +68,33 @@ impl Bot {
             let message = &update["message"];
             if let Some(text) = message["text"].as_str() {
                 let text = format!("You said: {text}");
-                let answer = json!({"chat_id": message["chat"]["id"], "text": text});
+                let chat = &message["chat"]["id"];
+                let answer = json!({"chat_id": chat, "text": text});
                 // A new connection, because the server may close an idle one just as the answer is
                 // sent, and nobody would know whether it has arrived.
                 let answer = self.session.post("sendMessage").json(&answer);
+                let answer = answer.lane(chat.to_string()).fresh_connection();
                 // A chain of its own: the next poll does not wait for it.
-                cx.start(send(answer.fresh_connection(), |_, _, _| Next::done()));
+                cx.start(send(answer, |_, _, _| Next::done()));
             }
         }
         self.poll()
     }
 
-    /// Decides what follows a failure.
+    /// Decides what follows a failure that the session does not retry.
     fn on_failure(&mut self, error: &Error, cx: &mut Context<'_, Self>) -> Next<Self> {
         if error.kind() == ErrorKind::Cancelled {
             return Next::done();
         }
         eprintln!("{error:#}"); // contains no URL, and so no token
-        let pause = Duration::from_secs(1 << cx.failures().clamp(1, 6));
         match error.status().map(|status| status.as_u16()) {
             Some(401 | 404) => {
                 // There is no such token, or not any more. Answers under way end as well.
                 cx.end(&self.session);
                 Next::done()
             }
-            Some(429) => Next::again().after(wait_of(error).unwrap_or(pause)),
-            _ if error.resend_is_safe() => Next::again().after(pause),
+            // A poll that took too long in all, or an answer that is not JSON.
+            _ if error.resend_is_safe() => Next::again().after(Duration::from_secs(10)),
             _ => Next::done(),
         }
     }
@@ -103,8 +115,8 @@ fn send(
 }
 
 /// Returns how long the server asks to wait.
-fn wait_of(error: &Error) -> Option<Duration> {
-    let answer: Value = serde_json::from_slice(error.partial_body()).ok()?;
+fn wait_of(response: &Response<'_>) -> Option<Duration> {
+    let answer: Value = response.json().ok()?;
     let seconds = answer["parameters"]["retry_after"].as_u64()?;
     Some(Duration::from_secs(seconds))
 }
