@@ -135,8 +135,8 @@ fn memory_is_bounded_however_long_a_body_is() {
         ("deflate, gzip, gzip", gzip(&gzip(&zl)), 3 * 64 * KIB),
         ("gzip", gz, 48 * KIB),
         ("zstd", zstd(0x38), MIB),
-        ("zstd", zstd(0x58), 4 * MIB),
-        ("zstd", zstd(0x68), 16 * MIB),
+        ("zstd", zstd(0x58), 3 * MIB),
+        ("zstd", zstd(0x68), 11 * MIB),
         ("br", BROTLI.to_vec(), 25 * MIB),
     ];
     for (coding, wire, bound) in rows {

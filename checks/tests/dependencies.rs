@@ -48,8 +48,8 @@ const GZIP: &[&str] = &["flate2", "zlib-rs"];
 /// What the feature `brotli` adds.
 const BROTLI: &[&str] = &["alloc-no-stdlib", "brotli-decompressor"];
 
-/// What the feature `zstd` adds; the second one is for checksums.
-const ZSTD: &[&str] = &["ruzstd", "twox-hash"];
+/// What the feature `zstd` adds, for checksums.
+const ZSTD: &[&str] = &["twox-hash"];
 
 /// What the feature `json` adds.
 const JSON: &[&str] = &["memchr", "serde", "serde_core", "serde_json", "zmij"];
