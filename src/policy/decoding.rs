@@ -94,6 +94,10 @@ const MAX_CALLS: usize = 32;
 /// The least work that a call of a decoder counts as, in bytes. A decoder may return single bytes.
 const LEAST_WORK: usize = 256;
 
+/// The work that a byte of input counts as, if it yields less. Tables of codes cost the most for
+/// their length, and may be followed by nothing.
+const WORK_OF_INPUT: usize = 4;
+
 /// How many more bytes may be received than twice the limit for the body: a coding adds a little to
 /// bytes that it cannot compress. What goes beyond is padding, which would otherwise have no end.
 const MAX_OVERHEAD: u64 = 64 * 1024;
@@ -230,7 +234,7 @@ impl Decoding {
     }
 
     /// Returns how much work was done since the last call, in bytes: what the decoders of all
-    /// layers have produced, and a little for each time that one was called.
+    /// layers have produced, or more where they have consumed much for little.
     pub(crate) fn take_work(&mut self) -> usize {
         std::mem::take(&mut self.work)
     }
@@ -261,8 +265,8 @@ impl Decoding {
                     Step::NeedsInput
                 });
             };
-            let produced = self.ask(layer, input, room)?;
-            self.work += produced.max(LEAST_WORK);
+            let Progress { consumed, produced } = self.ask(layer, input, room)?;
+            self.work += produced.max(LEAST_WORK).max(WORK_OF_INPUT * consumed);
             if layer == last && produced > 0 {
                 return Ok(Step::Piece(produced));
             }
@@ -316,9 +320,14 @@ impl Decoding {
         }
     }
 
-    /// Calls layer `i` and returns how much it produced. The output goes to `room` if it is the
-    /// last layer, otherwise to the next layer.
-    fn ask(&mut self, i: usize, input: &mut &[u8], room: &mut [u8]) -> Result<usize, Undecodable> {
+    /// Calls layer `i` and returns how much it consumed and produced. The output goes to `room` if
+    /// it is the last layer, otherwise to the next layer.
+    fn ask(
+        &mut self,
+        i: usize,
+        input: &mut &[u8],
+        room: &mut [u8],
+    ) -> Result<Progress, Undecodable> {
         let is_over = self.is_over_before(i);
         let (layers, next) = self.layers.split_at_mut(i + 1);
         let (layer, next) = (&mut layers[i], next.first_mut());
@@ -329,11 +338,15 @@ impl Decoding {
         };
         let wire = (i == 0).then_some(input);
         let has_wire = wire.as_ref().is_some_and(|wire| !wire.is_empty());
-        let produced = if has_wire || !layer.input.is_empty() || layer.may_have_more {
+        let progress = if has_wire || !layer.input.is_empty() || layer.may_have_more {
             layer.decode(wire, room, is_over)?
         } else {
-            layer.finish(room)?
+            Progress {
+                consumed: 0,
+                produced: layer.finish(room)?,
+            }
         };
+        let produced = progress.produced;
         layer.produced += produced as u64;
         self.limit.check(layer.produced)?;
         if let Some((is_stalled, input)) = next {
@@ -341,7 +354,7 @@ impl Decoding {
             // More input has arrived, or the layer now learns that none will.
             *is_stalled &= produced == 0 && !layer.is_finished;
         }
-        Ok(produced)
+        Ok(progress)
     }
 }
 
@@ -353,7 +366,7 @@ impl Layer {
         wire: Option<&mut &[u8]>,
         room: &mut [u8],
         is_over: bool,
-    ) -> Result<usize, Undecodable> {
+    ) -> Result<Progress, Undecodable> {
         let mut nothing: &[u8] = &[];
         let wire = wire.unwrap_or(&mut nothing);
         let is_kept = !self.input.is_empty();
@@ -388,7 +401,7 @@ impl Layer {
         } else {
             *wire = &wire[step.consumed..];
         }
-        Ok(step.produced)
+        Ok(step)
     }
 
     fn finish(&mut self, room: &mut [u8]) -> Result<usize, Undecodable> {
@@ -871,8 +884,8 @@ mod tests {
         let (mut input, mut room) = (&b"x"[..], [0; 64]);
         let step = decoding.decode(&mut input, &mut room).unwrap();
         assert_eq!(step, Step::Busy);
-        // Every other call is that of the second layer, which produces nothing.
-        let expected = MAX_CALLS / 2 * (ROOM + LEAST_WORK);
+        // Every other call is that of the second layer, which consumes what the first produced.
+        let expected = MAX_CALLS / 2 * (ROOM + WORK_OF_INPUT * ROOM);
         assert_eq!((decoding.take_work(), decoding.take_work()), (expected, 0));
     }
 

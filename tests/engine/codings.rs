@@ -629,6 +629,38 @@ fn a_body_inside_bodies_counts_in_the_turn_with_all_its_layers() {
 }
 
 #[test]
+fn input_that_yields_nothing_is_decoded_over_many_turns() {
+    // The members have tables and checksums, but no content; the blocks have tables, but no
+    // literals.
+    const MANY: usize = 20_000;
+    let block = b"\x02\xc0\x00\x80\x10\x01\x00";
+    let header = |is_last: u32| ((block.len() as u32) << 3 | 2 << 1 | is_last).to_le_bytes();
+    let blocks = [&header(0)[..3], block].concat().repeat(MANY);
+    let last = [&header(1)[..3], block].concat();
+    let frame = [b"(\xb5/\xfd\x00\x58", &*blocks, &last].concat();
+    for (coding, wire) in [("gzip", gzip(b"").repeat(MANY)), ("zstd", frame)] {
+        let (network, mut engine, _seen) = simulated(|_| (), move |_| coded(coding, wire.clone()));
+        let session = decoding().build().unwrap();
+        let request = session.get(url("/")).build().unwrap();
+        engine.submit_to(request, Streams { pause: None });
+        let mut told = Told::default();
+        let mut turns = 0;
+        while engine.pending() > 0 {
+            if !engine.turn(&mut told).unwrap().more {
+                network.sleep(MILLI);
+            }
+            turns += 1;
+        }
+        assert_eq!(
+            told.ends,
+            [Ok((200, false, false, String::new()))],
+            "{coding}"
+        );
+        assert!(turns > MANY / 40, "{coding}: {turns} turns");
+    }
+}
+
+#[test]
 fn flushed_pieces_are_there_at_once() {
     // Each part is flushed by its encoder, and arrives a second before the next.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
@@ -645,17 +677,18 @@ fn flushed_pieces_are_there_at_once() {
         ("zstd", b"(\xb5/\xfd\x00X8\x00\x00hello, ".to_vec(), b"1\x00\x00hello!".to_vec(), 7),
     ];
     for (coding, first, rest, len) in rows {
-        let at = first.len();
-        let body = [first, rest].concat();
+        let chunk = |bytes: &[u8]| {
+            let size = format!("{:x}\r\n", bytes.len());
+            [size.as_bytes(), bytes, b"\r\n"].concat()
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: {coding}\r\n\r\n"
+        );
+        let first = [head.as_bytes(), &chunk(&first)].concat();
+        let wire = [&*first, &chunk(&rest), b"0\r\n\r\n"].concat();
         let (network, mut engine, _seen) = simulated(
             |_| (),
-            move |_| {
-                let chunks = [body[..at].to_vec(), body[at..].to_vec()];
-                let answer = Answer::status(200).chunked(chunks);
-                answer
-                    .header("Content-Encoding", coding)
-                    .drip(at + 80, Duration::from_secs(1))
-            },
+            move |_| Answer::raw(wire.clone()).pause(first.len(), Duration::from_secs(1)),
         );
         let session = decoding().build().unwrap();
         engine.submit_to(

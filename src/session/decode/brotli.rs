@@ -16,6 +16,9 @@ use crate::session::decode::fault::{cut_short, malformed};
 
 const NAME: &str = "br";
 
+/// The most bytes that are decompressed in one go. A turn ends between two of them.
+const MAX_INPUT: usize = 4096;
+
 pub(super) const DECODER: Option<Install> =
     Some(|screening| screening.decode(Contained::new(NAME, Brotli::default())));
 
@@ -34,6 +37,8 @@ impl Decoder for Brotli {
                 produced: 0,
             });
         }
+        let whole = input.len();
+        let input = &input[..whole.min(MAX_INPUT)];
         let new = || Box::new(BrotliState::new_strict(Heap, Heap, Heap));
         let stream = self.stream.get_or_insert_with(new);
         let (mut input_left, mut consumed) = (input.len(), 0);
@@ -54,7 +59,7 @@ impl Decoder for Brotli {
                 self.is_over = true;
                 self.stream = None;
                 if produced == 0 {
-                    consumed = input.len();
+                    consumed = whole;
                 }
             }
             BrotliResult::ResultFailure => {

@@ -1,7 +1,7 @@
 //! Turns a panic of a decoder into an error.
 //!
-//! Decoders run code that indexes and asserts, much of it that of other crates, on whatever a server
-//! sends. None is known to panic, but a panic would end the turn of all chains.
+//! Decoders run code that indexes and asserts, much of it that of other crates, on whatever a
+//! server sends. None is known to panic, but a panic would end the turn of all chains.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

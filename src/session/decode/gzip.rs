@@ -18,6 +18,9 @@ const NAME: &str = "gzip";
 pub(super) const DECODER: Option<Install> =
     Some(|screening| screening.decode(Contained::new(NAME, Gzip::default())));
 
+/// The most bytes that are decompressed in one go. A turn ends between two of them.
+const MAX_INPUT: usize = 4096;
+
 /// The first two bytes of a member.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -96,6 +99,7 @@ impl Inflate {
     ) -> io::Result<(Progress, bool)> {
         let decompress = self.0.as_mut().expect("`begin` comes first");
         let (before_in, before_out) = (decompress.total_in(), decompress.total_out());
+        let input = &input[..input.len().min(MAX_INPUT)];
         let status = decompress
             .decompress(input, room, FlushDecompress::None)
             .map_err(|error| malformed(coding, describe(&error)))?;
@@ -298,13 +302,18 @@ fn consumed(consumed: usize) -> Option<Progress> {
 impl Decoder for Gzip {
     fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress> {
         let mut total = Progress::default();
-        while total.produced == 0
-            && let Some(progress) = self.step(&input[total.consumed..], room)?
-        {
+        loop {
+            let was_data = matches!(self.state, State::Data);
+            let Some(progress) = self.step(&input[total.consumed..], room)? else {
+                return Ok(total);
+            };
             total.consumed += progress.consumed;
             total.produced = progress.produced;
+            // Nothing at all would mean that the input is too short.
+            if was_data && total != Progress::default() {
+                return Ok(total);
+            }
         }
-        Ok(total)
     }
 
     fn finish(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -308,13 +308,19 @@ fn consumed(consumed: usize) -> Progress {
 impl Decoder for Zstd {
     fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress> {
         let mut total = Progress::default();
-        while total.produced == 0
-            && let Some(progress) = self.step(&input[total.consumed..], room)?
-        {
+        loop {
+            let was_decoded = matches!(self.state, State::Decoded(..));
+            let Some(progress) = self.step(&input[total.consumed..], room)? else {
+                return Ok(total);
+            };
             total.consumed += progress.consumed;
             total.produced = progress.produced;
+            // A turn ends between two blocks. Nothing at all would mean that the input is too
+            // short.
+            if was_decoded && total != Progress::default() {
+                return Ok(total);
+            }
         }
-        Ok(total)
     }
 
     fn finish(&mut self, _: &mut [u8]) -> io::Result<usize> {

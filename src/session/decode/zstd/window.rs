@@ -21,8 +21,8 @@ impl Window {
         self.taken = 0;
     }
 
-    /// Moves the window to the beginning if there is no space for a block of `len` bytes. Everything
-    /// has been handed out.
+    /// Moves the window to the beginning if there is no space for a block of `len` bytes.
+    /// Everything has been handed out.
     pub(super) fn make_space(&mut self, len: usize) {
         let space = LEAST_SPACE.max(self.size / 4);
         if self.bytes.len() + len > self.size + space {
