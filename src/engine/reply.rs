@@ -65,9 +65,11 @@ impl<S, M: Mode> Engine<S, M> {
         let reply = Err(error);
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
-                // A redirect whose body could not be read is a redirect all the same.
+                // A redirect or a challenge whose body could not be read is one all the same.
                 let status = self.core.visit(chain).redirect();
-                let goes_on = status.is_some() || self.tell_retry(state, chain, &reply, after);
+                let answered = reply.as_ref().err().and_then(Error::status);
+                let goes_on =
+                    answered.is_some_and(leads_on) || self.tell_retry(state, chain, &reply, after);
                 self.core.discard(reply.map(|_: Response<'_>| ()));
                 if goes_on {
                     self.core.resend(chain, request, after, status);

@@ -260,6 +260,27 @@ fn a_readback_sees_the_response_that_stands_and_hears_of_the_retries() {
     }
 }
 
+#[cfg(feature = "digest")]
+#[test]
+fn what_leads_on_is_no_retry_although_its_body_breaks_off() {
+    use httpstream::session::Auth;
+
+    let broken = |answer: Answer| answer.body("x".repeat(1000)).truncate(500).close();
+    let challenge = Answer::status(401).header("WWW-Authenticate", "Digest realm=a, nonce=b");
+    let answers = [broken(challenge), broken(found(302, "/y"))];
+    let (server, times) = script(answers.into());
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = session(second(Retry::attempts(4)))
+        .auth(Auth::digest("user", "password"))
+        .redirects(Redirects::limited(3));
+    engine.submit_to(built(session).get("x").build().unwrap(), Streams);
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    let expected = ["head 200", "data at last", "reply"];
+    assert_eq!(told, expected.map(|text| Ok(text.to_owned())));
+    assert_eq!(times.take().len(), 3);
+}
+
 #[test]
 fn a_body_that_breaks_off_is_asked_for_again_if_nothing_of_it_was_seen() {
     let session = built(session(second(Retry::attempts(4))));
