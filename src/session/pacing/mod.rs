@@ -424,12 +424,13 @@ impl State {
         woken: &mut Woken,
     ) -> Result<Step, LaneFull> {
         let lane = &self.lanes[place.lane];
+        let waiting = lane.waiting.len();
+        let is_new = !place.is_waiting && !place.has_place;
+        // Whatever its priority: each one that goes before the others would be one more.
+        if is_new && waiting >= bounds.max_waiting {
+            return Err(LaneFull(waiting));
+        }
         if lane.first().is_some_and(|first| *first < place.key()) {
-            let waiting = lane.waiting.len();
-            let is_new = !place.is_waiting && !place.has_place;
-            if is_new && waiting >= bounds.max_waiting {
-                return Err(LaneFull(waiting));
-            }
             return Ok(Step::UntilWoken);
         }
         let step = self.step_in_lane(bounds, place);

@@ -297,11 +297,13 @@ fn a_full_lane_refuses_what_would_wait() {
         world.enter(number, Some(1), 0);
     }
     world.settle();
-    world.enter(3, Some(1), 0);
-    let refused = world.with(3, |place, at| place.start(at)).unwrap_err();
-    let expected = "2 requests wait in its lane already (max_waiting)";
-    assert_eq!(refused.to_string(), expected);
-    world.requests.remove(&3);
+    for priority in [-1, 0, 1] {
+        world.enter(3, Some(1), priority);
+        let refused = world.with(3, |place, at| place.start(at)).unwrap_err();
+        let expected = "2 requests wait in its lane already (max_waiting)";
+        assert_eq!(refused.to_string(), expected);
+        world.requests.remove(&3);
+    }
     // Another lane has room.
     world.enter(4, Some(2), 0);
     world.settle();
