@@ -23,6 +23,8 @@ pub(crate) struct Attempt {
     pub(crate) code: Code,
     /// The number of redirects that CHECKSIG makes.
     pub(crate) hops: u64,
+    /// The fault that makes them. It counts once the client has followed all of them.
+    redirecting: Option<Fault>,
 }
 
 /// The code to type.
@@ -63,6 +65,7 @@ impl Seat {
         } else {
             format!("'0','{given}'")
         };
+        self.end_attempt();
         self.attempt = Some(Attempt {
             serial,
             sig,
@@ -72,6 +75,7 @@ impl Seat {
                 Code::Given(given)
             },
             hops: 0,
+            redirecting: None,
         });
         let bytes = number.to_be_bytes();
         let uin: String = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
@@ -177,16 +181,20 @@ impl Seat {
     /// Sets cookies, and redirects the client if a fault says so.
     pub(crate) fn checksig(&mut self, visit: &mut Visit<'_>) -> Answer {
         let hop = visit.number("hop");
-        match visit.fault {
-            Some(fault @ (Fault::Redirects(_) | Fault::SubdomainCookies)) if hop > 0 => {
-                visit.fault = None; // this login is being redirected already
-                self.rearm(Step::CheckSig, fault);
+        if hop == 0 {
+            // It begins anew, perhaps because the answer to the last try was lost.
+            self.end_redirects();
+        }
+        let fault = visit.fault;
+        if let Some(fault @ (Fault::Redirects(_) | Fault::SubdomainCookies)) = fault {
+            visit.fault = None;
+            match hop {
+                0 => self.set_hops(fault),
+                _ => self.rearm(Step::CheckSig, fault), // this login is being redirected already
             }
-            fault if hop == 0 => self.set_hops(fault),
-            _ => {}
         }
         let hops = self.attempt.as_ref().map_or(0, |attempt| attempt.hops);
-        let with_sub_domains = visit.fault == Some(Fault::SubdomainCookies);
+        let with_sub_domains = fault == Some(Fault::SubdomainCookies) && hop == 0;
         let mut cookies = Vec::new();
         let answer = if hop < hops {
             cookies.push(Cookie::new(
@@ -197,6 +205,9 @@ impl Seat {
             Answer::redirect(location(visit, hop + 1, with_sub_domains))
         } else {
             cookies.extend(self.last_cookies(visit));
+            if let (None, Some(attempt)) = (visit.fault, &mut self.attempt) {
+                visit.fault = attempt.redirecting.take();
+            }
             Answer::html("<html><body>welcome</body></html>")
         };
         if with_sub_domains {
@@ -207,14 +218,31 @@ impl Seat {
         })
     }
 
-    fn set_hops(&mut self, fault: Option<Fault>) {
+    fn set_hops(&mut self, fault: Fault) {
         if let Some(attempt) = &mut self.attempt {
+            attempt.redirecting = Some(fault);
             attempt.hops = match fault {
-                Some(Fault::Redirects(hops)) => hops.into(),
-                Some(Fault::SubdomainCookies) => 1,
-                _ => 0,
+                Fault::Redirects(hops) => hops.into(),
+                _ => 1,
             };
         }
+    }
+
+    /// Ends the redirects of an attempt. If the client has not followed them, their fault is due
+    /// again.
+    fn end_redirects(&mut self) {
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        attempt.hops = 0;
+        if let Some(fault) = attempt.redirecting.take() {
+            self.rearm(Step::CheckSig, fault);
+        }
+    }
+
+    fn end_attempt(&mut self) {
+        self.end_redirects();
+        self.attempt = None;
     }
 
     /// The cookies for whose sake CHECKSIG exists.
@@ -264,7 +292,7 @@ impl Seat {
         });
         if !visit.is_lost() {
             self.was_online = true;
-            self.attempt = None;
+            self.end_attempt();
             visit.house.ready.append(&mut self.late);
         }
         let mint = &visit.house.mint;

@@ -2,7 +2,7 @@
 
 use super::client::{body, json, retcode, unheld};
 use super::{Client, NUMBER, errors, online, seconds, server, stranger};
-use crate::server::{Account, Fault, Place, Server, Settings, Step};
+use crate::server::{Account, Fault, Place, Server, Settings, Step, Switch};
 
 #[test]
 fn a_login_by_the_book_breaks_no_rule() {
@@ -189,6 +189,32 @@ fn redirects_are_followed_with_a_cookie_from_each() {
         5
     );
     assert_eq!(retcode(&client.login2()), 0);
+    assert_eq!(errors(&client.server), []);
+}
+
+#[test]
+fn redirects_count_once_they_have_been_followed() {
+    let redirects = Fault::Redirects(2);
+    let name = Switch::Arm(Step::CheckSig, redirects).name();
+    let fired = |client: &Client| client.server.ledger().fired.get(&name).copied();
+    let mut client = stranger();
+    client.server.arm(NUMBER, Step::CheckSig, redirects);
+    for _ in 0..2 {
+        client.sig();
+        let code = client.check().unwrap();
+        let url = client.ptlogin(&code).unwrap();
+        // Twice in the same login, and then in another one.
+        for expected in [302, 200] {
+            let answer = client.get(&url, "http://ui.ptlogin2.qq.com/");
+            assert_eq!(answer.status, expected);
+            assert_eq!(
+                (fired(&client), client.server.armed(NUMBER)),
+                (None, usize::from(expected == 200))
+            );
+        }
+    }
+    client.log_in();
+    assert_eq!((fired(&client), client.server.armed(NUMBER)), (Some(1), 0));
     assert_eq!(errors(&client.server), []);
 }
 
