@@ -7,7 +7,6 @@
 use std::fmt;
 use std::str::Chars;
 
-use httpstream::http::Uri;
 use serde_json::Value;
 
 /// Why an answer cannot be used.
@@ -128,35 +127,6 @@ pub(crate) fn bytes_of(text: &str) -> Option<Vec<u8>> {
     text.chars()
         .map(|c| u8::try_from(u32::from(c)).ok())
         .collect()
-}
-
-/// Resolves a `Location` against the URL of its response (RFC 3986 §5.2, without removing dot
-/// segments, which no server of ours sends).
-pub(crate) fn resolve(base: &Uri, location: &[u8]) -> Option<String> {
-    let location = str::from_utf8(location).ok()?.trim();
-    let scheme = base.scheme_str()?;
-    let authority = base.authority()?;
-    // A colon in the query does not make a scheme: PTLOGIN's URLs carry another URL there.
-    let has_scheme = location
-        .split(['/', '?', '#'])
-        .next()
-        .is_some_and(|first| first.contains(':'));
-    let url = if has_scheme {
-        location.to_owned()
-    } else if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else if location.starts_with('?') {
-        format!("{scheme}://{authority}{}{location}", base.path())
-    } else {
-        let folder = base
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        format!("{scheme}://{authority}{folder}/{location}")
-    };
-    url.parse::<Uri>().is_ok().then_some(url)
 }
 
 // ---- JSON ----

@@ -1,14 +1,15 @@
 //! The bot: a plain struct whose methods are readbacks.
 //!
 //! Each step is a method that reads one answer and returns what follows, so the login below reads
-//! as the sequence it is. The readbacks of a login are wrapped in [`Bot::in_session`] (`steps.rs`),
-//! which drops their answers once another login has begun. The lists are in `lists.rs`, incoming
+//! as the sequence it is. Its requests and waits belong to HTTP sessions (`sessions.rs`), which
+//! keep the cookies, follow redirects, and repeat what may be repeated. When a login is over, they
+//! all end with it, except for a message that is being sent. The lists are in `lists.rs`, incoming
 //! and outgoing messages in `talk.rs`, the wire formats in `protocol.rs` and `answers.rs`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use httpstream::{ChainId, Context, Next, Reply, Response};
+use httpstream::{ChainId, Context, Error, Next, Reply, Response};
 
 use crate::answers::{self, Item, Poll, Trouble};
 use crate::clock::Clock;
@@ -17,9 +18,9 @@ use crate::lists::{Lists, Why};
 use crate::outbox::{self, Outbox, Seen};
 use crate::plugins::Plugins;
 use crate::policy::{self, AfterPoll, Backoff, How, Kicks, MOST_REFUSALS};
-use crate::protocol::Session;
+use crate::protocol::Login;
 use crate::roster::Roster;
-use crate::steps::{Step, text};
+use crate::steps::{OfLogin, Step, good, text, trouble_of};
 use crate::talk::Received;
 
 #[allow(unused_imports, reason = "the example and its tests each use a part")]
@@ -29,8 +30,6 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
 /// How long a captcha's picture is valid.
 const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
-/// The most redirects that CHECKSIG may take.
-const MOST_REDIRECTS: u32 = 8;
 /// A poll that lasted this long was held open by the server, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
 
@@ -47,7 +46,7 @@ pub(crate) enum Stage {
 pub(crate) struct Bot {
     pub(crate) stage: Stage,
     pub(crate) settings: Settings,
-    pub(crate) session: Session,
+    pub(crate) login: Login,
     pub(crate) roster: Roster,
     /// The lists being fetched, if any.
     pub(crate) lists: Option<Lists>,
@@ -59,27 +58,16 @@ pub(crate) struct Bot {
     pub(crate) fetching: usize,
     /// Set when the bot was told to log out.
     pub(crate) is_leaving: bool,
+    /// The chain of the message under way.
+    pub(crate) sending: Option<ChainId>,
     pub(crate) backoff: Backoff,
-    /// For polls without an answer, which say nothing about the session.
-    silence: Backoff,
     kicks: Kicks,
     suspicions: u32,
     refusals: u32,
-    redirects: u32,
-    pub(crate) chains: Chains,
+    /// What happens if nobody reads the captcha.
+    expiry: Option<ChainId>,
     /// Events since they were last taken.
     pub(crate) events: Vec<Entry>,
-}
-
-/// The chains that must not outlive their session, at most one of each kind: poll, heartbeat, and
-/// the timed ones.
-#[derive(Default)]
-pub(crate) struct Chains {
-    poll: Option<ChainId>,
-    beat: Option<ChainId>,
-    pub(crate) refresh: Option<ChainId>,
-    captcha: Option<ChainId>,
-    login: Option<ChainId>,
 }
 
 impl Bot {
@@ -92,7 +80,7 @@ impl Bot {
         );
         Self {
             stage: Stage::Offline,
-            session: Session::new(
+            login: Login::new(
                 settings.account,
                 &settings.password,
                 clock,
@@ -107,13 +95,12 @@ impl Bot {
             outbox: Outbox::new(clock.wait(outbox::PAUSE)),
             fetching: 0,
             is_leaving: false,
+            sending: None,
             backoff: Backoff::default(),
-            silence: Backoff::default(),
             kicks: Kicks::default(),
             suspicions: 0,
             refusals: 0,
-            redirects: 0,
-            chains: Chains::default(),
+            expiry: None,
             events: Vec::new(),
             settings,
         }
@@ -125,14 +112,14 @@ impl Bot {
 
     /// Whether the bot was ever told to log in.
     pub(crate) fn has_come(&self) -> bool {
-        self.session.number > 0
+        self.login.number > 0
     }
 
     // ---- the login: SIG, CHECK, perhaps CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, FRIENDS ----
 
     /// Starts a login from scratch. Called from outside of the bot.
     pub(crate) fn log_in(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.end_session(Stage::LoggingIn, cx);
+        self.end_login(Stage::LoggingIn, cx);
         self.is_leaving = false;
         self.refusals = 0;
         self.backoff.reset();
@@ -140,15 +127,15 @@ impl Bot {
     }
 
     fn begin_login(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
-        self.session.forget();
+        self.login.forget();
         self.suspicions = 0;
         self.tell(Event::LoggingIn);
-        self.step(self.session.sig(), Self::on_sig)
+        self.step(self.login.sig(), Self::on_sig)
     }
 
     fn on_sig(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
-        self.session.login_sig = answers::login_sig(text(answer)?).unwrap_or_default();
-        let check = self.session.check();
+        self.login.login_sig = answers::login_sig(text(answer)?).unwrap_or_default();
+        let check = self.login.check();
         Ok(self.step(check, Self::on_check))
     }
 
@@ -162,16 +149,16 @@ impl Bot {
         };
         let huin =
             answers::bytes_of(huin).ok_or(Trouble::Garbled(format!("the number {huin:?}")))?;
-        self.session.huin = huin;
-        self.session.verify_code.clone_from(code);
+        self.login.huin = huin;
+        self.login.verify_code.clone_from(code);
         match &**result {
-            "0" => Ok(self.step(self.session.ptlogin(), Self::on_ptlogin)),
+            "0" => Ok(self.step(self.login.ptlogin(), Self::on_ptlogin)),
             _ => Ok(self.ask_for_captcha()),
         }
     }
 
     fn ask_for_captcha(&mut self) -> Next<Self> {
-        let captcha = self.session.captcha();
+        let captcha = self.login.captcha();
         self.step(captcha, Self::on_captcha)
     }
 
@@ -181,24 +168,25 @@ impl Bot {
         self.tell(Event::Parked {
             picture: answer.body().len(),
         });
-        let expired = self
-            .in_session_call(|bot, cx| bot.start_again(How::Login, "the captcha has expired", cx));
-        self.chains.captcha = Some(cx.start(Next::call(expired).after(self.wait(CAPTCHA_LIFE))));
+        let expiry = self.later(self.wait(CAPTCHA_LIFE), |bot, cx| {
+            bot.start_again(How::Login, "the captcha has expired", cx)
+        });
+        self.expiry = Some(cx.start(expiry));
         Ok(Next::done())
     }
 
     /// Takes the text that a person read in the captcha's picture. Called from outside of the bot.
     /// If the picture is still in flight, the code waits for it.
     pub(crate) fn enter_code(&mut self, code: String, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.session.set_now(cx.now());
+        self.login.set_now(cx.now());
         match self.stage {
             Stage::Parked => {
-                if let Some(expiry) = self.chains.captcha.take() {
+                if let Some(expiry) = self.expiry.take() {
                     cx.cancel(expiry);
                 }
                 self.stage = Stage::LoggingIn;
-                self.session.verify_code = code;
-                self.step(self.session.ptlogin(), Self::on_ptlogin)
+                self.login.verify_code = code;
+                self.step(self.login.ptlogin(), Self::on_ptlogin)
             }
             Stage::LoggingIn => {
                 Next::call(|bot: &mut Self, cx| bot.enter_code(code, cx)).after(self.wait(SECOND))
@@ -217,39 +205,28 @@ impl Bot {
             "3" => return Ok(self.stop(argument(4), cx)),
             code => return Err(Trouble::Refused(code.to_owned(), argument(4).to_owned())),
         }
-        self.session.take_ptwebqq();
-        self.redirects = 0;
-        self.follow(argument(2))
-    }
-
-    /// Follows PTLOGIN's URL and its redirects, each of which sets cookies.
-    fn follow(&mut self, url: &str) -> Step {
-        self.redirects += 1;
-        match self.session.checksig(url) {
-            Some(request) if self.redirects <= MOST_REDIRECTS => {
-                Ok(self.step(request, Self::on_checksig))
-            }
-            _ => Err(Trouble::Garbled(format!("CHECKSIG leads to {url:?}"))),
-        }
+        self.login.take_ptwebqq();
+        // Its redirects are followed; each sets cookies.
+        let url = argument(2);
+        let checksig = self.login.checksig(url);
+        let checksig = checksig.ok_or(Trouble::Garbled(format!("CHECKSIG leads to {url:?}")))?;
+        Ok(self.step(checksig, Self::on_checksig))
     }
 
     fn on_checksig(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
-        let location = answer.header("location");
-        match location.filter(|_| answer.status().is_redirection()) {
-            Some(location) => {
-                let url = answers::resolve(&self.session.checksig_url, location);
-                self.follow(&url.ok_or(Trouble::Garbled("a Location".to_owned()))?)
-            }
-            None => Ok(self.step(self.session.login2(), Self::on_login2)),
+        if answer.status().is_redirection() {
+            let status = answer.status();
+            return Err(Trouble::Garbled(format!("CHECKSIG leads away ({status})")));
         }
+        Ok(self.step(self.login.login2(), Self::on_login2))
     }
 
     fn on_login2(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
-        self.session.set_keys(answers::keys(text(answer)?)?);
+        self.login.set_keys(answers::keys(text(answer)?)?);
         self.refusals = 0;
         // `on_first_friends` is in `lists.rs`, which calls `go_online` when the first group's
         // members have arrived.
-        Ok(self.step(self.session.friends(), Self::on_first_friends))
+        Ok(self.step(self.login.friends(), Self::on_first_friends))
     }
 
     // ---- online: the poll and the heartbeat ----
@@ -260,19 +237,16 @@ impl Bot {
         }
         self.stage = Stage::Online;
         self.tell(Event::Online);
-        let poll = self.in_session_call(|bot, _| bot.poll());
-        self.chains.poll = Some(cx.call(poll));
-        let beat = self.in_session_call(Self::beat);
-        self.chains.beat = Some(cx.call(beat));
+        cx.start(self.poll());
+        cx.start(self.beat());
     }
 
-    fn poll(&mut self) -> Next<Self> {
-        let begun = self.session.clock().now();
-        let on_poll = self.in_session(move |bot, reply, cx| {
+    fn poll(&self) -> Next<Self> {
+        let begun = self.login.clock().now();
+        Next::send(self.login.poll()).read_to(OfLogin::new("poll", move |bot, reply, cx| {
             let held = cx.now().saturating_duration_since(begun);
             bot.on_poll(reply, held, cx)
-        });
-        Next::send(self.session.poll()).read_by(on_poll)
+        }))
     }
 
     fn on_poll(
@@ -281,31 +255,42 @@ impl Bot {
         held: Duration,
         cx: &mut Context<'_, Self>,
     ) -> Next<Self> {
-        match self
-            .good(reply)
-            .and_then(|answer| answers::poll(text(&answer)?))
-        {
+        let answer = match reply {
+            Ok(answer) => text(&answer).and_then(answers::poll),
+            Err(error) => return self.on_no_poll(&error, held, cx),
+        };
+        match answer {
             Ok(Poll::Items(items)) => self.on_items(items, cx),
             Ok(Poll::NewPtwebqq(value)) => {
-                self.session.set_ptwebqq(value);
+                self.login.set_ptwebqq(value);
+                self.renew_lists(cx);
                 self.poll_on()
             }
-            Err(Trouble::Retcode(code)) => {
-                self.silence.reset();
-                self.on_poll_retcode(code, cx)
-            }
+            Err(Trouble::Retcode(code)) => self.on_poll_retcode(code, cx),
             Err(trouble) => {
-                self.tell(Event::Trouble {
-                    what: "poll",
-                    why: trouble.to_string(),
-                });
-                // Servers end long polls in many ways; only one that ended early calls for a pause.
-                let pause = self.silence.next_wait();
-                match held >= self.wait(HALF_A_HOLD) {
-                    true => self.poll(),
-                    false => self.poll_after(pause),
-                }
+                self.report("poll", &trouble);
+                self.poll_after_trouble()
             }
+        }
+    }
+
+    /// Polls again after a poll without an answer, which says nothing about the login.
+    fn on_no_poll(
+        &mut self,
+        error: &Error,
+        held: Duration,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        let trouble = trouble_of(error);
+        self.report("poll", &trouble);
+        // Servers end long polls in many ways; only one that ended early calls for a pause.
+        if held >= self.wait(HALF_A_HOLD) {
+            return self.poll();
+        }
+        let polls = &self.login.sessions.polls;
+        match polls.wait(cx.failures(), error, &cx.moment()) {
+            Some(pause) => self.later(pause, |bot, _| bot.poll()),
+            None => self.start_again(How::Login, &format!("poll: {trouble}"), cx),
         }
     }
 
@@ -319,10 +304,8 @@ impl Bot {
             AfterPoll::Stop => self.stop(&why, cx),
             AfterPoll::Suspect if self.is_bad_session() => self.start_again(How::Login, &why, cx),
             AfterPoll::Suspect | AfterPoll::Report => {
-                let why = trouble.to_string();
-                self.tell(Event::Trouble { what: "poll", why });
-                let pause = self.backoff.next_wait();
-                self.poll_after(pause)
+                self.report("poll", &trouble);
+                self.poll_after_trouble()
             }
         }
     }
@@ -330,7 +313,6 @@ impl Bot {
     /// Continues after a poll that showed the session to be valid.
     fn poll_on(&mut self) -> Next<Self> {
         self.backoff.reset();
-        self.silence.reset();
         self.suspicions = 0;
         self.poll_when_known()
     }
@@ -342,15 +324,16 @@ impl Bot {
     /// again, with uins that are valid there.
     fn poll_when_known(&mut self) -> Next<Self> {
         match self.has_strangers() {
-            true => Next::call(self.in_session_call(|bot, _| bot.poll_when_known()))
-                .after(self.wait(SECOND / 10)),
+            true => self.later(self.wait(SECOND / 10), |bot, _| bot.poll_when_known()),
             false => self.poll(),
         }
     }
 
-    fn poll_after(&mut self, pause: Duration) -> Next<Self> {
+    /// Polls again after an answer that helps with nothing.
+    fn poll_after_trouble(&mut self) -> Next<Self> {
+        let pause = self.backoff.next_wait();
         let pause = self.jittered(pause);
-        Next::call(self.in_session_call(|bot, _| bot.poll())).after(pause)
+        self.later(pause, |bot, _| bot.poll())
     }
 
     fn on_items(&mut self, items: Vec<Item>, cx: &mut Context<'_, Self>) -> Next<Self> {
@@ -362,7 +345,7 @@ impl Bot {
                 Item::Other => {}
             }
         }
-        self.session.was_polled = true;
+        self.login.was_polled = true;
         // A call runs after this readback's result has been carried out, so the next poll is sent
         // before any message is handled.
         cx.call(Self::read_inbox);
@@ -372,30 +355,28 @@ impl Bot {
         }
     }
 
-    fn beat(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
-        let on_beat = self.in_session(|bot, reply, _| {
-            match bot.good(reply) {
-                Ok(_) => bot.tell(Event::Beat),
-                Err(trouble) => bot.tell(Event::Trouble {
-                    what: "heartbeat",
-                    why: trouble.to_string(),
-                }),
-            }
-            // The next heartbeat follows in either case. It is built when it is due, with the
-            // cookies of that time.
-            Next::call(bot.in_session_call(Self::beat)).after(bot.wait(BEAT))
-        });
-        Next::send(self.session.heartbeat()).read_by(on_beat)
+    fn beat(&mut self) -> Next<Self> {
+        Next::send(self.login.heartbeat()).read_to(OfLogin::new(
+            "heartbeat",
+            |bot: &mut Self, reply, _| {
+                match good(reply) {
+                    Ok(_) => bot.tell(Event::Beat),
+                    Err(trouble) => bot.report("heartbeat", &trouble),
+                }
+                // The next heartbeat follows in either case.
+                bot.later(bot.wait(BEAT), |bot, _| bot.beat())
+            },
+        ))
     }
 
     // ---- the ends of a login ----
 
     fn on_kick(&mut self, reason: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
-        let stay_away = self.kicks.on_kick(self.session.clock().wall());
+        let stay_away = self.kicks.on_kick(self.login.clock().wall());
         self.start_again_after(stay_away, How::Relink, &format!("kicked: {reason}"), cx)
     }
 
-    /// Ends the session; the next one begins after a pause.
+    /// Ends the login; the next one begins after a pause.
     pub(crate) fn start_again(
         &mut self,
         how: How,
@@ -412,7 +393,7 @@ impl Bot {
         why: &str,
         cx: &mut Context<'_, Self>,
     ) -> Next<Self> {
-        self.end_session(Stage::LoggingIn, cx);
+        self.end_login(Stage::LoggingIn, cx);
         let pause = self.backoff.next_wait();
         let wait = self.jittered(pause).max(self.wait(at_least));
         self.tell(Event::LoggingInAgain {
@@ -420,18 +401,20 @@ impl Bot {
             why: why.to_owned(),
             wait,
         });
-        let begin = self.in_session_call(match how {
-            How::Login => Self::begin_login,
-            How::Relink => Self::relink,
-        });
-        self.chains.login = Some(cx.start(Next::call(begin).after(wait)));
+        cx.start(self.later(
+            wait,
+            match how {
+                How::Login => Self::begin_login,
+                How::Relink => Self::relink,
+            },
+        ));
         Next::done()
     }
 
     /// Repeats LOGIN2 alone, with the cookies of the login.
     fn relink(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
-        self.step(self.session.login2(), |bot, answer, cx| {
-            bot.session.set_keys(answers::keys(text(answer)?)?);
+        self.step(self.login.login2(), |bot, answer, cx| {
+            bot.login.set_keys(answers::keys(text(answer)?)?);
             bot.go_online(cx);
             bot.fetch_lists(Why::Relink, cx);
             Ok(Next::done())
@@ -457,30 +440,21 @@ impl Bot {
 
     /// Stops the bot until it is told to log in again.
     pub(crate) fn stop(&mut self, why: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.end_session(Stage::Offline, cx);
+        self.end_login(Stage::Offline, cx);
         self.tell(Event::Stopped {
             why: why.to_owned(),
         });
         Next::done()
     }
 
-    /// Ends the session: cancels poll, heartbeat and timed chains. Answers to requests in flight
-    /// are dropped.
-    pub(crate) fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
-        self.session.set_now(cx.now());
-        self.session.begin_another();
+    /// Ends the login and all that was begun for it: poll, heartbeat, lists and waits.
+    pub(crate) fn end_login(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
+        self.login.set_now(cx.now());
+        self.withdraw(cx);
+        self.login.sessions.end_login(cx);
+        self.login.begin_another();
         self.stage = next;
         self.lists = None;
-        let Chains {
-            poll,
-            beat,
-            refresh,
-            captcha,
-            login,
-        } = std::mem::take(&mut self.chains);
-        for id in [poll, beat, refresh, captcha, login].into_iter().flatten() {
-            cx.cancel(id);
-        }
     }
 
     pub(crate) fn is_bad_session(&mut self) -> bool {

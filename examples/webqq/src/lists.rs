@@ -11,9 +11,9 @@ use crate::answers::{self, Trouble};
 use crate::bot::Bot;
 use crate::events::Event;
 use crate::policy::{self, How};
-use crate::protocol::Session;
+use crate::protocol::Login;
 use crate::roster::Roster;
-use crate::steps::{Step, text};
+use crate::steps::{OfLogin, Step, good, text};
 
 /// The time until the next refresh, if some lists failed.
 const SOON: Duration = Duration::from_secs(60);
@@ -71,32 +71,40 @@ impl Bot {
     /// Fetches all lists again. Each may fail without affecting the others.
     pub(crate) fn fetch_lists(&mut self, why: Why, cx: &mut Context<'_, Self>) {
         self.lists = Some(Lists::new(why));
-        self.list(Session::friends, cx, |bot, answer, cx| {
+        self.list(Login::friends, cx, |bot, answer, cx| {
             bot.on_friends(answers::friends(answer)?, cx);
             Ok(())
         });
     }
 
+    /// Begins the lists under way anew: their requests contain a hash of the old ptwebqq.
+    pub(crate) fn renew_lists(&mut self, cx: &mut Context<'_, Self>) {
+        if let Some(lists) = self.lists.take() {
+            cx.end(&self.login.sessions.again);
+            self.fetch_lists(lists.why, cx);
+        }
+    }
+
     fn on_friends(&mut self, friends: Vec<(u64, String)>, cx: &mut Context<'_, Self>) {
         for (uin, name) in friends {
             self.draft().add_friend(uin, name);
-            let number = move |session: &Session| session.friend_uin(uin);
+            let number = move |login: &Login| login.friend_uin(uin);
             self.list(number, cx, move |bot, answer, _| {
                 bot.draft().set_account(uin, answers::account(answer)?);
                 Ok(())
             });
         }
-        self.list(Session::online_buddies, cx, |_, answer, _| {
+        self.list(Login::online_buddies, cx, |_, answer, _| {
             answers::result(answer).map(drop)
         });
-        self.list(Session::groups, cx, Self::on_groups);
-        self.list(Session::discus, cx, Self::on_discus);
+        self.list(Login::groups, cx, Self::on_groups);
+        self.list(Login::discus, cx, Self::on_discus);
     }
 
     fn on_groups(&mut self, answer: &str, cx: &mut Context<'_, Self>) -> Result<(), Trouble> {
         for group in answers::groups(answer)? {
             self.draft().add_group(group.gid, group.name);
-            let members = move |session: &Session| session.members(group.code);
+            let members = move |login: &Login| login.members(group.code);
             self.list(members, cx, move |bot, answer, cx| {
                 bot.draft()
                     .set_members(group.gid, answers::members(answer)?);
@@ -110,7 +118,7 @@ impl Bot {
     fn on_discus(&mut self, answer: &str, cx: &mut Context<'_, Self>) -> Result<(), Trouble> {
         for (did, name) in answers::discus(answer)? {
             self.draft().add_discu(did, name);
-            let info = move |session: &Session| session.discu_info(did);
+            let info = move |login: &Login| login.discu_info(did);
             self.list(info, cx, move |bot, answer, _| {
                 bot.draft()
                     .set_discu_people(did, answers::discu_people(answer)?);
@@ -123,35 +131,28 @@ impl Bot {
     /// Fetches one of the lists, with a few retries. The draft is completed without it if all fail.
     fn list(
         &mut self,
-        request: impl Fn(&Session) -> Request + Copy + 'static,
+        request: impl Fn(&Login) -> Request + Copy + 'static,
         cx: &mut Context<'_, Self>,
         mut read: impl FnMut(&mut Self, &str, &mut Context<'_, Self>) -> Result<(), Trouble> + 'static,
     ) {
         self.lists_under_way().left += 1;
         let mut tries = 0;
-        let on_list = self.in_session(move |bot, reply, cx| {
-            let answer = bot
-                .good(reply)
-                .and_then(|answer| read(bot, text(&answer)?, cx));
+        let on_list = OfLogin::new("list", move |bot: &mut Self, reply, cx| {
+            let answer = good(reply).and_then(|answer| read(bot, text(&answer)?, cx));
             tries += 1;
             if let Err(trouble) = &answer {
-                bot.tell(Event::Trouble {
-                    what: "list",
-                    why: trouble.to_string(),
-                });
-                // Retcode 100101 means that the request lacks something; a retry would lack it,
-                // too.
-                if tries < policy::TRIES && *trouble != Trouble::Retcode(100101) {
-                    // The cookies may have changed by then, or the session.
-                    let again =
-                        bot.in_session_call(move |bot, _| Next::send(request(&bot.session)));
-                    return Next::call(again).after(bot.wait(Duration::from_secs(1) * tries));
+                bot.report("list", trouble);
+                if tries < policy::TRIES && may_be_better_next_time(trouble) {
+                    let again = move |bot: &mut Self, _: &mut Context<'_, Self>| {
+                        Next::send(request(&bot.login))
+                    };
+                    return bot.later(bot.wait(Duration::from_secs(1) * tries), again);
                 }
             }
             bot.on_list_read(answer.is_err(), cx);
             Next::done()
         });
-        cx.submit(request(&self.session), on_list);
+        cx.submit_to(request(&self.login), on_list);
     }
 
     fn on_list_read(&mut self, failed: bool, cx: &mut Context<'_, Self>) {
@@ -177,15 +178,14 @@ impl Bot {
             self.tell(Event::Lists(draft.counts()));
             self.roster = draft;
         }
-        let refresh = self.in_session_call(|bot, cx| {
-            bot.fetch_lists(Why::Refresh, cx);
-            Next::done()
-        });
         let wait = match why {
             Why::Login if failed => SOON.min(self.settings.refresh),
             _ => self.settings.refresh,
         };
-        self.chains.refresh = Some(cx.start(Next::call(refresh).after(self.wait(wait))));
+        cx.start(self.later(self.wait(wait), |bot, cx| {
+            bot.fetch_lists(Why::Refresh, cx);
+            Next::done()
+        }));
         self.go_online(cx);
         cx.call(Self::read_inbox);
     }
@@ -196,5 +196,18 @@ impl Bot {
 
     fn lists_under_way(&mut self) -> &mut Lists {
         self.lists.get_or_insert_with(|| Lists::new(Why::Refresh))
+    }
+}
+
+/// Whether to request a list again after an answer of no use. After none, the session has done so
+/// already.
+fn may_be_better_next_time(trouble: &Trouble) -> bool {
+    match trouble {
+        // The request lacks something.
+        Trouble::Retcode(100101) => false,
+        Trouble::Empty | Trouble::Garbled(_) | Trouble::Retcode(_) => true,
+        Trouble::Lost(_) | Trouble::Unverified(_) | Trouble::Status(_) | Trouble::Refused(..) => {
+            false
+        }
     }
 }

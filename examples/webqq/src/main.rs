@@ -3,8 +3,9 @@
 //!
 //! `cargo run --release -p webqq` plays a scripted conversation and judges it; `--help` lists the
 //! other modes. Read `bot.rs` first: a login, a poll that never ends and a heartbeat every minute,
-//! as methods of a plain struct. `protocol.rs` builds the bot's requests and `answers.rs` reads the
-//! answers. The server (`server/`) is built on hyper and shares no code with the engine.
+//! as methods of a plain struct. `sessions.rs` has the HTTP sessions that its requests belong to,
+//! `protocol.rs` builds the requests, and `answers.rs` reads the answers. The server (`server/`) is
+//! built on hyper and shares no code with the engine.
 
 /// Prints a line, or ends the program if stdout is closed.
 macro_rules! say {
@@ -29,8 +30,6 @@ mod crowd;
 mod doors;
 mod events;
 mod expect;
-#[allow(dead_code, reason = "its tests ask more of it")]
-mod jar;
 mod lists;
 mod options;
 mod outbox;
@@ -44,6 +43,7 @@ mod script;
 mod serve;
 #[allow(dead_code, reason = "its tests ask more of it")]
 mod server;
+mod sessions;
 mod settings;
 mod show;
 mod steps;

@@ -4,6 +4,11 @@
 //! less than a second apart. So one message is under way at a time, and the pause begins when its
 //! answer has arrived. The bot does not have to count messages, and its clock need not agree with
 //! the server's.
+//!
+//! The queue is kept here, and not in the lane of the HTTP session, because messages outlast a
+//! login: the request for a message, with the login's keys and the recipient's uin, is made when
+//! the message is the next. Nor is the pause a rate of the lane. A rate counts from when a request
+//! was sent, and assumes that the request reaches the server within a tenth of the window.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -33,17 +38,6 @@ pub(crate) struct Outbox {
     pause: Duration,
     last_text: String,
     not_before: Option<Instant>,
-    /// Whether a timer will try again by then.
-    pub(crate) has_timer: bool,
-}
-
-/// When the next message can be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// There is nothing to send, or a message is under way.
-    Nothing,
-    In(Duration),
-    Now,
 }
 
 impl Outbox {
@@ -55,7 +49,6 @@ impl Outbox {
             pause,
             last_text: String::new(),
             not_before: None,
-            has_timer: false,
         }
     }
 
@@ -74,28 +67,20 @@ impl Outbox {
         self.waiting.is_empty() && self.under_way.is_none()
     }
 
-    pub(crate) fn due(&self, now: Instant) -> Due {
-        let (None, Some(first)) = (&self.under_way, self.waiting.front()) else {
-            return Due::Nothing;
-        };
-        let Some(not_before) = self.not_before else {
-            return Due::Now;
-        };
-        let extra = if first.text == self.last_text {
-            self.pause
-        } else {
-            Duration::ZERO
-        };
-        match (not_before + extra).saturating_duration_since(now) {
-            Duration::ZERO => Due::Now,
-            wait => Due::In(wait),
+    /// Takes the next message, which is under way until `done` or `put_back`, and returns how long
+    /// it must wait. `None` if there is none, or if one is under way.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Duration> {
+        if self.under_way.is_some() {
+            return None;
         }
-    }
-
-    /// Takes the next message, which is under way until `done` or `put_back`.
-    pub(crate) fn take(&mut self) -> Option<&mut Outgoing> {
-        self.under_way = self.waiting.pop_front();
-        self.under_way.as_mut()
+        let next = self.waiting.pop_front()?;
+        let extra = match next.text == self.last_text {
+            true => self.pause,
+            false => Duration::ZERO,
+        };
+        self.under_way = Some(next);
+        let not_before = self.not_before.map(|at| at + extra);
+        Some(not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)))
     }
 
     pub(crate) fn under_way(&mut self) -> Option<&mut Outgoing> {
@@ -115,7 +100,8 @@ impl Outbox {
         Some(sent)
     }
 
-    /// Puts the message under way back in front, to be sent after `wait`.
+    /// Puts the message under way back in front, to be sent after `wait`, or after the pause if
+    /// that is longer.
     pub(crate) fn put_back(&mut self, now: Instant, wait: Duration) {
         if let Some(message) = self.under_way.take() {
             self.waiting.push_front(message);

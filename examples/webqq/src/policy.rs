@@ -1,4 +1,4 @@
-//! The bot's reactions to each retcode, its waits before a retry, and its limit on kicks.
+//! The bot's reactions to each retcode, its waits before another login, and its limit on kicks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -67,8 +67,11 @@ pub(crate) enum How {
 pub(crate) const MOST_REFUSALS: u32 = 5;
 
 /// How often a message is sent if it is refused, or if its session ends (the next session may end
-/// as well), and how often a list or picture is requested.
+/// as well), and how often a step of the login, a list or a picture is requested.
 pub(crate) const TRIES: u32 = 3;
+/// How often something is fetched for an answer. The network may be down for a while, so the waits
+/// double from 1 s to 32 s.
+pub(crate) const LONG_TRIES: u32 = 7;
 /// How many answers of [`AfterPoll::Suspect`] show that a session is bad.
 pub(crate) const SUSPICIONS: u32 = 3;
 
@@ -79,8 +82,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_secs(1);
-    const MOST: Duration = Duration::from_secs(60);
+    pub(crate) const FIRST: Duration = Duration::from_secs(1);
+    pub(crate) const MOST: Duration = Duration::from_secs(60);
 
     pub(crate) fn next_wait(&mut self) -> Duration {
         let wait = Self::FIRST * 2_u32.pow(self.failures.min(6));

@@ -1,4 +1,4 @@
-//! The bot's side of the WebQQ protocol, outgoing: a session's variables, and the request of each
+//! The bot's side of the WebQQ protocol, outgoing: a login's variables, and the request of each
 //! step.
 //!
 //! The steps are numbered as in the protocol's table: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG,
@@ -8,21 +8,22 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use httpstream::http::Uri;
-use httpstream::{Request, RequestBuilder, Response};
+use httpstream::session::Session;
+use httpstream::{Error, Request, RequestBuilder};
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use crate::answers::{Keys, Picture};
 use crate::clock::{Clock, HOLD, Random};
-use crate::jar::Jar;
 use crate::roster::Address;
+use crate::sessions::{OUTBOX, Sessions, is_of_qq};
 use crate::settings::Https;
 
 const APP: &str = "1003903";
 const DOMAIN_APP: &str = "164";
 const JS_VERSION: &str = "10040";
 
+const HOME: &str = "http://qq.com/";
 const LOGIN_PAGE: &str = "https://ui.ptlogin2.qq.com/cgi-bin/login";
 const LISTS: &str = "http://s.web2.qq.com/api/";
 const CHANNEL: &str = "http://d.web2.qq.com/channel/";
@@ -31,14 +32,14 @@ const LISTS_REFERER: &str = "http://s.web2.qq.com/proxy.html?v=20110412001&callb
 const CHANNEL_REFERER: &str = "https://d.web2.qq.com/cfproxy.html?v=20110331002&callback=1";
 
 /// The state of a login, from which all requests are made.
-pub(crate) struct Session {
-    /// The number of this login. Whatever belongs to an earlier one is dropped.
+pub(crate) struct Login {
+    /// The number of this login. Uins of an earlier one are no longer valid.
     pub(crate) number: u32,
     /// Whether one of its polls has delivered something.
     pub(crate) was_polled: bool,
     pub(crate) account: u64,
     password: String,
-    pub(crate) jar: Jar,
+    pub(crate) sessions: Sessions,
     clientid: u32,
     msg_id: u32,
     beats: u32,
@@ -46,8 +47,6 @@ pub(crate) struct Session {
     pub(crate) verify_code: String,
     /// The account's number as CHECK returns it, in eight bytes.
     pub(crate) huin: Vec<u8>,
-    /// The URL of the last CHECKSIG, with its original scheme.
-    pub(crate) checksig_url: Uri,
     pub(crate) ptwebqq: String,
     pub(crate) vfwebqq: String,
     pub(crate) psessionid: String,
@@ -56,7 +55,7 @@ pub(crate) struct Session {
     https: Https,
 }
 
-impl Session {
+impl Login {
     pub(crate) fn new(account: u64, password: &str, clock: Clock, https: Https, seed: u64) -> Self {
         let mut random = Random::new(seed ^ account);
         Self {
@@ -64,14 +63,13 @@ impl Session {
             was_polled: false,
             account,
             password: password.to_owned(),
-            jar: Jar::default(),
+            sessions: Sessions::new(&clock),
             clientid: 10_000_000 + random.below(90_000_000),
             msg_id: 10_000_000 + random.below(80_000_000),
             beats: random.below(100),
             login_sig: String::new(),
             verify_code: String::new(),
             huin: Vec::new(),
-            checksig_url: Uri::default(),
             ptwebqq: String::new(),
             vfwebqq: String::new(),
             psessionid: String::new(),
@@ -94,7 +92,7 @@ impl Session {
         wait.mul_f64(1.0 + share * f64::from(self.random.below(1000)) / 1000.0)
     }
 
-    /// Begins another session. Chains and messages of the previous one no longer belong to it.
+    /// Begins another login. Messages of the previous one no longer belong to it.
     pub(crate) fn begin_another(&mut self) {
         self.number += 1;
         self.was_polled = false;
@@ -107,13 +105,15 @@ impl Session {
 
     /// Sets the value from retcode 116: a cookie, and a part of LOGIN2 and of the lists' hash.
     pub(crate) fn set_ptwebqq(&mut self, value: String) {
-        self.jar.set("qq.com", "ptwebqq", &value);
+        let cookie = format!("ptwebqq={value}; Domain=qq.com; Path=/");
+        // A value that is no cookie cannot be sent as one. The next LOGIN2 will be refused then.
+        let _ = self.sessions.jar.set(HOME, &cookie);
         self.ptwebqq = value;
     }
 
     /// Forgets the login, but keeps the account, its clientid and its counters.
     pub(crate) fn forget(&mut self) {
-        self.jar.clear();
+        self.sessions.jar.clear();
         for text in [
             &mut self.login_sig,
             &mut self.verify_code,
@@ -127,15 +127,8 @@ impl Session {
 
     /// Takes the cookie that PTLOGIN has set.
     pub(crate) fn take_ptwebqq(&mut self) {
-        let cookie = self.jar.get("ptwebqq", self.clock.wall());
-        self.ptwebqq = cookie.unwrap_or_default().to_owned();
-    }
-
-    pub(crate) fn store_cookies(&mut self, response: &Response<'_>) {
-        let url = Place::of(response.info().url());
-        let cookies = response.header_all("set-cookie");
-        self.jar
-            .store(&url.host, &url.path, cookies, self.clock.wall());
+        let cookie = self.sessions.jar.get(HOME, "ptwebqq");
+        self.ptwebqq = cookie.unwrap_or_default();
     }
 
     // ---- the login ----
@@ -156,7 +149,7 @@ impl Session {
             ("login_state", "10"),
             ("t", "20130723001"),
         ];
-        finish(self.get(LOGIN_PAGE, &query))
+        finish(self.get(&self.sessions.again, LOGIN_PAGE, &query))
     }
 
     /// 2, CHECK: whether the login requires a captcha.
@@ -171,7 +164,8 @@ impl Session {
             ("js_type", "0"),
             ("r", &r),
         ];
-        let request = self.get("http://check.ptlogin2.qq.com/check", &query);
+        let url = "http://check.ptlogin2.qq.com/check";
+        let request = self.get(&self.sessions.again, url, &query);
         finish(request.header("Referer", LOGIN_PAGE))
     }
 
@@ -179,7 +173,8 @@ impl Session {
     pub(crate) fn captcha(&mut self) -> Request {
         let (uin, r) = (self.account.to_string(), self.random.fraction());
         let query = [("aid", APP), ("r", &*r), ("uin", &uin)];
-        finish(self.get("https://ssl.captcha.qq.com/getimage", &query))
+        let url = "https://ssl.captcha.qq.com/getimage";
+        finish(self.get(&self.sessions.again, url, &query))
     }
 
     /// 4, PTLOGIN.
@@ -215,24 +210,20 @@ impl Session {
             ("js_ver", JS_VERSION),
             ("login_sig", &self.login_sig),
         ];
-        let request = self.get("https://ssl.ptlogin2.qq.com/login", &query);
-        finish(request.header("Referer", LOGIN_PAGE))
+        let url = "https://ssl.ptlogin2.qq.com/login";
+        let request = self.get(&self.sessions.once, url, &query);
+        // It uses up the code.
+        finish(request.header("Referer", LOGIN_PAGE).idempotent(false))
     }
 
-    /// 5, CHECKSIG: follows a URL chosen by the server, and its redirects. Returns `None` if it
-    /// leads out of the server's domain.
-    pub(crate) fn checksig(&mut self, url: &str) -> Option<Request> {
-        self.checksig_url = url.parse().ok()?;
-        let host = Place::of(&self.checksig_url).host;
-        if host != "qq.com" && !host.ends_with(".qq.com") {
-            return None;
-        }
+    /// 5, CHECKSIG: goes to a URL chosen by the server. Returns `None` if it leads out of the
+    /// server's domain.
+    pub(crate) fn checksig(&self, url: &str) -> Option<Request> {
+        let request = self.get(&self.sessions.again, url, &[]);
+        let request = request.header("Referer", LOGIN_PAGE).build().ok()?;
         // The server must not choose credentials, which the request would carry.
-        if self.checksig_url.authority()?.as_str().contains('@') {
-            return None;
-        }
-        let request = self.get(url, &[]).header("Referer", LOGIN_PAGE);
-        request.build().ok()
+        let has_credentials = request.header("Authorization").is_some();
+        (is_of_qq(request.uri()) && !has_credentials).then_some(request)
     }
 
     /// 6, LOGIN2: after the login, and again for a lost session.
@@ -250,7 +241,10 @@ impl Session {
             ("clientid", &clientid),
             ("psessionid", "null"),
         ];
-        finish(self.channel_post(CHANNEL, "login2").form(form))
+        finish(
+            self.channel_post(&self.sessions.once, CHANNEL, "login2")
+                .form(form),
+        )
     }
 
     // ---- the lists ----
@@ -264,7 +258,7 @@ impl Session {
 
     /// 8, ONLINE_BUDDIES.
     pub(crate) fn online_buddies(&self) -> Request {
-        finish(self.channel_get("get_online_buddies2", &[]))
+        finish(self.channel_get(&self.sessions.again, "get_online_buddies2", &[]))
     }
 
     /// 9, GROUPS.
@@ -302,7 +296,7 @@ impl Session {
     pub(crate) fn discu_info(&self, did: u64) -> Request {
         let did = did.to_string();
         let query = [("did", &*did), ("vfwebqq", &self.vfwebqq)];
-        finish(self.channel_get("get_discu_info", &query))
+        finish(self.channel_get(&self.sessions.again, "get_discu_info", &query))
     }
 
     /// 19, FRIEND_UIN: the account number behind a uin. Uins change with every login.
@@ -330,9 +324,9 @@ impl Session {
             "ids": [],
         });
         let patience = self.clock.poll_patience();
-        let poll = self
-            .channel_form(CHANNEL, "poll2", &r)
-            .long_poll(self.clock.wait(HOLD));
+        let poll = self.channel_form(&self.sessions.once, CHANNEL, "poll2", &r);
+        // Messages whose delivery failed are delivered by the next poll.
+        let poll = poll.idempotent(true).long_poll(self.clock.wait(HOLD));
         finish(poll.timeouts(|t| (t.first_byte, t.total) = (Some(patience), Some(patience * 2))))
     }
 
@@ -353,7 +347,8 @@ impl Session {
             ("lv", "3"),
             ("t", &t),
         ];
-        let request = self.get("http://web.qq.com/web2/get_msg_tip", &query);
+        let url = "http://web.qq.com/web2/get_msg_tip";
+        let request = self.get(&self.sessions.once, url, &query);
         finish(request.header("Referer", "http://web.qq.com/"))
     }
 
@@ -393,14 +388,15 @@ impl Session {
                 (SAFE_CHANNEL, "send_sess_msg2")
             }
         };
-        finish(self.channel_form(origin, action, &r))
+        let request = self.channel_form(&self.sessions.outbox, origin, action, &r);
+        finish(request.lane(OUTBOX))
     }
 
     /// 17, SESS SIG: the signature with which a session with a stranger begins.
     pub(crate) fn sess_sig(&self, gid: u64, uin: u64) -> Request {
         let (gid, uin) = (gid.to_string(), uin.to_string());
         let query = [("id", &*gid), ("to_uin", &uin), ("service_type", "0")];
-        finish(self.channel_get("get_c2cmsg_sig2", &query))
+        finish(self.channel_get(&self.sessions.again, "get_c2cmsg_sig2", &query))
     }
 
     /// 19, the picture in a message.
@@ -412,7 +408,7 @@ impl Session {
             } => {
                 let from_uin = from_uin.to_string();
                 let query = [("file_path", &**file_path), ("f_uin", &from_uin)];
-                finish(self.channel_get("get_offpic2", &query))
+                finish(self.channel_get(&self.sessions.again, "get_offpic2", &query))
             }
             Picture::Group {
                 gid,
@@ -435,7 +431,8 @@ impl Session {
                     ("vfwebqq", &self.vfwebqq),
                     ("t", &t),
                 ];
-                let request = self.get("http://web2.qq.com/cgi-bin/get_group_pic", &query);
+                let url = "http://web2.qq.com/cgi-bin/get_group_pic";
+                let request = self.get(&self.sessions.again, url, &query);
                 finish(request.header("Referer", LISTS_REFERER))
             }
         }
@@ -443,95 +440,89 @@ impl Session {
 
     /// 19, LOGOUT.
     pub(crate) fn logout(&self) -> Request {
-        finish(self.channel_get("logout2", &[("ids", "")]))
+        finish(self.channel_get(&self.sessions.once, "logout2", &[("ids", "")]))
+    }
+
+    // ---- other sites ----
+
+    /// Returns the request for a page of another site.
+    ///
+    /// # Errors
+    /// The URL is not valid.
+    pub(crate) fn page(&self, url: &str) -> Result<Request, Error> {
+        self.patient(self.sessions.web.get(url)).build()
     }
 
     // ---- common parts ----
 
     fn list_get(&self, action: &str, query: &[(&str, &str)]) -> RequestBuilder {
-        self.get(&format!("{LISTS}{action}"), query)
+        self.get(&self.sessions.again, &format!("{LISTS}{action}"), query)
             .header("Referer", LISTS_REFERER)
     }
 
     fn list_post(&self, action: &str, r: &Value) -> RequestBuilder {
-        let url = format!("{LISTS}{action}");
-        let request = self.ready(Request::post(self.https.carried(&url)), &url);
-        let request = request.header("Referer", LISTS_REFERER);
-        request
+        let request = self.sessions.again.post(format!("{LISTS}{action}"));
+        self.patient(request)
+            .header("Referer", LISTS_REFERER)
             .header("Origin", "http://s.web2.qq.com")
             .form([("r", r.to_string())])
+            .idempotent(true)
     }
 
     /// Adds the parameters that identify the session.
-    fn channel_get(&self, action: &str, query: &[(&str, &str)]) -> RequestBuilder {
+    fn channel_get(
+        &self,
+        session: &Session,
+        action: &str,
+        query: &[(&str, &str)],
+    ) -> RequestBuilder {
         let (clientid, t) = (self.clientid.to_string(), self.millis());
-        let session = [
+        let keys = [
             ("clientid", &*clientid),
             ("psessionid", &self.psessionid),
             ("t", &t),
         ];
-        let query = [query, &session].concat();
-        self.get(&format!("{SAFE_CHANNEL}{action}"), &query)
+        let query = [query, &keys].concat();
+        self.get(session, &format!("{SAFE_CHANNEL}{action}"), &query)
             .header("Referer", CHANNEL_REFERER)
     }
 
-    fn channel_form(&self, origin: &str, action: &str, r: &Value) -> RequestBuilder {
+    fn channel_form(
+        &self,
+        session: &Session,
+        origin: &str,
+        action: &str,
+        r: &Value,
+    ) -> RequestBuilder {
         let (r, clientid) = (r.to_string(), self.clientid.to_string());
         let form = [
             ("r", &r),
             ("clientid", &clientid),
             ("psessionid", &self.psessionid),
         ];
-        self.channel_post(origin, action).form(form)
+        self.channel_post(session, origin, action).form(form)
     }
 
-    fn channel_post(&self, origin: &str, action: &str) -> RequestBuilder {
-        let url = format!("{origin}{action}");
-        let request = self.ready(Request::post(self.https.carried(&url)), &url);
-        request
+    fn channel_post(&self, session: &Session, origin: &str, action: &str) -> RequestBuilder {
+        let request = session.post(self.https.carried(&format!("{origin}{action}")));
+        self.patient(request)
             .header("Referer", CHANNEL_REFERER)
             .header("Origin", "http://d.web2.qq.com")
     }
 
-    fn get(&self, url: &str, query: &[(&str, &str)]) -> RequestBuilder {
-        let request = Request::get(self.https.carried(url)).query(query.iter().copied());
-        self.ready(request, url)
+    fn get(&self, session: &Session, url: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        let request = session.get(self.https.carried(url));
+        self.patient(request.query(query.iter().copied()))
     }
 
-    /// Adds the current cookies. A request that waits is therefore built only when it is due.
-    fn ready(&self, request: RequestBuilder, url: &str) -> RequestBuilder {
-        let request = request.timeout(self.clock.patience());
-        let Some(place) = url.parse::<Uri>().ok().map(|url| Place::of(&url)) else {
-            return request;
-        };
-        let cookies = self
-            .jar
-            .header(&place.host, &place.path, place.secure, self.clock.wall());
-        match cookies {
-            Some(cookies) => request.header("Cookie", cookies),
-            None => request,
-        }
+    /// Sets how long each attempt waits for an answer. The session limits them all together.
+    fn patient(&self, request: RequestBuilder) -> RequestBuilder {
+        let patience = Some(self.clock.patience());
+        request.timeouts(|t| (t.first_byte, t.idle) = (patience, patience))
     }
 
     fn millis(&self) -> String {
         self.clock.wall().as_millis().to_string()
-    }
-}
-
-/// The parts of a URL that a jar needs.
-struct Place {
-    host: String,
-    path: String,
-    secure: bool,
-}
-
-impl Place {
-    fn of(url: &Uri) -> Self {
-        Self {
-            host: url.host().unwrap_or_default().to_ascii_lowercase(),
-            path: url.path().to_owned(),
-            secure: url.scheme_str() == Some("https"),
-        }
     }
 }
 
@@ -546,7 +537,7 @@ impl Https {
 }
 
 fn finish(request: RequestBuilder) -> Request {
-    // Values from the server were bounded when they were parsed, and cookies by the jar.
+    // Values from the server were bounded when they were parsed.
     request
         .build()
         .expect("variable parts are encoded and bounded")

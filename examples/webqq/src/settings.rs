@@ -27,7 +27,7 @@ pub(crate) struct Settings {
 /// How the protocol's https steps are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Https {
-    /// Over http, to a server without TLS.
+    /// Over http, to a server without TLS, which redirects to no other.
     AsHttp,
     OverTls,
 }

@@ -2,25 +2,22 @@
 
 use std::time::Duration;
 
-use httpstream::{Context, Next, Reply, Request, Response, Sent};
+use httpstream::{Context, Error, ErrorKind, Next, Reply, Response, Sent};
 
 use crate::answers::{self, Message, Trouble};
 use crate::bot::{Bot, SECOND, Settings, Stage};
 use crate::events::Event;
-use crate::outbox::{self, Due};
+use crate::outbox;
 use crate::plugins::{self, Answer, Question, Source};
-use crate::policy::{self, AfterSend, How};
+use crate::policy::{self, AfterSend, How, LONG_TRIES};
 use crate::roster::{Address, Target};
-use crate::steps::text;
+use crate::steps::{good, text, trouble_of};
 
 /// How many seconds a logout waits for pending messages.
 const MOST_WAITS: u32 = 10;
+const NO_MATCH: &str = "the roster has no unique match for that name";
 /// The longest message number that is repeated in front of the answer, in bytes.
 const LONGEST_NUMBER: usize = 20;
-
-/// How often a fetch is tried if the network seems to be down: with waits of 1, 2, 4, ... 32 s,
-/// longer than a poll lasts.
-const LONG_TRIES: u32 = 7;
 
 /// A fetch that an answer needs.
 #[derive(Clone)]
@@ -30,6 +27,18 @@ struct Errand {
     target: Target,
     head: String,
     tries: u32,
+}
+
+impl Errand {
+    /// Whether to fetch it again although its session has given up. After a refusal the bot may be
+    /// logged out, which the end of a poll reports at the latest. Without any answer the network
+    /// may be down for a while.
+    fn is_to_be_tried_again(&self, error: &Error) -> bool {
+        let is_picture = matches!(self.source, Source::Picture(_));
+        let has_answer = error.kind() == ErrorKind::Status;
+        let is_refused = has_answer && error.status().is_some_and(|status| status == 403);
+        is_picture && (is_refused || !has_answer) && self.tries < LONG_TRIES
+    }
 }
 
 /// A message that waits for its answer.
@@ -49,7 +58,7 @@ impl Bot {
 
     /// Takes a message in. It is answered later, so that no plugin delays the next poll.
     pub(crate) fn on_message(&mut self, message: Message) {
-        let session = self.session.number;
+        let session = self.login.number;
         let is_new = self.seen.insert(message.id);
         if is_new {
             let target = self
@@ -77,7 +86,7 @@ impl Bot {
     /// Whether a message of this session arrived before the lists.
     pub(crate) fn has_strangers(&self) -> bool {
         let is_unknown = |received: &Received| {
-            received.target.is_none() && received.session == self.session.number
+            received.target.is_none() && received.session == self.login.number
         };
         !self.knows_people() && self.inbox.iter().any(is_unknown)
     }
@@ -85,12 +94,12 @@ impl Bot {
     /// Whether the message's sender can be addressed. A message that arrived in an earlier session,
     /// before its lists, is delivered again by the first poll of this session, with valid uins.
     fn can_be_answered(&self, received: &Received) -> bool {
-        let is_of_now = received.session == self.session.number;
-        is_of_now || received.target.is_some() || self.session.was_polled
+        let is_of_now = received.session == self.login.number;
+        is_of_now || received.target.is_some() || self.login.was_polled
     }
 
     pub(crate) fn read_inbox(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.session.set_now(cx.now());
+        self.login.set_now(cx.now());
         while self.knows_people()
             && let Some(i) = self
                 .inbox
@@ -125,7 +134,7 @@ impl Bot {
             }
             _ => (String::new(), &*message.text),
         };
-        let uptime = self.session.clock().since_begin();
+        let uptime = self.login.clock().since_begin();
         let question = Question {
             text: words,
             picture: message.picture.as_ref(),
@@ -151,10 +160,9 @@ impl Bot {
     }
 
     /// Fetches something for an answer, and sends the answer when it has arrived, in whichever
-    /// session that is.
+    /// login that is.
     fn fetch(&mut self, mut errand: Errand, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.session.set_now(cx.now());
-        let session = self.session.number;
+        self.login.set_now(cx.now());
         let request = match &errand.source {
             Source::Picture(_) if self.is_leaving => {
                 let to = errand.target.describe();
@@ -168,12 +176,11 @@ impl Bot {
             }
             Source::Picture(_) if !self.knows_people() => return self.fetch_later(errand, SECOND),
             Source::Picture(picture) => {
-                let picture = self.roster.picture(picture, &errand.target, session);
-                Ok(self.session.picture(&picture))
+                let number = self.login.number;
+                let picture = self.roster.picture(picture, &errand.target, number);
+                Ok(self.login.picture(&picture))
             }
-            Source::Url(url) => Request::get(url)
-                .timeout(self.session.clock().patience())
-                .build(),
+            Source::Url(url) => self.login.page(url),
         };
         let request = match request {
             Ok(request) => request,
@@ -181,23 +188,18 @@ impl Bot {
         };
         errand.tries += 1;
         Next::send(request).read_by(move |bot: &mut Self, reply, cx| {
-            bot.session.set_now(cx.now());
-            let status = reply
-                .as_ref()
-                .map_or(0, |response| response.status().as_u16());
-            // After a refusal the bot may be logged out, which the end of a poll reports at the
-            // latest. Without any answer the network may be down for a while.
-            let most = match status {
-                0 | 403 => LONG_TRIES,
-                _ => policy::TRIES,
-            };
-            let is_final = matches!(status, 200..300 | 404) || errand.tries >= most;
-            if !is_final || bot.session.number != session && status == 403 {
-                let wait = SECOND * 2_u32.pow((errand.tries - 1).min(5));
-                return bot.fetch_later(errand.clone(), wait);
-            }
+            bot.login.set_now(cx.now());
             let answer = match reply {
                 Ok(response) => plugins::read(errand.read, &response),
+                // Another login has begun, in which the picture has another address.
+                Err(error) if error.kind() == ErrorKind::Cancelled => {
+                    cx.start(bot.fetch_later(errand.clone(), SECOND));
+                    return Next::done();
+                }
+                Err(error) if errand.is_to_be_tried_again(&error) => {
+                    let wait = SECOND * 2_u32.pow((errand.tries - 1).min(5));
+                    return bot.fetch_later(errand.clone(), wait);
+                }
                 Err(error) => format!("sorry: {error}"),
             };
             bot.on_fetched(&errand, &answer, cx)
@@ -229,128 +231,115 @@ impl Bot {
 
     // ---- sending ----
 
-    /// Sends the next message if it is due, or sets a timer for it.
+    /// Sends the next message, unless one is under way.
     fn send_next(&mut self, cx: &mut Context<'_, Self>) {
-        if !self.knows_people() {
-            return;
-        }
-        match self.outbox.due(cx.now()) {
-            Due::Now => {
-                self.outbox.take();
-                self.send(cx);
+        while self.knows_people()
+            && let Some(wait) = self.outbox.take(cx.now())
+        {
+            match self.send() {
+                Some(send) => self.sending = Some(cx.start(send.after(wait))),
+                None => self.give_up(NO_MATCH, cx),
             }
-            Due::In(wait) if !self.outbox.has_timer => {
-                self.outbox.has_timer = true;
-                cx.start(
-                    Next::call(|bot: &mut Self, cx: &mut Context<'_, Self>| {
-                        bot.outbox.has_timer = false;
-                        bot.session.set_now(cx.now());
-                        bot.send_next(cx);
-                        Next::done()
-                    })
-                    .after(wait),
-                );
-            }
-            Due::In(_) | Due::Nothing => {}
         }
     }
 
-    /// Sends the message under way, after fetching a signature if it goes to a stranger.
-    fn send(&mut self, cx: &mut Context<'_, Self>) {
-        let session = self.session.number;
-        let Some(message) = self.outbox.under_way() else {
-            return;
-        };
-        let Some(address) = self.roster.address(&message.target, session) else {
-            self.give_up("the roster has no unique match for that name", cx);
-            return self.send_next(cx);
-        };
-        let sig = message.sig.as_ref().filter(|(login, _)| *login == session);
-        match (address, sig) {
+    /// Returns the step that sends the message under way, or that fetches the signature for it if
+    /// it goes to a stranger; `None` if nobody knows the recipient.
+    fn send(&mut self) -> Option<Next<Self>> {
+        let number = self.login.number;
+        let message = self.outbox.under_way()?;
+        let address = self.roster.address(&message.target, number)?;
+        let sig = message.sig.as_ref().filter(|(login, _)| *login == number);
+        Some(match (address, sig) {
             (Address::Sess { gid, uin }, None) => {
-                let request = self.session.sess_sig(gid, uin);
-                cx.submit(request, move |bot: &mut Self, reply, cx| {
-                    bot.on_sess_sig(session, reply, cx)
-                });
+                Next::send(self.login.sess_sig(gid, uin)).read_by(Self::on_sess_sig)
             }
             (_, sig) => {
                 let sig = sig.map_or("", |(_, sig)| sig);
-                let request = self.session.send(address, &message.text, sig);
-                cx.submit(request, move |bot: &mut Self, reply, cx| {
-                    bot.on_sent(session, reply, cx)
-                });
+                let request = self.login.send(address, &message.text, sig);
+                Next::send(request).read_by(move |bot: &mut Self, reply, cx| {
+                    bot.on_sent(number, reply, cx);
+                    Next::done()
+                })
             }
-        }
+        })
     }
 
-    fn on_sess_sig(
-        &mut self,
-        session: u32,
-        reply: Reply<'_>,
-        cx: &mut Context<'_, Self>,
-    ) -> Next<Self> {
-        self.session.set_now(cx.now());
-        let sig = self
-            .good(reply)
-            .and_then(|answer| answers::signature(text(&answer)?));
-        match (sig, self.outbox.under_way()) {
-            (Ok(sig), Some(message)) if session == self.session.number => {
-                message.sig = Some((session, sig));
-                self.send(cx);
-                return Next::done();
+    fn on_sess_sig(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.login.set_now(cx.now());
+        // Whatever ends the login now must not end this chain.
+        let chain = self.sending.take();
+        let number = self.login.number;
+        let is_withdrawn = matches!(&reply, Err(error) if error.kind() == ErrorKind::Cancelled);
+        match good(reply).and_then(|answer| answers::signature(text(&answer)?)) {
+            Ok(sig) => {
+                if let Some(message) = self.outbox.under_way() {
+                    message.sig = Some((number, sig));
+                }
+                match self.send() {
+                    Some(send) => {
+                        self.sending = chain;
+                        return send;
+                    }
+                    None => self.give_up(NO_MATCH, cx),
+                }
             }
-            // The signature belongs to an earlier login: fetch another.
-            (Ok(_), _) => self.outbox.put_back(cx.now(), Duration::ZERO),
+            Err(_) if is_withdrawn => self.put_back(cx),
             // No server refused the message: try again.
-            (Err(trouble @ (Trouble::Lost(_) | Trouble::Unverified(_))), _) => {
-                self.delay(&trouble, 1, cx)
-            }
-            (Err(_), _) if session != self.session.number => {
-                self.outbox.put_back(cx.now(), Duration::ZERO);
+            Err(trouble @ (Trouble::Lost(_) | Trouble::Unverified(_))) => {
+                self.delay(&trouble, 1, cx);
             }
             // The session is bad, not the message.
-            (Err(Trouble::Retcode(code)), _) if policy::after_send(code) == AfterSend::Suspect => {
-                self.on_send_retcode(code, session, cx);
+            Err(Trouble::Retcode(code)) if policy::after_send(code) == AfterSend::Suspect => {
+                self.on_send_retcode(code, number, cx);
             }
-            (Err(trouble), _) => self.on_refused(&trouble, cx),
+            Err(trouble) => self.on_refused(&trouble, cx),
         }
         self.send_next(cx);
         Next::done()
     }
 
-    /// Reads the answer to a send. It counts even if another login has begun, because it tells
-    /// whether the message was delivered.
-    fn on_sent(
-        &mut self,
-        session: u32,
-        reply: Reply<'_>,
-        cx: &mut Context<'_, Self>,
-    ) -> Next<Self> {
-        self.session.set_now(cx.now());
+    /// Reads the answer to a message that was sent in login number `number`. It counts even if
+    /// another login has begun, because it tells whether the message was delivered.
+    fn on_sent(&mut self, number: u32, reply: Reply<'_>, cx: &mut Context<'_, Self>) {
+        self.login.set_now(cx.now());
+        self.sending = None;
         match reply {
             // The server cannot have received the request, so it may be sent again.
-            Err(error) if error.request_sent() == Sent::No => {
-                self.tell(Event::Delayed {
-                    why: error.to_string(),
-                });
-                self.outbox.put_back(cx.now(), self.wait(SECOND));
-            }
-            reply => match self
-                .good(reply)
-                .and_then(|answer| answers::result(text(&answer)?))
-            {
+            Err(error) if error.request_sent() == Sent::No => match error.kind() {
+                ErrorKind::Cancelled => self.put_back(cx),
+                _ => self.delay(&trouble_of(&error), 1, cx),
+            },
+            reply => match good(reply).and_then(|answer| answers::result(text(&answer)?)) {
                 Ok(_) => self.said(cx),
-                Err(Trouble::Retcode(code)) => self.on_send_retcode(code, session, cx),
+                Err(Trouble::Retcode(code)) => self.on_send_retcode(code, number, cx),
                 Err(trouble) => self.perhaps_said(&trouble, cx),
             },
         }
         self.send_next(cx);
-        Next::done()
     }
 
-    fn on_send_retcode(&mut self, code: i64, session: u32, cx: &mut Context<'_, Self>) {
+    /// Ends the chain of the message under way, unless it is being sent: it was made for the login
+    /// that ends.
+    pub(crate) fn withdraw(&mut self, cx: &mut Context<'_, Self>) {
+        if let Some(chain) = self.sending
+            && !self.login.sessions.is_sending()
+        {
+            cx.cancel(chain);
+        }
+    }
+
+    /// Puts back a message that was withdrawn.
+    fn put_back(&mut self, cx: &mut Context<'_, Self>) {
+        self.outbox.put_back(cx.now(), Duration::ZERO);
+        if self.is_leaving {
+            self.give_up_all("logging out");
+        }
+    }
+
+    fn on_send_retcode(&mut self, code: i64, number: u32, cx: &mut Context<'_, Self>) {
         let trouble = Trouble::Retcode(code);
-        let is_live = session == self.session.number;
+        let is_live = number == self.login.number;
         match policy::after_send(code) {
             AfterSend::Sent => self.perhaps_said(&trouble, cx),
             AfterSend::Refused => self.on_refused(&trouble, cx),
@@ -443,15 +432,15 @@ impl Bot {
     }
 
     fn leave(&mut self, waits: u32, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.session.set_now(cx.now());
+        self.login.set_now(cx.now());
         let is_silent = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
         let can_wait = matches!(self.stage, Stage::Online | Stage::LoggingIn);
         self.is_leaving = waits == 0 || is_silent || !can_wait;
         match self.stage {
             Stage::Online if is_silent || waits == 0 => {
                 self.give_up_all("logging out");
-                self.end_session(Stage::LoggingOut, cx);
-                let logout = self.session.logout();
+                self.end_login(Stage::LoggingOut, cx);
+                let logout = self.login.logout();
                 cx.send(logout).read_by(|bot, reply, _| {
                     bot.stage = Stage::Offline;
                     bot.tell(match reply {

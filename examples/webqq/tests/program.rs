@@ -486,22 +486,75 @@ const MUTANTS: &[Mutant] = &[
         complaint: &["was answered", "times"],
     },
     Mutant {
-        name: "generation-check-removed",
+        name: "old-logins-go-on",
+        args: &[],
+        changes: &[(
+            "sessions.rs",
+            "        cx.end(&self.once);\n        cx.end(&self.again);\n",
+            "        let _ = cx;\n",
+        )],
+        complaint: &[
+            "Heartbeat",
+            "two heartbeats in less than half their interval",
+        ],
+    },
+    Mutant {
+        name: "old-lists-go-on",
+        args: &[],
+        changes: &[("sessions.rs", "        cx.end(&self.again);\n", "")],
+        complaint: &["was answered wrongly"],
+    },
+    Mutant {
+        name: "old-waits-go-on",
+        args: &[],
+        changes: &[("steps.rs", ".session(&self.login.sessions.once)", "")],
+        complaint: &[
+            "Heartbeat",
+            "two heartbeats in less than half their interval",
+        ],
+    },
+    Mutant {
+        name: "redirects-not-followed",
+        args: &[],
+        changes: &[("sessions.rs", ".redirects(redirects)", "")],
+        complaint: &["never happened: checksig: 4 redirects"],
+    },
+    Mutant {
+        name: "messages-without-cookies",
+        args: &[],
+        changes: &[(
+            "sessions.rs",
+            "outbox: build(of_account()",
+            "outbox: build(Session::builder().error_for_status(true)",
+        )],
+        complaint: &["SendBuddy", "cookies ptwebqq, skey or p_skey are missing"],
+    },
+    Mutant {
+        name: "messages-without-a-pause",
+        args: &[],
+        changes: &[(
+            "outbox.rs",
+            "self.not_before = Some(now + self.pause);",
+            "self.not_before = Some(now);",
+        )],
+        complaint: &["SendBuddy", "sent too soon after the last one"],
+    },
+    Mutant {
+        name: "messages-repeated-by-their-session",
         args: &[],
         changes: &[
             (
-                "steps.rs",
-                "            if bot.session.number != session {\n                return Next::done();\n            }\n            read(bot, reply, cx)",
-                "            let _ = session;\n            read(bot, reply, cx)",
+                "sessions.rs",
+                "outbox: build(of_account()",
+                "outbox: build(repeating(of_account(), TRIES)",
             ),
             (
-                "steps.rs",
-                "            if bot.session.number != session {\n                return Next::done();\n            }\n            call(bot, cx)",
-                "            let _ = session;\n            call(bot, cx)",
+                "protocol.rs",
+                "request.lane(OUTBOX)",
+                "request.lane(OUTBOX).idempotent(true)",
             ),
         ],
-        // The scene in which it fails varies; it never reaches the last one.
-        complaint: &["never happened: weather"],
+        complaint: &["was answered", "times"],
     },
     Mutant {
         name: "resends-what-was-lost",
@@ -524,9 +577,9 @@ const MUTANTS: &[Mutant] = &[
         args: &["--tls"],
         changes: &[(
             "protocol.rs",
-            "let query = [query, &session].concat();",
-            "let query = [query, &session].concat();\n        if action == \"get_online_buddies2\" {\n            \
-             return self.get(&format!(\"{CHANNEL}{action}\"), &query).header(\"Referer\", CHANNEL_REFERER);\n        }",
+            "let query = [query, &keys].concat();",
+            "let query = [query, &keys].concat();\n        if action == \"get_online_buddies2\" {\n            \
+             return self.get(session, &format!(\"{CHANNEL}{action}\"), &query).header(\"Referer\", CHANNEL_REFERER);\n        }",
         )],
         complaint: &["OnlineBuddies", "is https, but came over http"],
     },
@@ -656,8 +709,38 @@ fn a_bot_without_deduplication_is_found_out() {
 }
 
 #[test]
-fn a_bot_that_listens_to_old_sessions_is_found_out() {
-    has_to_be_found_out("generation-check-removed");
+fn a_bot_whose_old_logins_go_on_is_found_out() {
+    has_to_be_found_out("old-logins-go-on");
+}
+
+#[test]
+fn a_bot_whose_old_lists_go_on_is_found_out() {
+    has_to_be_found_out("old-lists-go-on");
+}
+
+#[test]
+fn a_bot_whose_old_waits_go_on_is_found_out() {
+    has_to_be_found_out("old-waits-go-on");
+}
+
+#[test]
+fn a_bot_that_follows_no_redirects_is_found_out() {
+    has_to_be_found_out("redirects-not-followed");
+}
+
+#[test]
+fn a_bot_whose_messages_lack_cookies_is_found_out() {
+    has_to_be_found_out("messages-without-cookies");
+}
+
+#[test]
+fn a_bot_that_talks_without_a_pause_is_found_out() {
+    has_to_be_found_out("messages-without-a-pause");
+}
+
+#[test]
+fn a_bot_whose_session_repeats_messages_is_found_out() {
+    has_to_be_found_out("messages-repeated-by-their-session");
 }
 
 #[test]

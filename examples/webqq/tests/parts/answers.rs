@@ -3,13 +3,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use httpstream::http::Uri;
 use httpstream::sim::Random;
 use serde_json::{Value, json};
 
 use crate::answers::{
     self, From, Item, Message, Picture, Poll, Trouble, arguments, bytes_of, login_sig, poll,
-    resolve,
 };
 
 /// As it was documented, with the number in ASCII escapes.
@@ -155,33 +153,6 @@ fn login_sig_is_found_in_its_page() {
     for (why, page, expected) in rows {
         assert_eq!(login_sig(page).as_deref(), *expected, "{why}");
     }
-}
-
-#[test]
-fn a_location_is_resolved_as_rfc_3986_says() {
-    #[rustfmt::skip]
-    let rows: &[(&str, &str, Option<&str>)] = &[
-        ("a URL stays as it is",            "http://web2.qq.com/x?y=z",     Some("http://web2.qq.com/x?y=z")),
-        ("of either scheme",                "https://web2.qq.com/",         Some("https://web2.qq.com/")),
-        ("spaces around it go",             " http://web2.qq.com/ ",        Some("http://web2.qq.com/")),
-        ("a host keeps the scheme",         "//s.web2.qq.com/x",            Some("http://s.web2.qq.com/x")),
-        ("a path keeps host and port",      "/x?y=z",                       Some("http://p.qq.com:81/x?y=z")),
-        ("a relative path keeps the folder", "x/y?z",                        Some("http://p.qq.com:81/a/x/y?z")),
-        ("a query keeps the path",          "?y=z",                         Some("http://p.qq.com:81/a/b?y=z")),
-        ("a URL in a query is no scheme",   "/x?u1=http://web2.qq.com/",    Some("http://p.qq.com:81/x?u1=http://web2.qq.com/")),
-        ("nor is one after a relative path", "x?u1=http://web2.qq.com/",     Some("http://p.qq.com:81/a/x?u1=http://web2.qq.com/")),
-        ("nor is one after a host",         "//d.qq.com/?u=http://a.b/",    Some("http://d.qq.com/?u=http://a.b/")),
-        ("text with a space is not a URL",  "http://web2.qq.com/a b",       None),
-        ("nor is a scheme alone",           "http://",                      None),
-    ];
-    let base: Uri = "http://p.qq.com:81/a/b?c=d".parse().unwrap();
-    for (why, location, expected) in rows {
-        let found = resolve(&base, location.as_bytes());
-        assert_eq!(found.as_deref(), *expected, "{why}");
-    }
-    let bare: Uri = "http://p.qq.com".parse().unwrap();
-    assert_eq!(resolve(&bare, b"x").as_deref(), Some("http://p.qq.com/x"));
-    assert_eq!(resolve(&base, b"/\xc4\xe3"), None);
 }
 
 // ---- JSON ----
@@ -573,13 +544,8 @@ fn pictures_are_those_their_place_has() {
 // ---- properties ----
 
 fn read_as_everything(text: &str) {
-    let base: Uri = "http://ui.ptlogin2.qq.com/cgi-bin/login".parse().unwrap();
     let _ = (arguments(text, "ptuiCB"), arguments(text, "ptui_checkVC"));
-    let _ = (
-        login_sig(text),
-        bytes_of(text),
-        resolve(&base, text.as_bytes()),
-    );
+    let _ = (login_sig(text), bytes_of(text));
     let _ = (answers::keys(text).is_ok(), answers::friends(text));
     let _ = (answers::groups(text).is_ok(), answers::members(text));
     let _ = (answers::discus(text), answers::discu_people(text));

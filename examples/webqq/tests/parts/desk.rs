@@ -39,6 +39,23 @@ const MIN_DROP: usize = 3;
 /// request.
 const SLOW: Duration = Duration::from_secs(25);
 
+/// The network's age when a simulation begins. It is the year 2040 then: the bot's jar goes by the
+/// system's clock when the bot sets a cookie, and must not find that those of the network's servers
+/// have expired.
+const BEGINNING: Duration = Duration::from_secs(27 * 365 * 24 * 3600);
+
+/// Makes the network of a simulation.
+pub(crate) fn network(seed: u64) -> Network {
+    let network = Network::new(seed);
+    network.sleep(BEGINNING);
+    network
+}
+
+/// Returns how long the simulation has lasted.
+pub(crate) fn elapsed(network: &Network) -> Duration {
+    network.elapsed() - BEGINNING
+}
+
 /// One host of the desk, as the network's server.
 struct Door(Rc<RefCell<Desk>>);
 
@@ -93,7 +110,7 @@ impl Desk {
             network: network.clone(),
             brain,
             director,
-            direct_at: Some(network.elapsed()),
+            direct_at: Some(elapsed(network)),
             is_over: false,
             connections: BTreeMap::new(),
             holds: HashMap::new(),
@@ -112,7 +129,7 @@ impl Desk {
     fn on_request(&mut self, request: &Incoming) -> sim::Answer {
         let call = self.read(request);
         if self.brain.is_polled(&call) {
-            let at = self.network.elapsed() + CLOSE_UNDER_WAY;
+            let at = elapsed(&self.network) + CLOSE_UNDER_WAY;
             self.postponed.push_back((at, request.connection, call));
             return sim::Answer::held();
         }
@@ -177,7 +194,7 @@ impl Desk {
 
     /// Does what is due, and returns the wishes.
     pub(crate) fn on_time(&mut self) -> Vec<Wish> {
-        let now = self.network.elapsed();
+        let now = elapsed(&self.network);
         if self.next_wake().is_some_and(|at| at <= now) {
             self.change(|_, _| ());
         }
@@ -195,7 +212,7 @@ impl Desk {
     /// Handles everything that is due, then calls `f`, then the director, and sends the answers
     /// that are ready.
     fn change<R>(&mut self, f: impl FnOnce(&mut Self, Duration) -> R) -> R {
-        let now = self.network.elapsed();
+        let now = elapsed(&self.network);
         if self.brain.next_wake().is_some_and(|at| at <= now) {
             self.brain.on_time(now);
         }

@@ -12,8 +12,6 @@ mod clock;
 mod events;
 #[path = "../../src/expect.rs"]
 mod expect;
-#[path = "../../src/jar.rs"]
-mod jar;
 #[path = "../../src/lists.rs"]
 mod lists;
 #[path = "../../src/outbox.rs"]
@@ -32,6 +30,8 @@ mod scenes;
 mod script;
 #[path = "../../src/server/mod.rs"]
 mod server;
+#[path = "../../src/sessions.rs"]
+mod sessions;
 #[path = "../../src/settings.rs"]
 mod settings;
 #[path = "../../src/steps.rs"]
@@ -46,8 +46,6 @@ mod answers_tests;
 mod brain;
 mod desk;
 mod front_end;
-#[path = "jar.rs"]
-mod jar_tests;
 mod life;
 #[path = "outbox.rs"]
 mod outbox_tests;

@@ -1,11 +1,11 @@
-//! The outbox: when each message may be sent; long answers; duplicate detection.
+//! The outbox: how long each message waits; long answers; duplicate detection.
 
 use std::time::{Duration, Instant};
 
 use httpstream::sim::Random;
 
 use crate::answers::{From, Item, MessageId, Poll, poll};
-use crate::outbox::{Due, Long, Outbox, PAUSE, Seen, messages};
+use crate::outbox::{Long, Outbox, PAUSE, Seen, messages};
 use crate::roster::{Roster, Target};
 
 const MS: Duration = Duration::from_millis(1);
@@ -23,27 +23,26 @@ fn outbox_of(texts: &[&str]) -> Outbox {
     outbox
 }
 
-/// Takes and sends the message that is due.
-fn send(outbox: &mut Outbox, now: Instant) -> String {
-    assert_eq!(outbox.due(now), Due::Now);
-    outbox.take().expect("something is due");
-    outbox.done(now).expect("it was under way").text
+/// Takes the next message, waits as long as it must, and sends it. Returns its text and the wait.
+fn send(outbox: &mut Outbox, now: &mut Instant) -> (String, Duration) {
+    let wait = outbox.take(*now).expect("there is a message");
+    *now += wait;
+    (outbox.done(*now).expect("it was under way").text, wait)
 }
 
 // ---- pacing ----
 
 #[test]
-fn nothing_is_due_when_there_is_nothing_or_something_is_under_way() {
+fn nothing_is_taken_when_there_is_nothing_or_something_is_under_way() {
     let now = Instant::now();
     let mut outbox = outbox_of(&[]);
     assert!(outbox.is_empty());
-    assert_eq!(outbox.due(now), Due::Nothing);
-    assert!(outbox.take().is_none());
+    assert_eq!(outbox.take(now), None);
 
     let mut outbox = outbox_of(&["a", "b"]);
-    assert_eq!(outbox.due(now), Due::Now);
-    assert_eq!(outbox.take().map(|message| &*message.text), Some("a"));
-    assert_eq!(outbox.due(now + 60 * SECOND), Due::Nothing);
+    assert_eq!(outbox.take(now), Some(Duration::ZERO));
+    assert_eq!(outbox.under_way().map(|message| &*message.text), Some("a"));
+    assert_eq!(outbox.take(now + 60 * SECOND), None);
     assert!(!outbox.is_empty());
 }
 
@@ -51,7 +50,7 @@ fn nothing_is_due_when_there_is_nothing_or_something_is_under_way() {
 fn what_is_said_last_is_under_way_until_it_is_done() {
     let now = Instant::now();
     let mut outbox = outbox_of(&["a"]);
-    outbox.take();
+    outbox.take(now);
     assert!(!outbox.is_empty());
     assert_eq!(
         outbox.done(now).map(|message| message.text).as_deref(),
@@ -74,19 +73,17 @@ fn the_pause_is_half_a_second_and_a_second_before_a_repeat() {
         ("case makes a difference",             &["a"],         "A",    500 * MS),
     ];
     for (why, said, next, expected) in rows {
-        let mut outbox = outbox_of(said);
-        outbox.push(&somebody(), (*next).to_owned());
-        let mut now = Instant::now();
-        for text in *said {
-            now += 10 * SECOND;
-            assert_eq!(send(&mut outbox, now), *text, "{why}");
+        for later in [Duration::ZERO, MS, *expected, 60 * SECOND] {
+            let mut outbox = outbox_of(said);
+            outbox.push(&somebody(), (*next).to_owned());
+            let mut now = Instant::now();
+            for text in *said {
+                now += 10 * SECOND;
+                assert_eq!(send(&mut outbox, &mut now).0, *text, "{why}");
+            }
+            let wait = outbox.take(now + later);
+            assert_eq!(wait, Some(expected.saturating_sub(later)), "{why}");
         }
-        if !expected.is_zero() {
-            assert_eq!(outbox.due(now), Due::In(*expected), "{why}");
-            assert_eq!(outbox.due(now + *expected - MS), Due::In(MS), "{why}");
-        }
-        assert_eq!(outbox.due(now + *expected), Due::Now, "{why}");
-        assert_eq!(outbox.due(now + 60 * SECOND), Due::Now, "{why}");
     }
 }
 
@@ -94,12 +91,11 @@ fn the_pause_is_half_a_second_and_a_second_before_a_repeat() {
 fn the_pause_begins_when_the_answer_has_come() {
     let begun = Instant::now();
     let mut outbox = outbox_of(&["a", "b"]);
-    outbox.take();
+    outbox.take(begun);
     // The pause does not depend on how long the server took.
     let ended = begun + 30 * SECOND;
     outbox.done(ended);
-    assert_eq!(outbox.due(ended), Due::In(PAUSE));
-    assert_eq!(outbox.due(ended + PAUSE), Due::Now);
+    assert_eq!(outbox.take(ended), Some(PAUSE));
 }
 
 #[test]
@@ -109,10 +105,7 @@ fn a_backlog_goes_out_in_its_order_and_twice_a_second() {
     let begun = Instant::now();
     let mut now = begun;
     for text in &texts {
-        if let Due::In(wait) = outbox.due(now) {
-            now += wait;
-        }
-        assert_eq!(send(&mut outbox, now), *text);
+        assert_eq!(send(&mut outbox, &mut now).0, *text);
     }
     // The intervals do not drift.
     assert_eq!(now - begun, 99 * PAUSE);
@@ -121,30 +114,29 @@ fn a_backlog_goes_out_in_its_order_and_twice_a_second() {
 
 #[test]
 fn where_waits_are_compressed_the_pause_is_shorter() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut outbox = Outbox::new(PAUSE / 50);
     outbox.push(&somebody(), "a".to_owned());
     outbox.push(&somebody(), "a".to_owned());
-    send(&mut outbox, now);
-    assert_eq!(outbox.due(now), Due::In(20 * MS));
+    send(&mut outbox, &mut now);
+    assert_eq!(outbox.take(now), Some(20 * MS));
 }
 
 #[test]
 fn what_is_put_back_is_the_next_again() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut outbox = outbox_of(&["a", "b", "c"]);
-    outbox.take().expect("a").refusals = 2;
+    outbox.take(now);
+    outbox.under_way().expect("a").refusals = 2;
     outbox.put_back(now, 2 * SECOND);
-    assert_eq!(outbox.due(now), Due::In(2 * SECOND));
-    assert_eq!(outbox.due(now + 2 * SECOND), Due::Now);
+    assert_eq!(outbox.take(now), Some(2 * SECOND));
 
-    let again = outbox.take().expect("a");
+    let again = outbox.under_way().expect("a");
     assert_eq!((&*again.text, again.refusals), ("a", 2));
-    let mut now = now + 2 * SECOND;
+    now += 2 * SECOND;
     outbox.done(now);
     for text in ["b", "c"] {
-        now += PAUSE;
-        assert_eq!(send(&mut outbox, now), text);
+        assert_eq!(send(&mut outbox, &mut now), (text.to_owned(), PAUSE));
     }
 }
 
@@ -152,34 +144,36 @@ fn what_is_put_back_is_the_next_again() {
 fn what_is_put_back_waits_for_the_pause_at_least() {
     let now = Instant::now();
     let mut outbox = outbox_of(&["a"]);
-    outbox.take();
+    outbox.take(now);
     outbox.put_back(now, Duration::ZERO);
-    assert_eq!(outbox.due(now), Due::In(PAUSE));
     // It was not sent, so it is not a repeat of itself.
-    assert_eq!(outbox.due(now + PAUSE), Due::Now);
+    assert_eq!(outbox.take(now), Some(PAUSE));
 }
 
 #[test]
 fn what_is_pushed_meanwhile_comes_after_what_is_put_back() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut outbox = outbox_of(&["a"]);
-    outbox.take();
+    outbox.take(now);
     outbox.push(&somebody(), "b".to_owned());
     outbox.put_back(now, Duration::ZERO);
-    assert_eq!(send(&mut outbox, now + SECOND), "a");
-    assert_eq!(send(&mut outbox, now + 2 * SECOND), "b");
+    assert_eq!(send(&mut outbox, &mut now).0, "a");
+    assert_eq!(send(&mut outbox, &mut now).0, "b");
 }
 
 #[test]
 fn with_nothing_under_way_there_is_nothing_to_put_back() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut outbox = outbox_of(&[]);
     outbox.put_back(now, SECOND);
     assert!(outbox.is_empty());
 
     let mut outbox = outbox_of(&["a", "b", "c"]);
     outbox.put_back(now, SECOND);
-    assert_eq!(send(&mut outbox, now + SECOND), "a");
+    assert_eq!(
+        send(&mut outbox, &mut now),
+        ("a".to_owned(), Duration::ZERO)
+    );
 }
 
 // ---- long answers ----

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{Answer, Incoming, Network};
-use httpstream::{Config, Engine, Next, Request, Sim};
+use httpstream::{Config, Engine, ErrorKind, Next, Request, Sim};
 use serde_json::{Value, json};
 
 use crate::answers::{Keys, Picture};
 use crate::clock::Clock;
-use crate::protocol::{Session, list_hash, password_hash};
+use crate::protocol::{Login, list_hash, password_hash};
 use crate::roster::Address;
 use crate::server::wire::{Call, Scheme};
 use crate::settings::Https;
@@ -21,30 +21,30 @@ const LOGIN_PAGE: &str = "https://ui.ptlogin2.qq.com/cgi-bin/login";
 const S: &str = "http://s.web2.qq.com/proxy.html?v=20110412001&callback=1&id=3";
 const D: &str = "https://d.web2.qq.com/cfproxy.html?v=20110331002&callback=1";
 
-fn session() -> Session {
-    session_at(1.0, 7)
+fn login() -> Login {
+    login_at(1.0, 7)
 }
 
-fn session_at(scale: f64, seed: u64) -> Session {
-    session_with(Https::AsHttp, scale, seed)
+fn login_at(scale: f64, seed: u64) -> Login {
+    login_with(Https::AsHttp, scale, seed)
 }
 
-fn session_with(https: Https, scale: f64, seed: u64) -> Session {
+fn login_with(https: Https, scale: f64, seed: u64) -> Login {
     let clock = Clock::new(Instant::now(), EPOCH, scale, Duration::from_secs(3));
-    let mut session = Session::new(ACCOUNT, "password123", clock, https, seed);
-    session.login_sig = "sig-*1".to_owned();
-    session.verify_code = "!PTH".to_owned();
-    session.huin = ACCOUNT.to_be_bytes().to_vec();
-    session.ptwebqq = "0123456789abcdef".to_owned();
-    session.set_keys(Keys {
+    let mut login = Login::new(ACCOUNT, "password123", clock, https, seed);
+    login.login_sig = "sig-*1".to_owned();
+    login.verify_code = "!PTH".to_owned();
+    login.huin = ACCOUNT.to_be_bytes().to_vec();
+    login.ptwebqq = "0123456789abcdef".to_owned();
+    login.set_keys(Keys {
         vfwebqq: "vf&1".to_owned(),
         psessionid: "ps=2".to_owned(),
     });
-    session
+    login
 }
 
 /// A network in which one server answers for all hosts.
-fn network(answer: fn(&Incoming) -> Answer) -> Network {
+fn network(answer: impl FnMut(&Incoming) -> Answer + 'static) -> Network {
     let network = Network::new(1);
     for host in [
         "ui.ptlogin2.qq.com",
@@ -144,7 +144,7 @@ fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
         format!("{}://{}", uri.scheme_str().unwrap(), uri.host().unwrap())
     };
     let ask = |https: Https| {
-        let mut s = session_with(https, 1.0, 7);
+        let mut s = login_with(https, 1.0, 7);
         let discu = Address::Discu { did: 501 };
         let stranger = Address::Sess { gid: 301, uin: 12 };
         let steps = [
@@ -181,16 +181,16 @@ fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
 
 #[test]
 fn checksig_keeps_its_scheme_where_the_server_has_tls() {
-    let mut session = session_with(Https::OverTls, 1.0, 7);
+    let login = login_with(Https::OverTls, 1.0, 7);
     for url in ["https://ssl.ptlogin2.qq.com/jump?a=b", "http://qq.com/a"] {
-        let request = session.checksig(url).expect("the URL is within the domain");
+        let request = login.checksig(url).expect("the URL is within the domain");
         assert_eq!(request.uri().to_string(), url);
     }
 }
 
 #[test]
 fn each_step_is_asked_for_as_in_the_table() {
-    let mut s = session();
+    let mut s = login();
     let offline = Picture::Offline {
         file_path: "/a b".to_owned(),
         from_uin: 11,
@@ -291,7 +291,7 @@ fn each_step_is_asked_for_as_in_the_table() {
 
 #[test]
 fn the_json_of_a_form_is_that_of_its_step() {
-    let mut s = session();
+    let mut s = login();
     let hash = "01070A0607000F040E0C50545B5156534952454646594A5113504B415947";
     let font = r#"["font",{"color":"000000","name":"Monospace","size":10,"style":[0,0,0]}]"#;
     let content = format!(r#"["a",{font}]"#);
@@ -339,9 +339,9 @@ fn whatever_is_said_comes_out_of_json_in_json_in_a_form() {
         "企鹅 🐧 é \u{2028}\u{feff}",
         "\\\\\"\\u0041",
     ];
-    let mut session = session();
+    let mut login = login();
     for text in nasty {
-        let incoming = arrival(session.send(Address::Buddy { uin: 11 }, text, ""));
+        let incoming = arrival(login.send(Address::Buddy { uin: 11 }, text, ""));
         let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"%+-._*~&=".contains(b);
         assert!(incoming.body().iter().all(is_plain), "{text:?}");
 
@@ -359,34 +359,34 @@ fn whatever_is_said_comes_out_of_json_in_json_in_a_form() {
 #[test]
 fn numbers_begin_anywhere_and_go_on_as_they_should() {
     for seed in 0..100 {
-        let mut session = session_at(1.0, seed);
-        let send = |session: &mut Session| {
-            let call = call(session.send(Address::Group { gid: 301 }, "a", ""));
+        let mut login = login_at(1.0, seed);
+        let send = |login: &mut Login| {
+            let call = call(login.send(Address::Group { gid: 301 }, "a", ""));
             let msg_id = r(&call)["msg_id"].as_u64().unwrap();
             let clientid = call.form("clientid").unwrap().to_owned();
             (msg_id, clientid)
         };
-        let beat = |session: &mut Session| -> u64 {
-            let call = call(session.heartbeat());
+        let beat = |login: &mut Login| -> u64 {
+            let call = call(login.heartbeat());
             call.query("rc").unwrap().parse().unwrap()
         };
-        let (first, clientid) = send(&mut session);
+        let (first, clientid) = send(&mut login);
         assert_eq!(first.to_string().len(), 8, "seed {seed}");
         assert_eq!(clientid.len(), 8, "seed {seed}");
-        let rc = beat(&mut session);
+        let rc = beat(&mut login);
         assert!(rc <= 100, "seed {seed}");
         // Neither a login nor anything else resets them.
-        session.forget();
+        login.forget();
         assert_eq!(
-            send(&mut session),
+            send(&mut login),
             (first + 1, clientid.clone()),
             "seed {seed}"
         );
-        session.poll();
-        assert_eq!(send(&mut session), (first + 2, clientid), "seed {seed}");
-        assert_eq!(beat(&mut session), rc + 1, "seed {seed}");
+        login.poll();
+        assert_eq!(send(&mut login), (first + 2, clientid), "seed {seed}");
+        assert_eq!(beat(&mut login), rc + 1, "seed {seed}");
 
-        let chance = call(session.check()).query("r").unwrap().to_owned();
+        let chance = call(login.check()).query("r").unwrap().to_owned();
         let chance: f64 = chance.parse().unwrap();
         assert!((0.0..1.0).contains(&chance), "seed {seed}");
     }
@@ -395,29 +395,24 @@ fn numbers_begin_anywhere_and_go_on_as_they_should() {
 #[test]
 fn time_is_told_as_it_is_on_the_wall() {
     let begin = Instant::now();
-    let mut session = Session::new(
+    let mut login = Login::new(
         1,
         "",
         Clock::new(begin, EPOCH, 60.0, Duration::from_secs(3)),
         Https::AsHttp,
         1,
     );
-    session.set_now(begin + Duration::from_millis(1_500));
-    assert_eq!(call(session.heartbeat()).query("t"), Some("1400000090000"));
+    login.set_now(begin + Duration::from_millis(1_500));
+    assert_eq!(call(login.heartbeat()).query("t"), Some("1400000090000"));
 }
 
 #[test]
 fn a_login_that_is_forgotten_leaves_nothing_behind() {
-    let mut session = session();
-    session.jar.set("qq.com", "skey", "@a");
-    session.forget();
-    let mut all = vec![
-        session.sig(),
-        session.check(),
-        session.login2(),
-        session.friends(),
-    ];
-    all.push(session.poll());
+    let mut login = login();
+    keep(&login, "http://qq.com/", "skey=@a; Domain=qq.com");
+    login.forget();
+    let mut all = vec![login.sig(), login.check(), login.login2(), login.friends()];
+    all.push(login.poll());
     for request in all {
         let incoming = arrival(request);
         let bytes = String::from_utf8(incoming.bytes.clone()).unwrap();
@@ -438,7 +433,7 @@ fn a_login_that_is_forgotten_leaves_nothing_behind() {
 
 #[test]
 fn checksig_goes_where_the_server_says_within_its_domain() {
-    let mut session = session();
+    let login = login();
     #[rustfmt::skip]
     let rows: &[(&str, &str, Option<&str>)] = &[
         ("as PTLOGIN has it",               "http://ptlogin4.web2.qq.com/check_sig?uin=1&f_url=&p=%2F", Some("ptlogin4.web2.qq.com/check_sig?uin=1&f_url=&p=%2F")),
@@ -460,7 +455,7 @@ fn checksig_goes_where_the_server_says_within_its_domain() {
         ("a line end",                      "http://web2.qq.com/\r\nX-Evil: a",         None),
     ];
     for (why, url, expected) in rows {
-        let found = session.checksig(url).map(|request| {
+        let found = login.checksig(url).map(|request| {
             let incoming = arrival(request);
             assert_eq!(
                 incoming.header("referer"),
@@ -474,7 +469,78 @@ fn checksig_goes_where_the_server_says_within_its_domain() {
     }
 }
 
+#[test]
+fn redirects_are_followed_within_the_domain() {
+    #[rustfmt::skip]
+    let rows: &[(&str, &str, Option<&str>)] = &[
+        ("a URL",                   "http://s.web2.qq.com/x?y=z",   Some("s.web2.qq.com/x?y=z")),
+        ("a host",                  "//s.web2.qq.com/x",            Some("s.web2.qq.com/x")),
+        ("a path",                  "/x?u1=http://a.example/",      Some("web2.qq.com/x?u1=http://a.example/")),
+        ("a relative path",         "x/y?z",                        Some("web2.qq.com/a/x/y?z")),
+        ("another domain",          "http://example.com/",          None),
+        ("one that ends alike",     "http://notqq.com/",            None),
+        ("one in front of an @",    "http://qq.com@example.com/",   None),
+    ];
+    for (why, location, expected) in rows {
+        let location = *location;
+        let network = network(move |request| match request.path() {
+            "/a/b" => Answer::status(302).header("Location", location),
+            _ => Answer::ok("ok"),
+        });
+        let request = login()
+            .checksig("http://web2.qq.com/a/b")
+            .expect("it is within the domain");
+        let status = status_of(&network, request);
+        assert_eq!(
+            status,
+            Ok(if expected.is_some() { 200 } else { 302 }),
+            "{why}"
+        );
+        let ledger = network.ledger();
+        let place = |request: &Incoming| {
+            let host = String::from_utf8_lossy(request.header("host").unwrap());
+            format!("{host}{}", request.target)
+        };
+        let second = ledger.requests().nth(1);
+        assert_eq!(second.map(place).as_deref(), *expected, "{why}");
+        let referer = second.map(|request| request.header("referer"));
+        assert!(
+            referer.is_none_or(|it| it == Some(LOGIN_PAGE.as_bytes())),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn redirects_that_lead_in_a_ring_come_to_an_end() {
+    let network = network(|_| Answer::status(302).header("Location", "/a"));
+    let request = login()
+        .checksig("http://web2.qq.com/a")
+        .expect("it is within the domain");
+    assert_eq!(status_of(&network, request), Err(ErrorKind::Policy));
+    assert_eq!(network.ledger().requests().len(), 8);
+}
+
+/// Returns the status with which a request ends.
+fn status_of(network: &Network, request: Request) -> Result<u16, ErrorKind> {
+    type End = Option<Result<u16, ErrorKind>>;
+    let mut engine = Engine::<End, Sim>::on_network(network, Config::default()).unwrap();
+    engine.submit(request, |end, reply, _| {
+        let status = reply.map(|response| response.status().as_u16());
+        *end = Some(status.map_err(|error| error.kind()));
+        Next::done()
+    });
+    let mut end = None;
+    engine.advance(&mut end, Duration::from_secs(300)).unwrap();
+    end.expect("it has ended")
+}
+
 // ---- cookies ----
+
+/// Has the jar keep a cookie as if a server had set it.
+fn keep(login: &Login, url: &str, cookie: &str) {
+    login.sessions.jar.set(url, cookie).unwrap();
+}
 
 fn cookies(request: Request) -> String {
     call(request)
@@ -485,52 +551,58 @@ fn cookies(request: Request) -> String {
 
 #[test]
 fn cookies_go_with_the_requests_to_their_hosts() {
-    let mut session = session();
-    let lines: [&[u8]; 4] = [
-        b"ptwebqq=2c14; Domain=.qq.com; Path=/",
-        b"skey=@a; Domain=.qq.com; Path=/; Secure",
-        b"confirmuin=1",
-        b"verifysession=h; Domain=.captcha.qq.com",
-    ];
-    session
-        .jar
-        .store("ssl.ptlogin2.qq.com", "/login", lines, EPOCH);
-    session
-        .jar
-        .store("ssl.captcha.qq.com", "/getimage", [lines[3]], EPOCH);
+    let mut login = login();
+    let page = "https://ssl.ptlogin2.qq.com/login";
+    keep(&login, page, "ptwebqq=2c14; Domain=.qq.com; Path=/");
+    keep(&login, page, "skey=@a; Domain=.qq.com; Path=/; Secure");
+    keep(&login, page, "confirmuin=1");
+    let captcha = "https://ssl.captcha.qq.com/getimage";
+    keep(&login, captcha, "verifysession=h; Domain=.captcha.qq.com");
 
-    assert_eq!(
-        cookies(session.ptlogin()),
-        "ptwebqq=2c14; skey=@a; confirmuin=1"
+    // All of them over http here, where the Secure one must not go.
+    assert_eq!(cookies(login.ptlogin()), "ptwebqq=2c14; confirmuin=1");
+    assert_eq!(cookies(login.captcha()), "ptwebqq=2c14; verifysession=h");
+    let discu = login.send(Address::Discu { did: 501 }, "a", "");
+    let all = [
+        discu,
+        login.sess_sig(301, 12),
+        login.online_buddies(),
+        login.poll(),
+        login.friends(),
+        login.heartbeat(),
+        login.logout(),
+    ];
+    for request in all {
+        assert_eq!(cookies(request), "ptwebqq=2c14");
+    }
+}
+
+#[test]
+fn other_sites_get_no_cookies() {
+    let login = login();
+    keep(
+        &login,
+        "http://web2.qq.com/",
+        "ptwebqq=2c14; Domain=.qq.com; Path=/",
     );
-    assert_eq!(
-        cookies(session.captcha()),
-        "ptwebqq=2c14; skey=@a; verifysession=h"
-    );
-    // Secure cookies go to the documented https steps, whatever the transport.
-    let discu = session.send(Address::Discu { did: 501 }, "a", "");
-    assert_eq!(cookies(discu), "ptwebqq=2c14; skey=@a");
-    assert_eq!(cookies(session.online_buddies()), "ptwebqq=2c14; skey=@a");
-    assert_eq!(cookies(session.poll()), "ptwebqq=2c14");
-    assert_eq!(cookies(session.friends()), "ptwebqq=2c14");
-    assert_eq!(cookies(session.heartbeat()), "ptwebqq=2c14");
+    let page = login.page("http://web2.qq.com/weather").unwrap();
+    assert_eq!(cookies(page), "");
+    assert!(login.page("weather").is_err());
 }
 
 #[test]
 fn a_new_ptwebqq_takes_the_place_of_the_old_one_everywhere() {
-    let mut session = session();
-    let line: &[u8] = b"ptwebqq=old; Domain=.qq.com; Path=/";
-    session
-        .jar
-        .store("ssl.ptlogin2.qq.com", "/login", [line], EPOCH);
-    session.take_ptwebqq();
-    assert_eq!(session.ptwebqq, "old");
+    let mut login = login();
+    let page = "https://ssl.ptlogin2.qq.com/login";
+    keep(&login, page, "ptwebqq=old; Domain=.qq.com; Path=/");
+    login.take_ptwebqq();
+    assert_eq!(login.ptwebqq, "old");
 
-    session.set_ptwebqq("0123456789abcdef".to_owned());
-    assert_eq!(cookies(session.poll()), "ptwebqq=0123456789abcdef");
-    assert_eq!(r(&call(session.login2()))["ptwebqq"], "0123456789abcdef");
+    login.set_ptwebqq("0123456789abcdef".to_owned());
+    assert_eq!(cookies(login.poll()), "ptwebqq=0123456789abcdef");
+    assert_eq!(r(&call(login.login2()))["ptwebqq"], "0123456789abcdef");
     let hash = "01070A0607000F040E0C50545B5156534952454646594A5113504B415947";
-    assert_eq!(r(&call(session.friends()))["hash"], hash);
+    assert_eq!(r(&call(login.friends()))["hash"], hash);
 }
 
 #[test]
@@ -541,20 +613,102 @@ fn what_an_answer_sets_is_kept_for_its_host() {
             .header("set-cookie", "confirmuin=1; Path=/")
             .header("Set-Cookie", "stolen=1; Domain=example.com")
     });
-    let mut session = session();
-    let mut engine = Engine::<Session, Sim>::on_network(&network, Config::default()).unwrap();
-    engine.submit(session.ptlogin(), |session: &mut Session, reply, _| {
-        session.store_cookies(&reply.expect("an answer"));
-        session.take_ptwebqq();
+    let mut login = login();
+    assert_eq!(status_of(&network, login.ptlogin()), Ok(200));
+    login.take_ptwebqq();
+    assert_eq!(login.ptwebqq, "a");
+    assert_eq!(login.sessions.jar.len(), 2);
+    assert_eq!(cookies(login.ptlogin()), "ptwebqq=a; confirmuin=1");
+    assert_eq!(cookies(login.poll()), "ptwebqq=a");
+}
+
+// ---- what is sent again ----
+
+#[test]
+fn what_may_be_repeated_is_sent_three_times_and_all_else_once() {
+    let network = || network(|_| Answer::status(503));
+    let mut login = login();
+    let again = [
+        login.sig(),
+        login.check(),
+        login.captcha(),
+        login.checksig("http://web2.qq.com/check_sig").unwrap(),
+        login.friends(),
+        login.groups(),
+        login.members(401),
+        login.discus(),
+        login.discu_info(501),
+        login.online_buddies(),
+        login.friend_uin(11),
+        login.sess_sig(301, 12),
+    ];
+    let once = [
+        login.ptlogin(),
+        login.login2(),
+        login.poll(),
+        login.heartbeat(),
+        login.send(Address::Buddy { uin: 11 }, "a", ""),
+        login.logout(),
+    ];
+    let page = login.page("http://web2.qq.com/weather").unwrap();
+    let again = again.into_iter().map(|request| (request, 3));
+    let once = once.into_iter().map(|request| (request, 1));
+    for (request, expected) in again.chain(once) {
+        let (network, place) = (network(), request.uri().to_string());
+        assert_eq!(
+            status_of(&network, request),
+            Err(ErrorKind::Status),
+            "{place}"
+        );
+        assert_eq!(network.ledger().requests().len(), expected, "{place}");
+    }
+    // Whoever asked for it reads what the other site says in the end.
+    let network = network();
+    assert_eq!(status_of(&network, page), Ok(503));
+    assert_eq!(network.ledger().requests().len(), 7);
+}
+
+#[test]
+fn a_login_that_has_ended_sends_nothing_and_a_message_on_its_way_is_answered() {
+    let network = network(|_| Answer::ok("{}").after(Duration::from_secs(1)));
+    let mut login = login();
+    let requests = [
+        login.friends(),
+        login.poll(),
+        login.send(Address::Buddy { uin: 11 }, "a", ""),
+        login.send(Address::Buddy { uin: 11 }, "b", ""),
+    ];
+    type Ends = Vec<(String, bool)>;
+    let mut engine = Engine::<Ends, Sim>::on_network(&network, Config::default()).unwrap();
+    for request in requests {
+        let path = request.uri().path().to_owned();
+        engine.submit(request, move |ends: &mut Ends, reply, _| {
+            ends.push((path.clone(), reply.is_ok()));
+            Next::done()
+        });
+    }
+    let mut ends = Vec::new();
+    engine
+        .advance(&mut ends, Duration::from_millis(500))
+        .unwrap();
+    assert!(login.sessions.is_sending());
+    engine.call(move |_: &mut Ends, cx| {
+        login.sessions.end_login(cx);
         Next::done()
     });
-    engine
-        .advance(&mut session, Duration::from_secs(1))
-        .unwrap();
-    assert_eq!(session.ptwebqq, "a");
-    assert_eq!(session.jar.len(), 2);
-    assert_eq!(cookies(session.ptlogin()), "ptwebqq=a; confirmuin=1");
-    assert_eq!(cookies(session.poll()), "ptwebqq=a");
+    engine.advance(&mut ends, Duration::from_secs(10)).unwrap();
+    let send = ("/channel/send_buddy_msg2".to_owned(), true);
+    let friends = ("/api/get_user_friends2".to_owned(), false);
+    let poll = ("/channel/poll2".to_owned(), false);
+    ends[..2].sort();
+    assert_eq!(ends, [friends, poll, send.clone(), send]);
+    // One message at a time.
+    let ledger = network.ledger();
+    let sends = ledger
+        .requests()
+        .filter(|request| request.path().contains("send"));
+    let at: Vec<Duration> = sends.map(|request| request.at).collect();
+    assert!(at[1] - at[0] >= Duration::from_secs(1), "{at:?}");
 }
 
 // ---- patience ----
@@ -588,28 +742,40 @@ fn a_poll_is_waited_for_longer_than_it_is_held() {
     let held: fn(&Incoming) -> Answer = |_| Answer::ok("{}").after(Duration::from_secs(65));
     let drips: fn(&Incoming) -> Answer =
         |_| Answer::ok([b' '; 400]).drip(1, Duration::from_secs(9));
-    assert_eq!(seconds(patience(session().poll(), silent)), Some(70));
-    assert_eq!(patience(session().poll(), held), None);
-    assert_eq!(seconds(patience(session().poll(), drips)), Some(140));
+    assert_eq!(seconds(patience(login().poll(), silent)), Some(70));
+    assert_eq!(patience(login().poll(), held), None);
+    assert_eq!(seconds(patience(login().poll(), drips)), Some(140));
     // All others get half a minute, whether the answer drips or not.
-    assert_eq!(seconds(patience(session().friends(), silent)), Some(30));
-    assert_eq!(seconds(patience(session().heartbeat(), drips)), Some(30));
+    assert_eq!(seconds(patience(login().login2(), silent)), Some(30));
+    assert_eq!(seconds(patience(login().heartbeat(), drips)), Some(30));
+    // With those that are repeated, each time, and three minutes in all.
+    let three_times = patience(login().friends(), silent).unwrap();
+    let range = Duration::from_secs(90)..Duration::from_secs(94);
+    assert!(range.contains(&three_times), "{three_times:?}");
+    assert_eq!(seconds(patience(login().friends(), drips)), Some(180));
 }
 
 #[test]
 fn where_waits_are_compressed_a_machine_may_still_be_slow() {
     let silent: fn(&Incoming) -> Answer = |_| Answer::held();
     // A hold lasts one second.
-    let fast = || session_at(60.0, 7);
+    let fast = || login_at(60.0, 7);
     assert_eq!(seconds(patience(fast().poll(), silent)), Some(4));
-    assert_eq!(seconds(patience(fast().friends(), silent)), Some(3));
+    assert_eq!(seconds(patience(fast().login2(), silent)), Some(3));
+}
+
+#[test]
+fn sessions_can_be_made_at_any_scale() {
+    for scale in [0.01, 1.0, 60.0, 1000.0] {
+        login_at(scale, 7);
+    }
 }
 
 #[test]
 fn jitter_makes_a_wait_longer_by_its_share_at_most() {
-    let mut session = session();
+    let mut login = login();
     let wait = Duration::from_secs(10);
-    let waits: Vec<Duration> = (0..1_000).map(|_| session.jitter(wait, 0.2)).collect();
+    let waits: Vec<Duration> = (0..1_000).map(|_| login.jitter(wait, 0.2)).collect();
     assert!(waits.iter().all(|w| (wait..=wait.mul_f64(1.2)).contains(w)));
     let spread = *waits.iter().max().unwrap() - *waits.iter().min().unwrap();
     assert!(spread > Duration::from_secs(1), "{spread:?}");

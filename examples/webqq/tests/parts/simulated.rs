@@ -6,13 +6,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use httpstream::sim::Network;
 use httpstream::{Config, Engine, Sim};
 
 use crate::bot::{self, Bot, Stage};
-use crate::desk::{Desk, HOSTS, addrs};
+use crate::desk::{self, Desk, HOSTS, addrs};
 use crate::events::Entry;
 use crate::outbox::Long;
 use crate::plugins;
@@ -43,7 +43,7 @@ impl Simulation {
     pub(crate) fn new(seed: u64, refresh: Duration, director: impl Director + 'static) -> Self {
         static QUIET: Once = Once::new();
         QUIET.call_once(plugins::keep_crashes_quiet);
-        let network = Network::new(seed);
+        let network = desk::network(seed);
         for (host, addr) in HOSTS.iter().zip(addrs()) {
             network.host(host, [addr.ip()]);
         }
@@ -57,8 +57,7 @@ impl Simulation {
             max_text: server::Settings::default().max_text,
             long: Long::Split,
             seed,
-            // Cookies that the server sets in order to delete them expired in 2020.
-            epoch: Duration::from_secs(1_800_000_000),
+            epoch: since_epoch(network.wall_clock()),
             https: bot::Https::AsHttp,
         };
         Self {
@@ -80,14 +79,14 @@ impl Simulation {
             if deadline.is_some_and(|at| at <= now) || self.network.has_events() {
                 self.engine.turn(&mut self.bot).expect("the turn succeeds");
                 self.log.append(&mut self.bot.events);
-            } else if self.network.elapsed() >= until || is_over(self) {
+            } else if self.elapsed() >= until || is_over(self) {
                 return;
             } else {
                 // One step at a time: an event may make something due earlier than what was the
                 // next before.
                 let wake = self.desk.borrow().next_wake();
                 let wait = wake.unwrap_or(until).min(until);
-                let wait = wait.saturating_sub(self.network.elapsed());
+                let wait = wait.saturating_sub(self.elapsed());
                 let events = [deadline, self.network.next_event_at()];
                 let events = events.into_iter().flatten();
                 let waits = events.map(|at| at.saturating_duration_since(now));
@@ -98,6 +97,11 @@ impl Simulation {
                 self.grant(wish);
             }
         }
+    }
+
+    /// Returns how long the simulation has lasted.
+    pub(crate) fn elapsed(&self) -> Duration {
+        desk::elapsed(&self.network)
     }
 
     pub(crate) fn grant(&mut self, wish: Wish) {
@@ -157,7 +161,7 @@ impl Simulation {
     /// Has the bot send its pending messages, and log out.
     pub(crate) fn log_out(&mut self) {
         self.grant(Wish::Logout { account: ACCOUNT });
-        let patience = self.network.elapsed() + 10 * MINUTE;
+        let patience = self.elapsed() + 10 * MINUTE;
         // Idle connections are kept for a while, in case there is another request.
         self.run(patience, |sim| {
             sim.engine.pending() == 0 && sim.network.open_fds() == 0
@@ -188,6 +192,11 @@ impl Simulation {
         }
         complaints
     }
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .expect("it is later than 1970")
 }
 
 /// Judges the bot by `brain`'s ledger and the bot's log.

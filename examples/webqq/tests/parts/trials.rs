@@ -75,7 +75,7 @@ fn play(seed: u64) -> Vec<String> {
         "{} messages, {} requests in {:?}",
         sim.brain(|brain| brain.ledger().messages.len()),
         sim.brain(|brain| brain.ledger().requests),
-        sim.network.elapsed(),
+        sim.elapsed(),
     );
     sim.log
         .iter()
@@ -204,6 +204,11 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
         let tries = ats(&away, |event| matches!(event, Event::LoggingInAgain { .. }));
         // Once a minute in the end, and a few more at first.
         assert!(tries.count() <= 20, "seed {seed}: {away:#?}");
+        let polls = ats(&away, |event| {
+            matches!(event, Event::Trouble { what: "poll", .. })
+        });
+        let polls = polls.count();
+        assert!((5..=40).contains(&polls), "seed {seed}: {away:#?}");
 
         let second = chatter(31 * MINUTE, false);
         let asked_since = second.expectations.clone();
@@ -289,6 +294,94 @@ fn a_refresh_that_fails_fails_alone() {
     assert_eq!(lists(&sim), 2, "the next refresh succeeds");
     let logins = sim.brain(|brain| brain.ledger().logins + brain.ledger().relinks);
     assert_eq!((logins, sim.bot.stage), (1, Stage::Online));
+}
+
+#[test]
+fn a_list_that_is_refused_for_a_moment_is_fetched_again() {
+    let refused = [(MINUTE, Step::Friends, Fault::Status(503)); policy::TRIES as usize - 1];
+    let mut sim = Simulation::new(7, 10 * MINUTE, Armed::new(refused));
+    sim.run(15 * MINUTE, |_| false);
+    let lists = ats(&sim.log, |event| matches!(event, Event::Lists(_)));
+    assert_eq!(lists.count(), 2, "the refresh after ten minutes succeeds");
+    let troubles = ats(&sim.log, |event| matches!(event, Event::Trouble { .. }));
+    assert_eq!(
+        troubles.count(),
+        2,
+        "the bot hears of what its session does"
+    );
+}
+
+#[test]
+fn lists_under_way_are_fetched_with_the_ptwebqq_of_now() {
+    let refresh = 10 * MINUTE;
+    // The second try has not begun when a poll brings a new ptwebqq.
+    let faults = [
+        (MINUTE, Step::Friends, Fault::Status(503)),
+        (MINUTE, Step::Friends, Fault::Status(503)),
+        (refresh, Step::Poll, Fault::Retcode(116)),
+    ];
+    let line = refresh + SECOND / 10;
+    let mut sim = Simulation::new(7, refresh, Armed::new(faults).with_line(line));
+    sim.run(15 * MINUTE, |_| false);
+    let lists: Vec<Duration> = ats(&sim.log, |event| matches!(event, Event::Lists(_))).collect();
+    assert_eq!(lists.len(), 2, "{:#?}", sim.log);
+    assert!(lists[1] > line, "the lists arrived before the new ptwebqq");
+    sim.brain(|brain| {
+        assert!(
+            brain.ledger().errors.is_empty(),
+            "{:?}",
+            brain.ledger().errors
+        );
+    });
+}
+
+#[test]
+fn a_message_that_waits_when_its_login_ends_is_made_anew_for_the_next() {
+    // The second message waits for the pause after the first when the next poll ends the session.
+    let second = MINUTE + SECOND / 10;
+    let mut armed = Armed::new([(second, Step::Poll, Fault::Retcode(121))]);
+    armed.lines = vec![(MINUTE, false), (second, false)];
+    let mut sim = Simulation::new(12, HOUR, armed);
+    sim.run(5 * MINUTE, |_| false);
+    assert_eq!(sim.bot.stage, Stage::Online);
+    sim.brain(|brain| {
+        let heard = brain.ledger().answers.iter();
+        let heard: Vec<&str> = heard.map(|heard| &*heard.text).collect();
+        assert_eq!(heard, ["#1 pong", "#2 pong"]);
+        assert_eq!(brain.ledger().relinks, 1);
+        assert!(
+            brain.ledger().errors.is_empty(),
+            "{:?}",
+            brain.ledger().errors
+        );
+    });
+}
+
+#[test]
+fn a_picture_under_way_when_its_login_ends_is_fetched_in_the_next() {
+    let end = MINUTE + SECOND;
+    let mut armed = Armed::new([
+        (MINUTE, Step::Offpic, Fault::Silence),
+        (end, Step::Poll, Fault::Retcode(121)),
+    ]);
+    armed.lines = vec![(MINUTE, true), (end, false)];
+    let mut sim = Simulation::new(13, HOUR, armed);
+    // The picture would be given up after half a minute.
+    sim.run(end + 10 * SECOND, |_| false);
+    sim.brain(|brain| {
+        let mut heard: Vec<&str> = brain
+            .ledger()
+            .answers
+            .iter()
+            .map(|heard| &*heard.text)
+            .collect();
+        heard.sort_unstable();
+        assert!(
+            matches!(*heard, [picture, "#2 pong"] if picture.starts_with("#1 a picture of ")),
+            "{heard:?}"
+        );
+        assert_eq!(brain.ledger().pictures.len(), 1);
+    });
 }
 
 #[test]

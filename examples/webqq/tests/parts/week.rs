@@ -81,8 +81,8 @@ fn live(seed: u64, time: Duration, refresh: Duration, roughness: u16, pace: Pace
     sim.network.set_faults(weather(roughness));
     sim.set_slow(roughness);
     let is_over = || diary.lock().expect("the lock is not poisoned").is_over;
-    while sim.network.elapsed() < time || !is_over() {
-        let until = sim.network.elapsed() + OPERATOR;
+    while sim.elapsed() < time || !is_over() {
+        let until = sim.elapsed() + OPERATOR;
         sim.run(until, |_| false);
         // Otherwise the network would keep every request of a week.
         sim.network.clear_ledger();
@@ -91,7 +91,7 @@ fn live(seed: u64, time: Duration, refresh: Duration, roughness: u16, pace: Pace
         }
     }
     // A bot that has just come back has messages to read.
-    sim.run(sim.network.elapsed() + 2 * MINUTE, |_| false);
+    sim.run(sim.elapsed() + 2 * MINUTE, |_| false);
     sim.log_out();
     let diary = diary.lock().expect("the lock is not poisoned").clone();
     let complaints = sim.complaints(&expectations, &[]);
@@ -174,7 +174,7 @@ impl Lived {
         let again = self.count(|event| matches!(event, Event::LoggingInAgain { .. }));
         let perhaps = self.count(|event| matches!(event, Event::PerhapsSaid { .. }));
         let repeated = self.count(|event| matches!(event, Event::Repeated { .. }));
-        let days = self.sim.network.elapsed().as_secs_f64() / 86_400.0;
+        let days = self.sim.elapsed().as_secs_f64() / 86_400.0;
         let stats = self.sim.engine.stats();
         format!(
             "{days:.2} days: {messages} messages, {answers} answers ({perhaps} perhaps said), {repeated} repeated, \
