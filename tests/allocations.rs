@@ -139,12 +139,16 @@ fn sending_again_in_a_session_allocates_nothing() {
             .decode(Decode::all())
             .cookies(jar)
             .build();
-        let request = session.expect("a session").get(&url).build();
-        let request = request.expect("a request");
+        let get = session.expect("a session").get(&url);
+        let request = get.build().expect("a request");
+        let itself = request.edit().header("Accept-Encoding", "identity");
+        let asks_itself = itself.build().expect("a request");
         for connections in [1, 50] {
-            let config = Config::default();
-            let least = least_allocations_of(&request, config, connections, 400, 128);
-            assert_eq!(least, 0, "{cookie:?} on {connections} connections");
+            for request in [&request, &asks_itself] {
+                let config = Config::default();
+                let least = least_allocations_of(request, config, connections, 400, 128);
+                assert_eq!(least, 0, "{cookie:?} on {connections} connections");
+            }
         }
     }
 }

@@ -71,7 +71,9 @@ const MAX_BYTES: u64 = 1 << 30;
 /// # Requests
 /// The codings are added to each request as `Accept-Encoding`, such as `gzip, deflate, br, zstd`. A
 /// request that has this field itself is left alone, and so is its response; likewise one with
-/// `Range`, because a part of a coded body cannot be decoded.
+/// `Range`, because a part of a coded body cannot be decoded. The same applies if a policy around
+/// the session has added one of these fields. A policy [inside](super::SessionBuilder::policy) it
+/// comes later, and cannot add Accept-Encoding any more.
 ///
 /// # Responses
 /// The body is decoded if all codings in `Content-Encoding` are chosen, `identity` aside. The

@@ -238,7 +238,12 @@ impl Zstd {
             return Ok((n > 0).then_some(consumed(n)));
         }
         let content = &whole[BLOCK_HEADER..];
-        self.window.make_space(frame.max_block);
+        let most = if kind == COMPRESSED {
+            frame.max_block
+        } else {
+            size
+        };
+        self.window.make_space(most);
         match kind {
             RAW => self.window.push(content),
             REPEATED => self.window.fill(content[0], size),
