@@ -63,8 +63,9 @@ pub enum ErrorKind {
     /// The response exceeds one of the [`Limits`](crate::Limits), or the limit on the decoded bytes
     /// of a streamed body; see [`Error::violation`].
     TooLarge,
-    /// A deadline passed. [`Error::phase`] returns the phase, and [`Error::lookup`] and
-    /// [`Error::addresses`] return which peers did not answer.
+    /// A deadline passed, which the source names: that of a phase, the total deadline of the
+    /// request, or that of its [chain](crate::Next::chain_timeout). [`Error::phase`] returns the
+    /// phase, and [`Error::lookup`] and [`Error::addresses`] return which peers did not answer.
     Timeout,
     /// This machine ran out of file descriptors, ports or memory, and none became available before
     /// the deadline.

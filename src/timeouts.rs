@@ -70,7 +70,8 @@ pub struct Timeouts {
     /// [`idle`](Self::idle) instead: they begin when the request has been sent. Also included is
     /// everything that a [policy](crate::policy) sends in the request's place, with the policy's
     /// waits. The delay of a delayed request is not included, and each request of a chain has a
-    /// total of its own.
+    /// total of its own. [`Next::chain_timeout`](crate::Next::chain_timeout) sets a deadline for a
+    /// chain as a whole, with all its requests and delays.
     pub total: Option<Duration>,
 }
 

@@ -301,6 +301,32 @@ impl<S, M: Mode> Engine<S, M> {
         cancelled
     }
 
+    /// [Cancels](Self::cancel) the chain that holds a [key](Next::key), which is one whose step with
+    /// this key has not begun. Makes a turn due. Returns false if there is none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Engine, Next};
+    ///
+    /// let mut engine = Engine::<u32>::new()?;
+    /// let call = Next::<u32>::call(|calls, cx| {
+    ///     *calls += 1;
+    ///     cx.done()
+    /// });
+    /// engine.start(call.after(Duration::from_secs(3600)).key("refresh"));
+    /// assert!(engine.cancel_key("refresh"));
+    /// assert!(!engine.cancel_key("refresh"));
+    /// let mut calls = 0;
+    /// engine.run(&mut calls)?;
+    /// assert_eq!(calls, 0);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn cancel_key(&mut self, name: &str) -> bool {
+        let cancelled = self.core.chains.cancel_key(name);
+        self.set_alarm();
+        cancelled
+    }
+
     /// [Cancels](Self::cancel) every chain, including tasks and awaited futures (see
     /// [`Context::cancel_others`](crate::Context::cancel_others)), and returns how many. Makes a
     /// turn due. To shut down a host that has its own poll, call this and go on until nothing is

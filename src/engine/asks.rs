@@ -9,7 +9,7 @@ use slab::Slab;
 
 use crate::engine::chain::{ChainKey, Stage, When};
 use crate::engine::chains::Chains;
-use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
+use crate::engine::readback::{Action, Call, Next, Rare, Readback, Sink, Unread};
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
@@ -145,6 +145,16 @@ impl<S> Asks<'_, S> {
             readback,
         } = next;
         let readback = readback.unwrap_or_else(|| Box::new(Unread));
+        self.start_action(action, readback, when, remote)
+    }
+
+    fn start_action(
+        &mut self,
+        action: Action<S>,
+        readback: Box<dyn Readback<S>>,
+        when: When,
+        remote: Option<ChainId>,
+    ) -> ChainId {
         match action {
             Action::Send(request) => self.insert(request, readback, when, remote),
             Action::Call(call) => {
@@ -154,6 +164,14 @@ impl<S> Asks<'_, S> {
             Action::Wait(mark) => {
                 let mark = mark.map(|mark| *mark);
                 self.insert_waiting(None, readback, when, (remote, mark))
+            }
+            Action::Rare(rare) => {
+                let Rare { action, terms } = *rare;
+                let id = self.start_action(action, readback, when, remote);
+                if let Some(key) = self.chains.find(id) {
+                    self.chains.set_terms(key, terms);
+                }
+                id
             }
             Action::Done | Action::Again | Action::Pend => remote.unwrap_or(ChainId::NONE),
         }
@@ -171,6 +189,10 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn cancel(&mut self, id: ChainId) -> bool {
         self.chains.cancel(id)
+    }
+
+    fn cancel_key(&mut self, name: &str) -> bool {
+        self.chains.cancel_key(name)
     }
 
     fn cancel_others(&mut self, id: ChainId) -> usize {

@@ -32,11 +32,26 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
         chain.marks.clear(Marks::OF_ONE_SUBMISSION);
+        if self.chains.has_terms() && !self.ends_delay(key) {
+            return;
+        }
         if self.wants_visit(key) {
             self.begin_visit(key)
         } else {
             self.enter_and_place(key)
         }
+    }
+
+    /// Releases the key of a chain whose delay is over. Returns false if the deadline of the chain
+    /// has passed; the chain is then ended instead of sending its request.
+    #[inline(never)]
+    fn ends_delay(&mut self, key: ChainKey) -> bool {
+        self.chains.keys.release(key);
+        let is_over = self.chain_is_over(key);
+        if is_over {
+            self.fail_unlinked(key, ErrorKind::Timeout);
+        }
+        !is_over
     }
 
     /// Ends a chain whose generation has ended, before it sends anything.
@@ -71,6 +86,9 @@ impl<N: Net> Core<N> {
     /// Starts the delay of a chain's request. A relative delay counts from the chain's submission.
     pub(super) fn delay(&mut self, key: ChainKey, when: When) {
         self.chains[key].stage = Stage::Delayed;
+        if self.chain_is_over(key) {
+            return self.fail_unlinked(key, ErrorKind::Timeout);
+        }
         self.arm_delay(key, when);
     }
 
@@ -78,6 +96,9 @@ impl<N: Net> Core<N> {
     /// the wait ends, `call` runs; without one, the readback's `on_due` is called.
     pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, when: When) {
         self.chains[key].stage = Stage::Waiting { call };
+        if self.chain_is_over(key) {
+            return self.fail_wait(key, call, ErrorKind::Timeout);
+        }
         if when.is_now(self.clock.now()) {
             self.disarm(key);
             self.fall_due(key, call);

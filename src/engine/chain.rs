@@ -117,6 +117,12 @@ impl Marks {
     const UNSAFE: Self = Self(2048);
     /// The request has a policy, and [`Chains`](super::chains::Chains) holds the key of the visit.
     pub(super) const VISITED: Self = Self(4096);
+    /// The deadline of the chain has ended what it was doing. The readback is called once more, and
+    /// never after that.
+    pub(super) const EXPIRED: Self = Self(8192);
+
+    /// With either of these marks, the next call of the readback is the last one.
+    pub(super) const ENDS: Self = Self(Self::CANCELLED.0 | Self::EXPIRED.0);
 
     /// Marks that are cleared for the next request.
     pub(super) const OF_ONE_REQUEST: Self =
@@ -283,5 +289,19 @@ impl Chain {
         self.origin
             .get()
             .expect("a chain that sends has entered its origin")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::readback::Next;
+
+    #[test]
+    fn a_delayed_chain_and_a_step_are_small() {
+        // A million chains may be delayed, and each request moves a step several times. What few of
+        // them have is in tables and boxes of its own.
+        assert!(size_of::<Chain>() <= 40, "{}", size_of::<Chain>());
+        assert!(size_of::<Next<()>>() <= 56, "{}", size_of::<Next<()>>());
     }
 }

@@ -9,8 +9,11 @@ use std::sync::{Arc, Weak};
 use slab::Slab;
 
 use crate::engine::chain::{Chain, ChainKey, Marks, Stage, When};
+use crate::engine::chain_deadlines::ChainDeadlines;
 use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
+use crate::engine::keys::Keys;
 use crate::engine::outbox::Outbox;
+use crate::engine::readback::Terms;
 use crate::generation::{Generation, Mark, Watcher};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
@@ -54,6 +57,10 @@ pub(crate) struct Chains {
     tunnels: BTreeMap<ChainKey, Outbox>,
     /// The generations that chains belong to, apart from those of their requests.
     pub(super) generations: Generations,
+    /// The keys that delayed chains hold.
+    pub(super) keys: Keys,
+    /// The deadlines of whole chains.
+    pub(super) deadlines: ChainDeadlines,
     /// The time stamp of new chains, in microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
@@ -72,6 +79,8 @@ impl Chains {
             commands: VecDeque::new(),
             tunnels: BTreeMap::new(),
             generations: Generations::new(ended),
+            keys: Keys::default(),
+            deadlines: ChainDeadlines::default(),
             now: 0,
             stopped: false,
             submitted: 0,
@@ -150,6 +159,8 @@ impl Chains {
         let chain = self.slab.remove(key as usize);
         self.tunnels.remove(&key);
         self.generations.forget(key);
+        debug_assert!(!self.keys.has_one(key), "its step has not begun");
+        debug_assert!(self.deadlines.get(key).is_none(), "its timer is armed");
         if chain.marks.has(Marks::REMOTE) {
             self.by_remote_id.remove(&self.remote_ids[key as usize]);
         }
@@ -279,6 +290,33 @@ impl Chains {
         marks.set(Marks::CANCELLED);
         self.commands.push_back(Command::Cancel(id));
         true
+    }
+
+    /// Queues the cancellation of the chain that holds a key. Returns false if no chain does.
+    pub(super) fn cancel_key(&mut self, name: &str) -> bool {
+        let holder = self.keys.holder(name);
+        holder.is_some_and(|key| self.cancel(self.id(key)))
+    }
+
+    /// Sets what the current step of a chain sets for the chain. The former holder of its key is
+    /// canceled. The deadline is not armed yet.
+    pub(super) fn set_terms(&mut self, key: ChainKey, terms: Terms) {
+        let Terms {
+            key: name,
+            chain_timeout,
+        } = terms;
+        if let Some(former) = name.and_then(|name| self.keys.take(key, name)) {
+            self.cancel(self.id(former));
+        }
+        if let Some(timeout) = chain_timeout {
+            self.deadlines.set(key, timeout);
+        }
+    }
+
+    /// Returns whether any chain holds a key or has a deadline.
+    #[inline]
+    pub(super) fn has_terms(&self) -> bool {
+        !(self.keys.is_empty() && self.deadlines.is_empty())
     }
 
     /// Queues the opening of a connection to `origin`, by `route` or the default one.

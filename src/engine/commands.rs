@@ -5,7 +5,6 @@
 //! the pool, and a request to be placed again on the agenda; `settle` processes both later. So
 //! there is no recursion to limit, and the order does not depend on where something ended.
 
-use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::chains::Command;
 use crate::engine::core::Core;
@@ -89,11 +88,14 @@ impl<N: Net> Core<N> {
             // The chain was canceled before it began. The cancellation follows as a separate
             // command.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
-            Command::Start(key, when) => match self.chains[key].stage {
-                Stage::Waiting { call } => self.wait(key, call, when),
-                _ if when.is_now(self.clock.now()) => self.begin(key),
-                _ => self.delay(key, when),
-            },
+            Command::Start(key, when) => {
+                self.arm_chain_deadline(key);
+                match self.chains[key].stage {
+                    Stage::Waiting { call } => self.wait(key, call, when),
+                    _ if when.is_now(self.clock.now()) => self.begin(key),
+                    _ => self.delay(key, when),
+                }
+            }
             Command::Cancel(id) => {
                 if let Some(key) = self.chains.find(id) {
                     self.cancel_chain(key);
@@ -129,10 +131,7 @@ impl<N: Net> Core<N> {
             Stage::New | Stage::Delayed | Stage::HeldBack { .. } | Stage::Queued { .. } => {
                 self.fail_unlinked(key, ErrorKind::Cancelled);
             }
-            Stage::Waiting { call } => {
-                let error = self.end_unlinked(key, ErrorKind::Cancelled);
-                self.complete(key, Completion::Forgotten { call, error });
-            }
+            Stage::Waiting { call } => self.fail_wait(key, call, ErrorKind::Cancelled),
             Stage::Running { link } if self.links[link].chain() != Some(key) => {
                 self.fail_behind(link, key, ErrorKind::Cancelled);
             }

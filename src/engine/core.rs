@@ -76,6 +76,8 @@ pub(super) struct Core<N: Net> {
 pub(super) enum Timer {
     /// The chain's delay, or the deadline of its phase.
     Chain(ChainKey),
+    /// The deadline of the chain as a whole.
+    ChainDeadline(ChainKey),
     /// The end of the idle link's time in the pool.
     Idle(LinkKey),
     /// The link's next attempt to connect.

@@ -1,11 +1,13 @@
 //! Delays and deadlines. A chain has one timer: for its delay, or for its total deadline or the
-//! deadline of its phase, whichever is earlier.
+//! deadline of its phase, whichever is earlier. The few chains with a deadline as a whole have
+//! another timer for that.
 
 use std::time::Duration;
 
 use crate::engine::chain::{ChainKey, Marks, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
+use crate::engine::readback::Terms;
 use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
@@ -17,12 +19,62 @@ impl<N: Net> Core<N> {
             When::After(delay) => (self.chains[key].submitted, delay),
             When::At(at) => (0, self.clock.life_at(at)),
         };
-        let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-        // A delay that overflows, or that no clock will ever complete, means never.
-        match from.checked_add(micros).filter(|due| due >> 60 == 0) {
-            Some(due) => self.set_timer(key, tick_after(due)),
+        match due_tick(from, delay) {
+            Some(tick) => self.set_timer(key, tick),
             None => self.disarm(key),
         }
+    }
+
+    /// Sets what the current step of a chain, which was returned now, sets for the chain.
+    pub(super) fn set_terms(&mut self, key: ChainKey, terms: Terms) {
+        let has_timeout = terms.chain_timeout.is_some();
+        self.chains.set_terms(key, terms);
+        if has_timeout {
+            self.arm_chain_deadline(key);
+        }
+    }
+
+    /// Arms the deadline of a chain as a whole, if it has one. It counts from the chain's
+    /// submission.
+    #[inline]
+    pub(super) fn arm_chain_deadline(&mut self, key: ChainKey) {
+        if self.chains.deadlines.is_empty() {
+            return;
+        }
+        let from = self.chains[key].submitted;
+        let Some(deadline) = self.chains.deadlines.get_mut(key) else {
+            return;
+        };
+        deadline.tick = due_tick(from, deadline.timeout);
+        match (deadline.tick, deadline.timer) {
+            (Some(tick), Some(timer)) => self.timers.rearm(timer, tick),
+            (Some(tick), None) => {
+                deadline.timer = Some(self.timers.arm(tick, Timer::ChainDeadline(key)));
+            }
+            (None, _) => self.lift_chain_deadline(key),
+        }
+    }
+
+    /// Removes the deadline of a chain, if it has one.
+    #[inline]
+    pub(super) fn lift_chain_deadline(&mut self, key: ChainKey) {
+        if !self.chains.deadlines.is_empty()
+            && let Some(deadline) = self.chains.deadlines.remove(key)
+            && let Some(timer) = deadline.timer
+        {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// Returns whether the deadline of a chain as a whole has passed.
+    #[inline]
+    pub(super) fn chain_is_over(&self, key: ChainKey) -> bool {
+        !self.chains.deadlines.is_empty()
+            && self
+                .chains
+                .deadlines
+                .get(key)
+                .is_some_and(|deadline| deadline.tick.is_some_and(|tick| tick <= self.clock.tick()))
     }
 
     /// Arms the deadline of a chain's phase, which begins now, or its total deadline if that is
@@ -76,13 +128,32 @@ impl<N: Net> Core<N> {
         timeouts.total(of_visit, &self.settings.timeouts)
     }
 
+    /// Returns whether the total deadline of a chain's request has passed, or the deadline of the
+    /// chain as a whole. Neither is reset by progress.
     pub(super) fn total_is_over(&self, key: ChainKey) -> bool {
-        self.total_tick(key)
-            .is_some_and(|total| total <= self.clock.tick())
+        let total = self.total_tick(key);
+        total.is_some_and(|total| total <= self.clock.tick()) || self.chain_is_over(key)
     }
 
-    /// Formats the timeout that has passed, and its length.
+    /// Marks a chain that is ended by a deadline, if that is the deadline of the chain as a whole.
+    /// Returns whether it is.
+    pub(super) fn note_expired(&mut self, key: ChainKey) -> bool {
+        let is_over = self.chain_is_over(key);
+        if is_over {
+            self.chains[key].marks.set(Marks::EXPIRED);
+        }
+        is_over
+    }
+
+    /// Formats the timeout that has passed, and its length. If that of the chain as a whole has
+    /// passed, it is that one.
     pub(super) fn timeout_text(&self, key: ChainKey, timeout: Timeout) -> String {
+        if self.chain_is_over(key)
+            && let Some(deadline) = self.chains.deadlines.get(key)
+        {
+            let time = deadline.timeout;
+            return format!("the deadline of the chain has passed (chain_timeout of {time:?})");
+        }
         let request = self.chains[key].request.as_ref();
         let ms = match timeout {
             Timeout::Total => self.total_timeout(key),
@@ -139,4 +210,12 @@ impl<N: Net> Core<N> {
         }
         ahead.has_begun
     }
+}
+
+/// Returns the first tick that is not before `delay` after `from`, in microseconds of the engine's
+/// life. A delay that overflows, or that no clock will ever complete, means never.
+fn due_tick(from: u64, delay: Duration) -> Option<u64> {
+    let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+    let due = from.checked_add(micros).filter(|due| due >> 60 == 0);
+    due.map(tick_after)
 }

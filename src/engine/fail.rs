@@ -20,7 +20,7 @@ use crate::io_error::is_reset;
 use crate::net::Net;
 use crate::net::link::Reach;
 use crate::net::pool::TurnedAway;
-use crate::net::slots::LinkKey;
+use crate::net::slots::{LinkKey, MaybeKey};
 use crate::net::tls::Problem;
 use crate::policy::{Undecodable, Unscreened};
 use crate::proto::Violation;
@@ -93,6 +93,9 @@ impl<N: Net> Core<N> {
             self.agenda.restarts.push_back(chain_key);
             return;
         }
+        if let Failure::Timeout = failure {
+            self.note_expired(chain_key);
+        }
         let error = self.error_of(key, chain_key, failure);
         if self.links[key].h1.is_tunnel() {
             self.chains.close_tunnel(chain_key);
@@ -103,7 +106,9 @@ impl<N: Net> Core<N> {
             |front: &Exchange<_>| front.begun() + u64::from(front.times.sent.saturating_sub(1));
         let sent_at = link.h1.front().map_or(0, sent_at);
         let origin = link.origin;
+        // The deadline of a chain as a whole says nothing about the peer.
         let was_silent = error.kind() == ErrorKind::Timeout
+            && !self.chains[chain_key].marks.has(Marks::EXPIRED)
             && link.is_busy()
             && link.h1.may_be_stale()
             && !self.is_answered(key);
@@ -338,10 +343,18 @@ impl<N: Net> Core<N> {
         self.complete(key, Completion::Failed(error));
     }
 
+    /// Fails a chain that waits without a request. Its call is dropped first.
+    pub(super) fn fail_wait(&mut self, key: ChainKey, call: MaybeKey, kind: ErrorKind) {
+        let error = self.end_unlinked(key, kind);
+        self.complete(key, Completion::Forgotten { call, error });
+    }
+
     /// Removes a chain that has no link from its queue or timer, and builds its error.
     pub(super) fn end_unlinked(&mut self, key: ChainKey, kind: ErrorKind) -> Error {
         self.disarm(key);
-        if let Stage::Queued { .. } = self.chains[key].stage {
+        self.chains.keys.release(key);
+        let is_queued = matches!(self.chains[key].stage, Stage::Queued { .. });
+        if is_queued {
             self.dequeue(key);
         }
         if let Some(origin) = self.chains[key].origin.get() {
@@ -349,6 +362,7 @@ impl<N: Net> Core<N> {
             self.pool.serve_soon(origin);
         }
         let at = self.circumstances_unlinked(key);
+        let is_expired = kind == ErrorKind::Timeout && self.note_expired(key);
         let chain = &self.chains[key];
         let entry = chain.origin.get().map(|key| &self.pool[key]);
         let turned_away = entry.and_then(|entry| entry.turned_away.as_ref());
@@ -362,7 +376,9 @@ impl<N: Net> Core<N> {
                 // Until the request has entered its origin, the chain still has the origin key of
                 // its last request.
                 let has_entered = chain.marks.has(Marks::ORIGIN_ENTERED);
-                let origin = chain.origin.get().filter(|_| has_entered);
+                // The chain as a whole may have been delayed, and waits for no connection then.
+                let is_limited = has_entered && (is_queued || !is_expired);
+                let origin = chain.origin.get().filter(|_| is_limited);
                 let limit = origin.and_then(|key| self.limit_reached(key));
                 let text = match limit {
                     Some(limit) => format!("{text}; {limit}"),
@@ -526,6 +542,7 @@ impl<N: Net> Core<N> {
         .behind(self.chains[chain].earlier());
         let error = match kind {
             ErrorKind::Timeout => {
+                self.note_expired(chain);
                 Error::from_text(kind, self.timeout_text(chain, Timeout::Total), at)
             }
             _ => Error::of(kind, at),

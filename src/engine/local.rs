@@ -57,31 +57,38 @@ pub struct Local<S> {
     wakeups: Arc<Wakeups>,
 }
 
-/// Chains started on the engine's thread that no turn has taken yet.
+/// What is asked for on the engine's thread, until a turn takes it.
 pub(super) struct Queue<S> {
-    starts: RefCell<Vec<(ChainId, Next<S>)>>,
+    asked: RefCell<Vec<Asked<S>>>,
     remote: Arc<Remote<S>>,
     waking: Arc<Waking>,
     /// False once the engine has been dropped.
     is_open: Cell<bool>,
 }
 
+/// A start, or the cancellation of the holder of a key. Both are in one queue: a later start may take
+/// the same key, and the cancellation does not concern that one.
+pub(super) enum Asked<S> {
+    Start(ChainId, Next<S>),
+    CancelKey(Box<str>),
+}
+
 impl<S> Queue<S> {
     pub(super) fn new(remote: Arc<Remote<S>>, waking: Arc<Waking>) -> Self {
         Self {
-            starts: RefCell::new(Vec::new()),
+            asked: RefCell::new(Vec::new()),
             remote,
             waking,
             is_open: Cell::new(true),
         }
     }
 
-    pub(super) fn take(&self) -> Vec<(ChainId, Next<S>)> {
-        self.starts.take()
+    pub(super) fn take(&self) -> Vec<Asked<S>> {
+        self.asked.take()
     }
 
     pub(super) fn has_some(&self) -> bool {
-        !self.starts.borrow().is_empty()
+        !self.asked.borrow().is_empty()
     }
 
     /// Closes the queue when the engine is dropped. Chains that are still queued are dropped.
@@ -89,18 +96,18 @@ impl<S> Queue<S> {
         self.is_open.set(false);
         // The queue must not be borrowed here, because a readback's destructor may call back into
         // it.
-        drop(self.starts.take());
+        drop(self.asked.take());
     }
 
-    /// Queues a chain to be started, or drops it if the engine has been dropped.
-    fn push(&self, id: ChainId, next: Next<S>) {
+    /// Queues what is asked for, or drops it if the engine has been dropped.
+    fn push(&self, what: Asked<S>) {
         if !self.is_open.get() {
             return;
         }
-        let mut starts = self.starts.borrow_mut();
-        let is_first = starts.is_empty();
-        starts.push((id, next));
-        drop(starts);
+        let mut asked = self.asked.borrow_mut();
+        let is_first = asked.is_empty();
+        asked.push(what);
+        drop(asked);
         if is_first {
             self.waking.announce();
         }
@@ -112,7 +119,7 @@ impl<S> Local<S> {
     /// `next` is dropped.
     pub fn start(&self, next: Next<S>) -> ChainId {
         let id = self.queue.remote.new_id();
-        self.queue.push(id, next);
+        self.queue.push(Asked::Start(id, next));
         id
     }
 
@@ -135,6 +142,13 @@ impl<S> Local<S> {
         // overtakes none of them. Nor does it overtake chains started here, which the engine takes
         // first. An error means that the engine has been dropped, and its chains with it.
         let _ = self.queue.remote.order(Order::Cancel(id));
+    }
+
+    /// Cancels the chain that holds a key; see [`Engine::cancel_key`](crate::Engine::cancel_key).
+    /// Chains that are started here before have taken their keys by then, and later ones are not
+    /// affected.
+    pub fn cancel_key(&self, name: &str) {
+        self.queue.push(Asked::CancelKey(name.into()));
     }
 
     /// Returns clocks and random numbers for tasks; in a simulation they depend on its seed. Its

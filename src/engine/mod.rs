@@ -34,7 +34,7 @@
 //! - `core`: the parts, and what all of the files above need
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
-//! `chain`, `generations`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
+//! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
 //! `visit`, `clock`, `quiet`, `ages`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links
 //! and their pool are in `net`, the exchanges of a link in `h1`.
 //!
@@ -55,6 +55,7 @@ mod begin;
 mod body;
 mod buffers;
 mod chain;
+mod chain_deadlines;
 mod chains;
 mod clock;
 mod closing;
@@ -67,6 +68,7 @@ mod feed;
 mod finish;
 mod future;
 mod generations;
+mod keys;
 mod local;
 mod lookups;
 mod mode;

@@ -4,11 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::engine::agenda::MAX_CARRIED_OUT;
-use crate::engine::local::Queue;
-use crate::engine::readback::Next;
+use crate::engine::local::{Asked, Queue};
 use crate::engine::submitter::{Order, Remote, Submitter};
 use crate::engine::waking::{Inside, Waking};
-use crate::id::ChainId;
 use crate::policy::{Wakeups, Woken};
 
 /// The number of orders taken in one turn. The rest stay in the inbox, and the next turn is due at
@@ -83,7 +81,7 @@ impl<S> Orders<S> {
 
     /// Takes the chains that tasks and readbacks of this thread have started. This precedes taking
     /// the inbox, which holds the cancellations.
-    pub(super) fn take_local(&mut self) -> Vec<(ChainId, Next<S>)> {
+    pub(super) fn take_local(&mut self) -> Vec<Asked<S>> {
         self.local.take()
     }
 

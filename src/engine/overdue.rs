@@ -71,6 +71,12 @@ impl<N: Net> Core<N> {
         }
         let is_due = chain.marks.has(overdue.mark);
         chain.marks.clear(overdue.mark);
+        if is_due && self.chain_is_over(overdue.chain) {
+            // The link ended and the request was placed again: the chain ends where it is now.
+            self.expire(overdue.chain);
+            return None;
+        }
+        let chain = &self.chains[overdue.chain];
         let waits = matches!(chain.stage, Stage::Queued { .. } | Stage::Running { .. });
         if is_due && waits && chain.timer.is_none() {
             // The link ended and the request was placed again: its deadlines start anew.

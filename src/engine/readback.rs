@@ -1,5 +1,6 @@
 //! Readbacks: what callers write, and the [`Next`], [`Flow`] and [`Context`] that they work with.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -372,6 +373,48 @@ pub(crate) enum Action<S> {
     /// Sends nothing. The call runs when it is due. The second `Box` keeps `Next` short: every
     /// request moves a `Next`, and a fat pointer here would lengthen all of them.
     Call(Box<(Call<S>, Option<Mark>)>),
+    /// Another action, and what few steps have. Contains neither `Done` nor another `Rare`.
+    Rare(Box<Rare<S>>),
+}
+
+/// A step that has a key or a deadline for its chain.
+pub(crate) struct Rare<S> {
+    pub(crate) action: Action<S>,
+    pub(crate) terms: Terms,
+}
+
+/// What a step sets for its chain.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) key: Option<Cow<'static, str>>,
+    pub(crate) chain_timeout: Option<Duration>,
+}
+
+impl<S> Action<S> {
+    /// Changes the terms of a step. The end of a chain has none.
+    fn set_terms(self, set: impl FnOnce(&mut Terms)) -> Self {
+        match self {
+            Self::Done => Self::Done,
+            Self::Rare(mut rare) => {
+                set(&mut rare.terms);
+                Self::Rare(rare)
+            }
+            action => {
+                let mut terms = Terms::default();
+                set(&mut terms);
+                Self::Rare(Box::new(Rare { action, terms }))
+            }
+        }
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        match self {
+            Self::Wait(marked) => *marked = Some(Box::new(mark)),
+            Self::Call(call) => call.1 = Some(mark),
+            Self::Rare(rare) => rare.action.mark(mark),
+            Self::Done | Self::Send(_) | Self::Again | Self::Pend => {}
+        }
+    }
 }
 
 impl<S> Next<S> {
@@ -456,17 +499,144 @@ impl<S> Next<S> {
     /// Makes a wait, a call or a task end with a generation of a session. Has no effect on a
     /// request, which carries its own mark.
     pub(crate) fn marked(mut self, mark: Mark) -> Self {
-        match &mut self.action {
-            Action::Wait(marked) => *marked = Some(Box::new(mark)),
-            Action::Call(call) => call.1 = Some(mark),
-            Action::Done | Action::Send(_) | Action::Again | Action::Pend => {}
-        }
+        self.action.mark(mark);
         self
     }
 
     /// Returns whether this is [`done`](Self::done).
     pub fn is_done(&self) -> bool {
         matches!(self.action, Action::Done)
+    }
+
+    /// Returns whether this is [`again`](Self::again).
+    pub(super) fn is_again(&self) -> bool {
+        match &self.action {
+            Action::Rare(rare) => matches!(rare.action, Action::Again),
+            action => matches!(action, Action::Again),
+        }
+    }
+
+    /// Gives the chain a key until this step begins. If another chain holds the key, that chain is
+    /// [canceled](crate::Engine::cancel), so at most one step with a key is pending. A later call
+    /// replaces the name. Has no effect on [`done`](Self::done).
+    ///
+    /// Use it for something that is scheduled again and again, of which only the last schedule
+    /// counts: a refresh after the latest change, or a timer that is put off.
+    ///
+    /// The chain takes the key when the step is started or returned. It holds the key while the
+    /// step is delayed or waits, and until its call runs, the `on_due` of its wait is called, or
+    /// its task is polled for the first time. From then on, the chain no longer holds the key, and
+    /// a successor does not cancel it: a request that is queued, held back by its
+    /// [policy](crate::policy) or in flight is under way. A request without a delay is under way at
+    /// once, so it only cancels the holder. [`cancel_key`](Context::cancel_key) cancels without a
+    /// successor.
+    ///
+    /// Keys belong to the engine, and the readbacks of [`within`](crate::within) share them: if
+    /// each of many bots needs a key of its own, put the bot's name into it. A key that no chain
+    /// holds takes no memory.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::Network;
+    /// use httpstream::{Config, Context, Engine, Next, Sim};
+    ///
+    /// #[derive(Default)]
+    /// struct Editor { text: String, saved: Vec<String> }
+    ///
+    /// impl Editor {
+    ///     /// Saves the text as soon as nothing has been typed for two seconds.
+    ///     fn on_typed(&mut self, letter: char, cx: &mut Context<'_, Self>) {
+    ///         self.text.push(letter);
+    ///         cx.start(Next::call(Self::save).after(Duration::from_secs(2)).key("save"));
+    ///     }
+    ///
+    ///     fn save(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
+    ///         self.saved.push(self.text.clone());
+    ///         Next::done()
+    ///     }
+    /// }
+    ///
+    /// let mut engine = Engine::<Editor, Sim>::on_network(&Network::new(1), Config::default())?;
+    /// for (letter, at) in [('a', 0), ('b', 1), ('c', 2), ('d', 10)] {
+    ///     let typed = Next::<Editor>::call(move |editor, cx| {
+    ///         editor.on_typed(letter, cx);
+    ///         Next::done()
+    ///     });
+    ///     engine.start(typed.after(Duration::from_secs(at)));
+    /// }
+    /// let mut editor = Editor::default();
+    /// engine.run(&mut editor)?;
+    /// assert_eq!(editor.saved, ["abc", "abcd"]);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn key(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.action = self.action.set_terms(|terms| terms.key = Some(name.into()));
+        self
+    }
+
+    /// Sets a deadline for the whole chain, counted from when the chain is started with this step,
+    /// or from when a readback returned it. It stays with the chain through all further steps,
+    /// [`again`](Self::again) included. A later `chain_timeout` in the same chain replaces it, and
+    /// [`Duration::MAX`] lifts it. Has no effect on [`done`](Self::done).
+    ///
+    /// Use it for a conversation that is worthless after a time, however many requests, retries and
+    /// delays it consists of. [`Timeouts::total`](crate::Timeouts::total) and the other timeouts
+    /// apply to each request anew, and to no delay.
+    ///
+    /// When the deadline passes, the chain ends, whatever it is doing: its request may be in
+    /// flight, in a queue, or held back by its [policy](crate::policy), and the chain may be
+    /// delayed, wait, or be a task. The readback is called once more, with
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout); the source of the error names the
+    /// `chain_timeout`. What the readback then returns is ignored, as for a
+    /// [cancellation](Context::cancel). A call that the chain waits for is dropped. A task is
+    /// dropped, and neither it nor a chain that has only made calls is told.
+    ///
+    /// The deadline is never early, and it is late by at most one tick of the timing wheel, 1 ms.
+    /// A response that has arrived before a late turn is delivered, as with all deadlines, and so
+    /// is an error from before; the step that the readback then returns does not begin.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Context, Engine, ErrorKind, Next, Reply, Request, Sim};
+    ///
+    /// #[derive(Default)]
+    /// struct Order { asked: u32, failed: Option<ErrorKind> }
+    ///
+    /// impl Order {
+    ///     fn on_status(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+    ///         match reply {
+    ///             Ok(response) if response.status() == 200 => Next::done(),
+    ///             Ok(_) => {
+    ///                 self.asked += 1;
+    ///                 Next::again().after(Duration::from_secs(10))
+    ///             }
+    ///             Err(error) => {
+    ///                 self.failed = Some(error.kind());
+    ///                 Next::done()
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let network = Network::new(1);
+    /// // The order is never ready.
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::status(202));
+    /// let mut engine = Engine::<Order, Sim>::on_network(&network, Config::default())?;
+    ///
+    /// let status = engine.send(Request::get("http://10.0.0.1/order/7").build()?);
+    /// engine.start(status.read_by(Order::on_status).chain_timeout(Duration::from_secs(60)));
+    /// let mut order = Order::default();
+    /// engine.run(&mut order)?;
+    /// assert_eq!((order.asked, order.failed), (6, Some(ErrorKind::Timeout)));
+    /// assert_eq!(network.elapsed(), Duration::from_secs(60));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn chain_timeout(mut self, timeout: Duration) -> Self {
+        self.action = self
+            .action
+            .set_terms(|terms| terms.chain_timeout = Some(timeout));
+        self
     }
 
     /// Delays the step by `delay`. Several delays add up; [`Duration::MAX`] means never. Has no
@@ -527,6 +697,7 @@ impl<S> fmt::Debug for Action<S> {
             Self::Again => f.write_str("Again"),
             Self::Wait(_) | Self::Pend => f.write_str("Wait"),
             Self::Call(_) => f.write_str("Call"),
+            Self::Rare(rare) => write!(f, "{:?} {:?}", rare.action, rare.terms),
         }
     }
 }
@@ -612,6 +783,7 @@ pub(crate) trait Sink<S> {
     fn start(&mut self, next: Next<S>) -> ChainId;
     fn preconnect(&mut self, origin: Origin, route: Option<Arc<Route>>);
     fn cancel(&mut self, id: ChainId) -> bool;
+    fn cancel_key(&mut self, name: &str) -> bool;
     fn cancel_others(&mut self, id: ChainId) -> usize;
     fn resume(&mut self, id: ChainId) -> bool;
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
@@ -676,6 +848,12 @@ impl<'a, S> Context<'a, S> {
     /// [`Cancelled`](crate::ErrorKind::Cancelled). To end a chain without that call, return `done`.
     pub fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
+    }
+
+    /// Cancels the chain that holds a key; see [`Engine::cancel_key`](crate::Engine::cancel_key).
+    /// The chain of a running readback or call holds none.
+    pub fn cancel_key(&mut self, name: &str) -> bool {
+        self.sink.cancel_key(name)
     }
 
     /// Cancels all chains of the engine except this one, as [`cancel`](Self::cancel) does, and

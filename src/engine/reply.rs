@@ -15,7 +15,7 @@ use crate::engine::chain::{ChainKey, Marks, Stage, When};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::mode::Mode;
-use crate::engine::readback::{Action, Context, Flow, Next, Readback, Seen};
+use crate::engine::readback::{Action, Context, Flow, Next, Rare, Readback, Seen};
 use crate::engine::visits::PolicyPanicked;
 use crate::error::{Error, ErrorKind};
 use crate::h1::collected::Collected;
@@ -57,8 +57,8 @@ impl<S, M: Mode> Engine<S, M> {
     /// Delivers the failure of a chain's exchange: to its policy, if it has one, and then to its
     /// readback.
     pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
-        let is_cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
-        if is_cancelled || !self.core.is_visited(chain) {
+        let is_ending = self.core.chains[chain].marks.has_any(Marks::ENDS);
+        if is_ending || !self.core.is_visited(chain) {
             return self.tell_failure(state, chain, error);
         }
         self.core.chains[chain].note_sent(error.request_sent());
@@ -244,10 +244,16 @@ impl<S, M: Mode> Engine<S, M> {
             error
         };
         let id = self.core.chains.id(chain);
+        let marks = &mut self.core.chains[chain].marks;
+        let ends = marks.has_any(Marks::ENDS);
+        if ends {
+            // The readback is called for the last time, so there is nothing left to cancel.
+            marks.set(Marks::CANCELLED);
+        }
         let next = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_reply(state, Err(error), &mut cx)
         });
-        if cancelled {
+        if ends {
             self.core.discard(next);
             self.end_chain(chain);
         } else {
@@ -313,6 +319,17 @@ impl<S, M: Mode> Engine<S, M> {
         readback: Option<Box<dyn Readback<S>>>,
     ) {
         let (call, mark) = match action {
+            Action::Rare(rare) if !self.core.agenda.draining => {
+                let Rare { action, terms } = *rare;
+                self.core.restart(chain);
+                self.core.set_terms(chain, terms);
+                let next = Next {
+                    action,
+                    when,
+                    readback,
+                };
+                return self.follow(chain, Some(next));
+            }
             Action::Pend if !self.core.agenda.draining => {
                 let mark = self.core.chains.generations.of_waiting(chain);
                 (MaybeKey::NONE, mark.cloned())
@@ -370,6 +387,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
         self.core.disarm(key);
+        self.core.lift_chain_deadline(key);
         self.core.drop_visit(key);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
@@ -455,6 +473,11 @@ impl<S, M: Mode> Engine<S, M> {
             self.forget_call(call);
             return self.core.fail_unlinked(key, ErrorKind::Cancelled);
         }
+        if self.core.chain_is_over(key) {
+            self.forget_call(call);
+            return self.core.fail_unlinked(key, ErrorKind::Timeout);
+        }
+        self.core.chains.keys.release(key);
         let call = self.readbacks.take_call(call);
         self.core.chains[key].stage = Stage::Due {
             call: MaybeKey::NONE,
@@ -465,7 +488,7 @@ impl<S, M: Mode> Engine<S, M> {
             None => readback.on_due(state, &mut cx),
         });
         if let Some(next) = &mut next
-            && let Action::Again = next.action
+            && next.is_again()
             && self.core.chains[key].request.is_none()
         {
             // The chain has sent no request yet that could be sent again.

@@ -67,6 +67,7 @@ impl<N: Net> Core<N> {
                 None if expired == 0 => return,
                 None => break,
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),
+                Some(Timer::ChainDeadline(key)) => self.on_chain_deadline(key),
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),
                 Some(Timer::Dial(key)) => self.on_dial_timer(key),
                 Some(Timer::Ahead(key)) => self.on_ahead_timer(key),
@@ -103,6 +104,28 @@ impl<N: Net> Core<N> {
             Stage::New => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => self.look_before_timeout(key, link),
             // The timer has no meaning until the chain's next step moves it.
+            Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
+        }
+    }
+
+    /// Handles the deadline of a chain as a whole, which has passed.
+    fn on_chain_deadline(&mut self, key: ChainKey) {
+        if let Some(deadline) = self.chains.deadlines.get_mut(key) {
+            deadline.timer = None;
+        }
+        self.expire(key);
+    }
+
+    /// Ends what a chain is doing, because the deadline of the chain as a whole has passed.
+    pub(super) fn expire(&mut self, key: ChainKey) {
+        match self.chains[key].stage {
+            Stage::New | Stage::Delayed | Stage::HeldBack { .. } | Stage::Queued { .. } => {
+                self.fail_unlinked(key, ErrorKind::Timeout);
+            }
+            Stage::Waiting { call } => self.fail_wait(key, call, ErrorKind::Timeout),
+            Stage::Running { link } => self.look_before_timeout(key, link),
+            // A due call is dropped when its turn comes. A result that is there is delivered, and
+            // the step that the readback then returns does not begin.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }

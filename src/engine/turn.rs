@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{Stage, When};
 use crate::engine::clock::Since;
+use crate::engine::local::Asked;
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::submitter::Order;
@@ -296,8 +297,15 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // Local orders are taken before the inbox, which contains the cancellations of both. So no
         // cancellation overtakes its submission.
-        for (id, next) in self.orders.take_local() {
-            self.asks().start(next, Some(id));
+        for asked in self.orders.take_local() {
+            match asked {
+                Asked::Start(id, next) => {
+                    self.asks().start(next, Some(id));
+                }
+                Asked::CancelKey(name) => {
+                    self.core.chains.cancel_key(&name);
+                }
+            }
         }
         let mut all_woken = self.orders.take_woken(&self.core.wakeups);
         for woken in all_woken.drain(..) {

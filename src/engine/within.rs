@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
+use crate::engine::readback::{Action, Context, Flow, Next, Rare, Readback, Reply, Sink};
 use crate::generation::Generation;
 use crate::id::ChainId;
 use crate::policy::Outcome;
@@ -21,6 +21,8 @@ use crate::route::Route;
 /// no longer exists and the chain ends: a response in progress is abandoned, and a delayed step
 /// stays pending until its delay is over. Find parts by a key that stays the same; indices of a
 /// `Vec` shift when an element is removed.
+///
+/// [Keys](Next::key) of chains are passed on as they are: all parts share those of the engine.
 ///
 /// Write `part` in the call itself, or as a function. For a closure stored in a variable, the
 /// compiler does not infer that the returned reference borrows from the argument.
@@ -165,20 +167,32 @@ where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
 {
     Next {
-        action: match next.action {
-            Action::Done => Action::Done,
-            Action::Send(request) => Action::Send(request),
-            Action::Again => Action::Again,
-            Action::Wait(mark) => Action::Wait(mark),
-            Action::Pend => Action::Pend,
-            Action::Call(call) => {
-                let (call, mark) = *call;
-                let call = Box::new(within_call(part.clone(), call));
-                Action::Call(Box::new((call, mark)))
-            }
-        },
+        action: action_outwards(part, next.action),
         when: next.when,
         readback: next.readback.map(|readback| wrap(part, readback)),
+    }
+}
+
+fn action_outwards<P, S, T: 'static>(part: &P, action: Action<T>) -> Action<S>
+where
+    P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+{
+    match action {
+        Action::Done => Action::Done,
+        Action::Send(request) => Action::Send(request),
+        Action::Again => Action::Again,
+        Action::Wait(mark) => Action::Wait(mark),
+        Action::Pend => Action::Pend,
+        Action::Call(call) => {
+            let (call, mark) = *call;
+            let call = Box::new(within_call(part.clone(), call));
+            Action::Call(Box::new((call, mark)))
+        }
+        Action::Rare(rare) => {
+            let Rare { action, terms } = *rare;
+            let action = action_outwards(part, action);
+            Action::Rare(Box::new(Rare { action, terms }))
+        }
     }
 }
 
@@ -257,6 +271,10 @@ where
 
     fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
+    }
+
+    fn cancel_key(&mut self, name: &str) -> bool {
+        self.sink.cancel_key(name)
     }
 
     fn cancel_others(&mut self, id: ChainId) -> usize {

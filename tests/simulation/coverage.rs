@@ -141,6 +141,15 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "hold",
         ],
     ),
+    ("key from", &["host", "readback", "step"]),
+    ("key", &["replaced", "perhaps replaced", "canceled"]),
+    ("key canceled from", &["host", "readback"]),
+    ("chain timeout from", &["host", "readback", "step"]),
+    ("chain timeout", &["replaced", "lifted", "silent"]),
+    (
+        "chain timeout while",
+        &["queue", "resolve", "connect", "write", "first byte", "body"],
+    ),
     (
         "error",
         &[

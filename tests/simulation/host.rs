@@ -16,7 +16,8 @@ use crate::server::{nonce_in, step_in};
 use crate::sessions::{Journal, Nested, logins};
 use crate::watching::{Habit, Watching};
 use crate::world::{
-    Body, Expectation, Host, Part, Shared, Span, Stage, World, call_due, ceil_ms, check,
+    Body, Expectation, Host, KEYS, Part, Shared, Span, Stage, Terms, World, call_due, ceil_ms,
+    check,
 };
 
 /// The maximum number of turns at one instant.
@@ -331,12 +332,15 @@ impl Run {
             let id = match (delay, part) {
                 (Some(delay), _) => {
                     self.hit("submit from", "host after");
-                    self.engine.start(
-                        self.engine
-                            .send(request)
-                            .after(delay)
-                            .read_by(probe.into_closure()),
-                    )
+                    let next = self.engine.send(request).after(delay);
+                    let terms = self.terms(chain);
+                    let next = terms.apply(next.read_by(probe.into_closure()));
+                    self.engine.start(next)
+                }
+                (None, None) if self.random.chance(200) => {
+                    let terms = self.terms(chain);
+                    let next = terms.apply(self.engine.send(request));
+                    self.engine.start(next.read_to(probe))
                 }
                 (None, Some(part)) => self.engine.submit_to(request, of_part(chain, part)),
                 (None, None) => {
@@ -346,6 +350,14 @@ impl Run {
             };
             self.world.borrow_mut().name(chain, id);
         }
+    }
+
+    /// Returns the terms on which a chain starts now.
+    fn terms(&mut self, chain: usize) -> Terms {
+        let mut world = self.world.borrow_mut();
+        let terms = world.terms();
+        world.on_terms(chain, terms, "host");
+        terms
     }
 
     /// Starts a chain that begins with a call.
@@ -375,12 +387,16 @@ impl Run {
         let id = match (part, delay) {
             (Some(part), _) => {
                 let call = within_call(part_of(part), start(chain, request));
-                self.engine.start(marked(Next::call(call).after(after)))
+                let terms = self.terms(chain);
+                let call = terms.apply(Next::call(call).after(after));
+                self.engine.start(marked(call))
             }
             (None, None) if session.is_none() => self.engine.call(start(chain, request)),
-            (None, _) => self
-                .engine
-                .start(marked(Next::call(start(chain, request)).after(after))),
+            (None, _) => {
+                let terms = self.terms(chain);
+                let call = marked(Next::call(start(chain, request)));
+                self.engine.start(terms.apply(call.after(after)))
+            }
         };
         self.world.borrow_mut().name(chain, id);
     }
@@ -454,6 +470,12 @@ impl Run {
 
     fn cancel(&mut self) {
         let mut world = self.world.borrow_mut();
+        if self.random.chance(250) {
+            let key = self.random.below(KEYS.len());
+            let said = self.engine.cancel_key(KEYS[key]);
+            world.coverage.hit_if(said, "key canceled from", "host");
+            return world.on_cancel_key(key, said);
+        }
         if let Some(chain) = world.any_chain()
             && let Some(id) = world.chains[chain].id
         {
@@ -669,6 +691,19 @@ impl Run {
                 continue;
             }
             chain.resume_ordered = false;
+            if chain.is_past_deadline(now) {
+                // Calls that have not been made end without notice.
+                let is_silent = chain.is_fresh_call || chain.part_gone;
+                if !is_silent {
+                    wrong.push(format!(
+                        "chain {number} outlives its deadline: {:?}",
+                        chain.deadline
+                    ));
+                }
+                world.coverage.hit_if(is_silent, "chain timeout", "silent");
+                chain.stage = Stage::Over;
+                continue;
+            }
             pending_most += 1;
             pending_least += usize::from(!chain.may_be_gone());
             if chain.cancelled && !chain.part_gone {
@@ -707,6 +742,7 @@ impl Run {
                 Stage::Delayed(due) => {
                     let (from, to) = (due.from, now);
                     chain.stage = Stage::Asked(Span { from, to });
+                    chain.key = None;
                 }
                 Stage::Calling(due) if ceil_ms(due.to) > now => {
                     let here = ceil_ms(due.from) > now && !chain.may_be_gone();

@@ -12,8 +12,8 @@ use crate::coverage;
 use crate::plan::{MOST_REQUESTS, MS, SECOND};
 use crate::server::path_of;
 use crate::world::{
-    Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, Step, World,
-    body_bytes, call_due, ceil_ms, check,
+    Answered, Body, Chain, Expectation, Host, KEYS, Part, Reading, Shared, Span, Stage, Step,
+    Terms, World, body_bytes, call_due, ceil_ms, check,
 };
 
 /// The payload of intentional panics. They bypass the panic hook, which would print them.
@@ -37,25 +37,31 @@ pub(crate) trait State: Sized + 'static {
     fn submit(
         cx: &mut Context<'_, Self>,
         chain: usize,
-        delay: Option<Duration>,
+        (delay, terms): (Option<Duration>, Terms),
         request: httpstream::Request,
     ) -> ChainId {
         let probe = Probe::new(chain);
         match delay {
             None => cx.submit_to(request, probe),
-            Some(delay) => cx.start(cx.send(request).after(delay).read_by(probe.into_closure())),
+            Some(delay) => {
+                let next = terms.apply(cx.send(request)).after(delay);
+                cx.start(next.read_by(probe.into_closure()))
+            }
         }
     }
     /// Like [`submit`](Self::submit), for a chain that begins with a call.
     fn call(
         cx: &mut Context<'_, Self>,
         chain: usize,
-        delay: Option<Duration>,
+        (delay, terms): (Option<Duration>, Terms),
         request: httpstream::Request,
     ) -> ChainId {
         match delay {
             None => cx.call(start(chain, request)),
-            Some(delay) => cx.start(Next::call(start(chain, request)).after(delay)),
+            Some(delay) => {
+                let next = Next::call(start(chain, request)).after(delay);
+                cx.start(terms.apply(next))
+            }
         }
     }
 }
@@ -175,7 +181,13 @@ impl Probe {
             }
             _ => false,
         };
-        let cut_short = call == "error" && (known_cancelled || world.draining);
+        let is_late = world.chains[chain].is_past_deadline(now);
+        check!(
+            world,
+            !is_late || call != "call",
+            "chain {chain} is past its deadline, but {call} is called"
+        );
+        let cut_short = call == "error" && (known_cancelled || world.draining || is_late);
         check!(
             world,
             !early || cut_short,
@@ -189,6 +201,7 @@ impl Probe {
         if !over {
             let known = &mut world.chains[chain];
             known.stage = Stage::Asked(start);
+            known.key = None;
             // From now on, the generation of its wait counts no longer.
             known.cancel_ordered |= is_ended && call == "error";
             if (known.resumed || known.resume_ordered) && call != "error" {
@@ -289,14 +302,19 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
             // The delay of what a readback submits counts from the end of the readback.
             let now = world.since_base(world.network.now());
             let delay = world.random.chance(500).then(|| world.delay());
+            let terms = match delay {
+                Some(_) => world.terms(),
+                None => Terms::default(),
+            };
             let at = Span::at(now);
             if world.random.chance(300) {
                 let due = call_due(at, delay.unwrap_or_default());
                 let (chain, request) = world.new_call(part, Stage::Calling(due));
                 world.coverage.hit("call from", "readback");
                 world.coverage.hit_if(part.is_some(), "call from", "part");
+                world.on_terms(chain, terms, "readback");
                 drop(world);
-                let id = T::call(cx, chain, delay, request);
+                let id = T::call(cx, chain, (delay, terms), request);
                 shared.borrow_mut().name(chain, id);
                 return;
             }
@@ -312,9 +330,16 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
             };
             world.coverage.hit("submit from", from);
             world.coverage.hit_if(part.is_some(), "submit from", "part");
+            world.on_terms(chain, terms, "readback");
             drop(world);
-            let id = T::submit(cx, chain, delay, request);
+            let id = T::submit(cx, chain, (delay, terms), request);
             shared.borrow_mut().name(chain, id);
+        }
+        4 if world.random.chance(500) => {
+            let key = world.random.below(KEYS.len());
+            let said = cx.cancel_key(KEYS[key]);
+            world.coverage.hit_if(said, "key canceled from", "readback");
+            world.on_cancel_key(key, said);
         }
         4..6 => {
             if let Some(chain) = world.any_chain()
@@ -500,7 +525,7 @@ impl<T: State> Readback<T> for Probe {
         let call = if reply.is_ok() { "reply" } else { "error" };
         self.enter(&mut world, cx, call);
         world.replies += 1;
-        let told = matches!(&reply, Err(error) if error.kind() == ErrorKind::Cancelled);
+        let told = reply.as_ref().is_err_and(ends_chain);
         match reply {
             Ok(response) => self.check_response(&mut world, response),
             Err(error) => self.check_error(&mut world, &error, cx),
@@ -523,6 +548,16 @@ impl<T: State> Readback<T> for Probe {
         let now = world.since_base(world.network.now());
         self.next(&mut world, now, told)
     }
+}
+
+/// Returns whether the deadline of the chain as a whole has passed.
+fn is_of_chain(error: &Error) -> bool {
+    format!("{error:#}").contains("chain_timeout of ")
+}
+
+/// Returns whether what the readback returns is ignored.
+fn ends_chain(error: &Error) -> bool {
+    error.kind() == ErrorKind::Cancelled || is_of_chain(error)
 }
 
 impl Chain {
@@ -731,6 +766,16 @@ impl Probe {
             ErrorKind::Timeout => world.coverage.hit("timeout while", coverage::phase(phase)),
             _ => {}
         }
+        if is_of_chain(error) {
+            let group = "chain timeout while";
+            world.coverage.hit(group, coverage::phase(phase));
+            let is_late = world.chains[chain].is_past_deadline(now);
+            check!(
+                world,
+                kind == ErrorKind::Timeout && is_late,
+                "chain {chain}: {error:?}, but its deadline has not passed"
+            );
+        }
         let draining = world.draining;
         check!(
             world,
@@ -760,7 +805,7 @@ impl Probe {
             );
         }
         self.check_sent(world, error);
-        if matches!(kind, ErrorKind::Timeout | ErrorKind::Exhausted) {
+        if matches!(kind, ErrorKind::Timeout | ErrorKind::Exhausted) && !is_of_chain(error) {
             self.check_deadline(world, phase, now, kind);
         }
         let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
@@ -923,6 +968,7 @@ impl Probe {
         let kind = error.kind();
         if !world.is_served(known.nonce)
             || matches!(kind, ErrorKind::Cancelled | ErrorKind::Aborted)
+            || is_of_chain(error)
         {
             return;
         }
@@ -1000,6 +1046,8 @@ impl Probe {
         if another {
             next = next.read_to(probe);
         }
+        let terms = self.terms(world);
+        next = terms.apply(next);
         let mut mark = None;
         if !world.logins.is_empty() && world.random.chance(400) {
             let count = world.logins.len();
@@ -1027,7 +1075,19 @@ impl Probe {
         known.wait_mark = mark;
         known.begin(Stage::Calling(call_due(Span::at(now), delay)));
         known.answered = true;
+        world.on_terms(chain, terms, "step");
         next.after(delay)
+    }
+
+    /// Returns terms for the step that follows, which have no effect if the step is dropped. If the
+    /// chain may have been canceled, this is not known, and the step has none.
+    fn terms(&self, world: &mut World) -> Terms {
+        let chain = self.chain;
+        let terms = world.terms();
+        match world.chains[chain].cancel_ordered || world.is_ended(chain) {
+            true => Terms::default(),
+            false => terms,
+        }
     }
 
     /// Chooses what follows at random, as long as the chain may continue.
@@ -1074,6 +1134,8 @@ impl Probe {
             world.coverage.hit("next", "another readback");
             next = next.read_to(Probe { chain, number });
         }
+        let terms = self.terms(world);
+        next = terms.apply(next);
         world.tell(|| format!("chain {chain}: {next:?} nonce {nonce} (dropped {dropped})"));
         if dropped {
             if !world.chains[chain].cancelled || told {
@@ -1097,6 +1159,7 @@ impl Probe {
         known.is_closure &= number == known.readback;
         known.readback = number;
         known.begin(stage);
+        world.on_terms(chain, terms, "step");
         next
     }
 }

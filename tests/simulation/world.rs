@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{ConnectionId, Network, Random};
-use httpstream::{ChainId, KeepAlive, Request, Submitter, Timeouts};
+use httpstream::{ChainId, KeepAlive, Next, Request, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND};
 use crate::sessions::{Journal, Login, Mark, Nested, Rules};
+
+/// The keys of chains.
+pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
 
 pub(crate) type Shared = Rc<RefCell<World>>;
 
@@ -300,6 +303,29 @@ pub(crate) struct Chain {
     /// The generations that its request and its wait belong to.
     pub(crate) mark: Option<Mark>,
     pub(crate) wait_mark: Option<Mark>,
+    /// The key that it holds, unless its delay is over and nothing has been heard of that yet.
+    pub(crate) key: Option<usize>,
+    /// When the deadline of the chain as a whole passes.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// What a step sets for its chain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) key: Option<usize>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Terms {
+    pub(crate) fn apply<S>(self, mut next: Next<S>) -> Next<S> {
+        if let Some(key) = self.key {
+            next = next.key(KEYS[key]);
+        }
+        if let Some(timeout) = self.timeout {
+            next = next.chain_timeout(timeout);
+        }
+        next
+    }
 }
 
 impl Chain {
@@ -325,8 +351,14 @@ impl Chain {
         self.paused && !self.resumed && !self.is_over()
     }
 
+    /// Returns whether the deadline of the chain as a whole has passed.
+    pub(crate) fn is_past_deadline(&self, now: Duration) -> bool {
+        self.deadline.is_some_and(|due| ceil_ms(due) <= now)
+    }
+
     pub(crate) fn begin(&mut self, stage: Stage) {
         self.stage = stage;
+        self.key = None;
         self.answered = false;
         self.aborted = false;
         self.paused = false;
@@ -459,6 +491,8 @@ impl World {
             left,
             mark: self.wishes[nonce].mark,
             wait_mark: None,
+            key: None,
+            deadline: None,
         });
         let chain = self.chains.len() - 1;
         self.tell(|| format!("chain {chain}: nonce {nonce} {stage:?} part {part:?}"));
@@ -530,6 +564,105 @@ impl World {
         let known = &mut self.chains[chain];
         known.cancelled |= said;
         if said && known.is_fresh_call {
+            known.stage = Stage::Over;
+        }
+    }
+
+    /// Returns random terms for a step, most often none.
+    pub(crate) fn terms(&mut self) -> Terms {
+        let random = &mut self.random;
+        let key = random.chance(250).then(|| random.below(KEYS.len()));
+        let timeout = random.chance(120).then(|| {
+            let most = *random.pick(&[20_000, 2_000_000, 20_000_000, 90_000_000]);
+            match random.chance(100) {
+                true => Duration::MAX,
+                false => Duration::from_micros(random.between(0, most + 1) as u64),
+            }
+        });
+        Terms { key, timeout }
+    }
+
+    /// Records that a chain was started, or goes on, with a step of these terms.
+    pub(crate) fn on_terms(&mut self, chain: usize, terms: Terms, from: &'static str) {
+        let now = self.network.elapsed();
+        self.tell(|| format!("chain {chain}: {terms:?}"));
+        if let Some(timeout) = terms.timeout {
+            let known = &mut self.chains[chain];
+            let former = known.deadline;
+            known.deadline = now.checked_add(timeout);
+            self.coverage.hit("chain timeout from", from);
+            self.coverage
+                .hit_if(former.is_some(), "chain timeout", "replaced");
+            let is_lifted = former.is_some() && timeout == Duration::MAX;
+            self.coverage.hit_if(is_lifted, "chain timeout", "lifted");
+        }
+        if let Some(key) = terms.key {
+            if let Some(holder) = self.holder(key, Some(chain)) {
+                self.chains[holder].key = None;
+                if self.surely_holds(holder) {
+                    self.coverage.hit("key", "replaced");
+                    self.tell(|| format!("chain {holder}: replaced by chain {chain}"));
+                    self.cancelled(holder);
+                } else {
+                    self.coverage.hit("key", "perhaps replaced");
+                    self.chains[holder].cancel_ordered = true;
+                }
+            }
+            self.coverage.hit("key from", from);
+            self.chains[chain].key = Some(key);
+        }
+    }
+
+    /// Records that `cancel_key` returned `said`.
+    pub(crate) fn on_cancel_key(&mut self, key: usize, said: bool) {
+        self.tell(|| format!("key {key}: cancel returns {said}"));
+        let holder = self.holder(key, None);
+        let is_sure = holder.is_some_and(|holder| self.surely_holds(holder));
+        check!(
+            self,
+            said == holder.is_some() || !is_sure && holder.is_some() || self.draining,
+            "canceling key {key} returned {said}, but it is held by {holder:?}"
+        );
+        if let Some(holder) = holder {
+            self.chains[holder].key = None;
+            if said {
+                self.coverage.hit("key", "canceled");
+                self.cancelled(holder);
+            }
+        }
+    }
+
+    /// Returns the chain that holds a key, as far as is known.
+    fn holder(&self, key: usize, except: Option<usize>) -> Option<usize> {
+        let chains = self.chains.iter().enumerate();
+        let mut holders = chains
+            .filter(|(_, chain)| chain.key == Some(key) && !chain.is_over())
+            .filter(|(number, _)| Some(*number) != except);
+        let (holder, _) = holders.next()?;
+        debug_assert!(holders.next().is_none(), "each step takes it from another");
+        Some(holder)
+    }
+
+    /// Returns whether a chain that was given a key still holds it: its delay is not over, and
+    /// nothing has ended it.
+    fn surely_holds(&self, chain: usize) -> bool {
+        let now = self.network.elapsed();
+        let known = &self.chains[chain];
+        let is_delayed = match known.stage {
+            Stage::Delayed(due) => ceil_ms(due.from) > now,
+            // The call has not been made.
+            Stage::Calling(due) => ceil_ms(due.from) > now || !known.part_gone,
+            Stage::Ordered { .. } | Stage::Asked(_) | Stage::Over => false,
+        };
+        let is_ending = known.cancelled || known.cancel_ordered || self.draining;
+        is_delayed && !is_ending && !known.is_past_deadline(now) && !self.is_ended(chain)
+    }
+
+    /// Records that a chain is canceled. Nobody is told of one that begins with a call.
+    fn cancelled(&mut self, chain: usize) {
+        let known = &mut self.chains[chain];
+        known.cancelled = true;
+        if known.is_fresh_call {
             known.stage = Stage::Over;
         }
     }
