@@ -13,6 +13,7 @@ mod draft;
 pub(crate) mod url;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::generation::Mark;
 use crate::proto::{Invalid, InvalidPart, Limits};
 use crate::request::{Carried, Request};
 use crate::route::Route;
-use crate::timeouts::{Timeout, Timeouts};
+use crate::timeouts::{LowSpeed, LowSpeedEdit, Timeout, Timeouts};
 use draft::Draft;
 use url::IntoUrl;
 
@@ -444,7 +445,85 @@ impl RequestBuilder {
     /// default itself.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
-            parts.timeouts.change(change);
+            let timeouts = &mut parts.timeouts;
+            let rare = &mut parts.rare;
+            rare.change_speeds(|speeds| timeouts.change(&mut speeds.low, change));
+            Ok(())
+        })
+    }
+
+    /// Sets [`Timeouts::low_speed`]: the request fails if less than `bytes_per_second` is
+    /// transferred on average over a `window`. [`LowSpeed`] has the details.
+    ///
+    /// 0 bytes a second turn the check off, also if the engine has one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// // Ends a download that has practically stopped, without a limit for its total time.
+    /// let request = httpstream::Request::get("http://example.com/image.iso")
+    ///     .low_speed(1000, Duration::from_secs(60))
+    ///     .timeouts(|t| t.total = None)
+    ///     .build()?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn low_speed(self, bytes_per_second: u64, window: Duration) -> Self {
+        let low_speed = LowSpeed::new(bytes_per_second, window);
+        self.with(|parts| {
+            let low = LowSpeedEdit::set(Some(low_speed));
+            parts.rare.change_speeds(|speeds| speeds.low = low);
+            Ok(())
+        })
+    }
+
+    /// Caps the speed at which the response is read, in bytes a second. 0 removes the cap.
+    ///
+    /// The engine reads in bursts of at most an eighth of a second's worth, but at least 1 KiB, and
+    /// lets time pass in between. In any span of `t` seconds it reads at most one burst more than
+    /// `t * bytes_per_second` bytes. Meanwhile nothing is buffered by the engine: what it does not
+    /// read stays in the system's receive buffer, and once that is full, the server has to wait.
+    ///
+    /// All bytes of the response count: head, framing, body and trailers, before any decoding; with
+    /// TLS, the bytes of its records. The cap also applies to a tunnel, after a 101 (Switching
+    /// Protocols). While the engine waits for the cap, [`Timeouts::idle`] and
+    /// [`Timeouts::low_speed`] are suspended, but [`Timeouts::total`] is not, so give a long
+    /// download enough of it. Each request has a cap of its own: requests do not share one, and
+    /// each attempt begins anew.
+    ///
+    /// A capped request is pipelined only if it says so itself ([`pipeline`](Self::pipeline)),
+    /// because the requests behind it wait for it. Its cap then applies while its response is the
+    /// one being read. Bytes that were read with the end of the response before it count towards
+    /// its cap, too.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("http://example.com/image.iso")
+    ///     .download_rate(200_000)
+    ///     .timeouts(|t| t.total = None)
+    ///     .build()?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn download_rate(self, bytes_per_second: u64) -> Self {
+        self.with(|parts| {
+            let rate = NonZeroU64::new(bytes_per_second);
+            parts.rare.change_speeds(|speeds| speeds.download = rate);
+            Ok(())
+        })
+    }
+
+    /// Caps the speed at which the request is written, head included, in bytes a second. 0 removes
+    /// the cap.
+    ///
+    /// The rules are those of [`download_rate`](Self::download_rate): bursts, a cap for each
+    /// attempt of each request, tunnels. While the engine waits for the cap, [`Timeouts::write`]
+    /// and [`Timeouts::low_speed`] are suspended, and [`Timeouts::total`] is not. With TLS, the
+    /// bytes before encryption count.
+    ///
+    /// If the request is [pipelined](Self::pipeline), it is written only once all responses before
+    /// its own have arrived, and requests behind it follow it.
+    pub fn upload_rate(self, bytes_per_second: u64) -> Self {
+        self.with(|parts| {
+            let rate = NonZeroU64::new(bytes_per_second);
+            parts.rare.change_speeds(|speeds| speeds.upload = rate);
             Ok(())
         })
     }

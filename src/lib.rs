@@ -535,7 +535,7 @@ pub use request::Request;
 pub use response::{Info, Reply, Response, ResponseExt, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use session::{Retry, Session};
-pub use timeouts::Timeouts;
+pub use timeouts::{LowSpeed, Timeouts};
 
 /// Recipes for engines in other event loops: `docs/EMBEDDING.md` of the repository, to which its
 /// links are relative.

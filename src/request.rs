@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +16,7 @@ use crate::generation::Mark;
 use crate::proto::target::Target;
 use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
-use crate::timeouts::TimeoutsEdit;
+use crate::timeouts::{Floor, LowSpeedEdit, TimeoutsEdit};
 
 /// The most requests that may be unanswered on one connection. Beyond a few dozen, servers answer
 /// no faster.
@@ -78,6 +79,7 @@ pub(crate) struct Rare {
     /// Boxed because it is larger than all the other fields together.
     pub(crate) limits: Option<Box<LimitsEdit>>,
     pub(crate) route: Option<Arc<Route>>,
+    pub(crate) speeds: Option<Box<Speeds>>,
     pub(crate) pipeline: Option<u16>,
     pub(crate) policies: Option<Carried>,
     /// The generation of its session that the request belongs to.
@@ -88,6 +90,33 @@ pub(crate) struct Rare {
     pub(crate) is_elsewhere: bool,
 }
 
+/// How fast a request and its response may or must go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Speeds {
+    pub(crate) low: LowSpeedEdit,
+    /// The most bytes a second of the response, and of the request.
+    pub(crate) download: Option<NonZeroU64>,
+    pub(crate) upload: Option<NonZeroU64>,
+}
+
+impl Speeds {
+    pub(crate) const NONE: Self = Self {
+        low: LowSpeedEdit::Nothing,
+        download: None,
+        upload: None,
+    };
+
+    /// Returns whether neither direction has a cap.
+    pub(crate) fn has_no_cap(&self) -> bool {
+        self.download.is_none() && self.upload.is_none()
+    }
+
+    /// Returns the low speed that applies, for an engine whose own is `engine`.
+    pub(crate) fn floor(&self, engine: Option<Floor>) -> Option<Floor> {
+        self.low.over(engine)
+    }
+}
+
 /// A value that a request carries for a higher layer, which alone knows its type.
 ///
 /// A policy sees responses and errors, and an error holds the request that failed. The trait
@@ -96,10 +125,21 @@ pub(crate) struct Rare {
 pub(crate) type Carried = Arc<dyn Any + Send + Sync>;
 
 impl Rare {
+    /// Lets `change` edit the speeds.
+    pub(crate) fn change_speeds(&mut self, change: impl FnOnce(&mut Speeds)) {
+        let before = self.speeds.as_deref().copied().unwrap_or_default();
+        let mut speeds = before;
+        change(&mut speeds);
+        if speeds != before {
+            self.speeds = (speeds != Speeds::NONE).then(|| Box::new(speeds));
+        }
+    }
+
     fn is_empty(&self) -> bool {
         let Self {
             limits,
             route,
+            speeds,
             pipeline,
             policies,
             mark,
@@ -109,6 +149,7 @@ impl Rare {
         } = self;
         limits.is_none()
             && route.is_none()
+            && speeds.is_none()
             && pipeline.is_none()
             && policies.is_none()
             && mark.is_none()
@@ -572,11 +613,24 @@ impl Request {
         self.0.rare.as_ref()?.limits.as_deref()
     }
 
-    /// Returns how many requests may be unanswered on its connection, if the request itself sets
-    /// that.
+    /// Returns the speeds that the request sets, if it sets any.
     #[inline]
-    pub(crate) fn pipeline(&self) -> Option<u16> {
-        self.0.rare.as_ref()?.pipeline
+    pub(crate) fn speeds(&self) -> Option<&Speeds> {
+        self.0.rare.as_ref()?.speeds.as_deref()
+    }
+
+    /// Returns how many requests may be unanswered on its connection, where `default` is the number
+    /// for its origin. That does not apply to a request whose speed is capped, because others would
+    /// wait for it.
+    #[inline]
+    pub(crate) fn pipeline(&self, default: u16) -> u16 {
+        let Some(rare) = &self.0.rare else {
+            return default;
+        };
+        rare.pipeline.unwrap_or_else(|| {
+            let is_capped = rare.speeds.as_ref().is_some_and(|it| !it.has_no_cap());
+            if is_capped { 1 } else { default }
+        })
     }
 
     /// Whether the request may share a connection with others before it is answered: it can be sent
@@ -705,7 +759,7 @@ impl Request {
             let mark = rare.mark.map(|mark| format!("{mark:?}"));
             Some((
                 (rare.limits, rare.pipeline, rare.lane, rare.priority),
-                (route, policies, mark),
+                (route, policies, mark, rare.speeds),
             ))
         };
         assert_eq!(rare(self), rare(other), "{why}");

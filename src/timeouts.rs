@@ -73,6 +73,85 @@ pub struct Timeouts {
     /// total of its own. [`Next::chain_timeout`](crate::Next::chain_timeout) sets a deadline for a
     /// chain as a whole, with all its requests and delays.
     pub total: Option<Duration>,
+    /// The lowest speed at which a response may arrive, or a request be accepted. Default none.
+    ///
+    /// [`LowSpeed`] says what is measured and when. It ends a transfer that never stops and never
+    /// gets anywhere, for which [`idle`](Self::idle) and [`write`](Self::write) start anew with
+    /// each byte.
+    pub low_speed: Option<LowSpeed>,
+}
+
+/// The lowest speed at which a peer may send its response, or accept a request.
+///
+/// Time is divided into consecutive windows. An exchange fails at the end of a window in which
+/// fewer bytes went over its connection than the speed requires, with
+/// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and a reason such as "slower than 100 bytes/s
+/// over 30s (12 bytes/s)". Within a window, the speed may vary, and bytes are not carried over to
+/// the next one. So a transfer that becomes too slow fails after at most two windows, and one that
+/// is too slow from the beginning after one.
+///
+/// - *What counts:* all bytes of the message as they go over the connection: head, framing, body
+///   and trailers, before any decoding. With TLS these are the bytes of its records. Bytes of a
+///   request count when the system accepts them, so up to a send buffer (some megabytes) counts at
+///   once. If a response begins before its request has been written, bytes in both directions
+///   count.
+/// - *When time counts:* while the request is being written, and from the first byte of the
+///   response to its end. It does not count while the engine waits for the response, so a long poll
+///   may be held for as long as its other timeouts allow, nor while a body waits for a 100
+///   (Continue). It does not count while the engine itself does not read or write either: while the
+///   readback has [paused](crate::Flow::Pause) the response, and while a
+///   [`download_rate`](crate::RequestBuilder::download_rate) or
+///   [`upload_rate`](crate::RequestBuilder::upload_rate) holds it back. Nor does it count in a
+///   tunnel, after a 101 (Switching Protocols).
+/// - *A late host:* what has arrived is read before a window is judged, however late that is. If
+///   the turn comes more than a second after the end of the window, and what has arrived does not
+///   suffice, the next window decides: the peer may have had to wait for the host. Two windows in a
+///   row are not excused.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, ErrorKind, LowSpeed, Next, Phase, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("slow.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+///     // A byte a second: never silent, and never done.
+///     Answer::ok("x".repeat(100_000)).drip(1, Duration::from_secs(1))
+/// });
+/// let mut config = Config::default();
+/// config.timeouts.low_speed = Some(LowSpeed::new(100, Duration::from_secs(30)));
+/// let mut engine = Engine::<String, Sim>::on_network(&network, config)?;
+/// engine.submit(Request::get("http://slow.test/").build()?, |why, reply, _| {
+///     let error = reply.unwrap_err();
+///     assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Head));
+///     *why = std::error::Error::source(&error).unwrap().to_string();
+///     Next::done()
+/// });
+/// let mut why = String::new();
+/// engine.run(&mut why)?;
+/// assert_eq!(why, "slower than 100 bytes/s over 30s (1 bytes/s)");
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LowSpeed {
+    /// The speed in bytes a second, on average over each window. 0 is always reached, so it turns
+    /// the check off.
+    pub bytes_per_second: u64,
+    /// The length of a window, rounded up to whole milliseconds, and zero to one. From 24 days on
+    /// there is no check.
+    pub window: Duration,
+}
+
+impl LowSpeed {
+    /// Creates a value with this speed, in bytes a second, and this length of a window.
+    pub const fn new(bytes_per_second: u64, window: Duration) -> Self {
+        Self {
+            bytes_per_second,
+            window,
+        }
+    }
 }
 
 impl Timeouts {
@@ -85,7 +164,12 @@ impl Timeouts {
         first_byte: Some(Duration::from_secs(30)),
         idle: Some(Duration::from_secs(30)),
         total: Some(Duration::from_secs(300)),
+        low_speed: None,
     };
+
+    /// Stands for a low speed that is not set, in what a closure is shown. It checks nothing, and
+    /// nobody would ask for it.
+    const LOW_SPEED_PLACEHOLDER: LowSpeed = LowSpeed::new(0, Duration::from_nanos(577_215));
 
     /// Stands for a timeout that is not set, in what a closure is shown. It is close to the
     /// default, so that comparisons with it make sense, but has an unlikely
@@ -177,7 +261,67 @@ impl Millis {
     }
 }
 
-/// What one request changes in the engine's [`Timeouts`].
+/// A [`LowSpeed`] that can be fallen short of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Floor {
+    pub(crate) bytes_per_second: u64,
+    pub(crate) window: Ms,
+}
+
+impl Floor {
+    /// Returns `None` if there is nothing to check.
+    pub(crate) fn new(low_speed: Option<LowSpeed>) -> Option<Self> {
+        let low_speed = low_speed.filter(|low_speed| low_speed.bytes_per_second > 0)?;
+        let window = milliseconds(Some(low_speed.window))?;
+        Some(Self {
+            bytes_per_second: low_speed.bytes_per_second,
+            window,
+        })
+    }
+
+    fn shown(self) -> LowSpeed {
+        LowSpeed::new(self.bytes_per_second, duration(self.window))
+    }
+
+    /// Returns the least number of bytes in a window.
+    pub(crate) fn quota(self) -> u64 {
+        let bytes = u128::from(self.bytes_per_second) * u128::from(self.window.get());
+        u64::try_from(bytes.div_ceil(1000)).unwrap_or(u64::MAX)
+    }
+
+    /// Formats what a window was in which `bytes` came within `micros`.
+    pub(crate) fn text(self, bytes: u64, micros: u64) -> String {
+        let speed = u128::from(bytes) * 1_000_000 / u128::from(micros.max(1));
+        let (least, window) = (self.bytes_per_second, duration(self.window));
+        format!("slower than {least} bytes/s over {window:?} ({speed} bytes/s)")
+    }
+}
+
+/// What one request sets for [`Timeouts::low_speed`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LowSpeedEdit {
+    /// The engine's applies.
+    #[default]
+    Nothing,
+    Exactly(Option<Floor>),
+}
+
+impl LowSpeedEdit {
+    pub(crate) fn set(low_speed: Option<LowSpeed>) -> Self {
+        Self::Exactly(Floor::new(low_speed))
+    }
+
+    /// Returns what applies to the request, for an engine whose own is `engine`.
+    #[inline]
+    pub(crate) fn over(self, engine: Option<Floor>) -> Option<Floor> {
+        match self {
+            Self::Nothing => engine,
+            Self::Exactly(floor) => floor,
+        }
+    }
+}
+
+/// What one request changes in the engine's [`Timeouts`], except for the low speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeoutsEdit([Packed; Timeout::COUNT]);
 
@@ -242,14 +386,23 @@ impl Packed {
 impl TimeoutsEdit {
     pub(crate) const NONE: Self = Self([Packed::new(Setting::Nothing); Timeout::COUNT]);
 
-    /// Lets `change` edit the timeouts; those that it does not assign stay as they are.
+    /// Lets `change` edit the timeouts; those that it does not assign stay as they are. The low
+    /// speed is stored apart, because few requests set one.
     ///
     /// The closure assigns plain public fields, which leave no record of an assignment, and as an
     /// `FnOnce` it cannot run on two inputs to compare the results. A timeout that is not set is
     /// therefore shown as a placeholder, and counts as set if it holds anything else afterwards,
     /// including the default.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
+    pub(crate) fn change(
+        &mut self,
+        low_speed: &mut LowSpeedEdit,
+        change: impl FnOnce(&mut Timeouts),
+    ) {
         let mut shown = Timeouts::DEFAULT;
+        shown.low_speed = match *low_speed {
+            LowSpeedEdit::Nothing => Some(Timeouts::LOW_SPEED_PLACEHOLDER),
+            LowSpeedEdit::Exactly(floor) => floor.map(Floor::shown),
+        };
         for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {
             let usual = slot.unwrap_or_default();
             *slot = match packed.setting() {
@@ -261,6 +414,9 @@ impl TimeoutsEdit {
         }
         let mut edited = shown.clone();
         change(&mut edited);
+        if edited.low_speed != shown.low_speed {
+            *low_speed = LowSpeedEdit::set(edited.low_speed);
+        }
         let pairs = edited.slots_mut().into_iter().zip(shown.slots_mut());
         for (packed, (edited, shown)) in self.0.iter_mut().zip(pairs) {
             if edited != shown {
@@ -390,22 +546,82 @@ mod tests {
         for said in before {
             let mut edit = TimeoutsEdit::NONE;
             edit.0[IDLE] = Packed::new(said);
-            let unchanged = edit;
-            edit.change(|_| ());
+            let (unchanged, mut low) = (edit, LowSpeedEdit::Nothing);
+            edit.change(&mut low, |_| ());
             assert_eq!(edit, unchanged, "{said:?}");
-            edit.change(|timeouts| *timeouts = timeouts.clone());
+            edit.change(&mut low, |timeouts| *timeouts = timeouts.clone());
             assert_eq!(
                 edit, unchanged,
                 "{said:?}: assigning the shown values is no change"
             );
             for set in [None, usual, seconds(1), seconds(40), Some(Duration::MAX)] {
                 let mut edit = unchanged;
-                edit.change(|timeouts| timeouts.idle = set);
+                edit.change(&mut low, |timeouts| timeouts.idle = set);
                 let mut expected = TimeoutsEdit::NONE;
                 expected.set(Timeout::Idle, set);
                 assert_eq!(edit, expected, "{said:?}, then {set:?}");
             }
+            assert_eq!(low, LowSpeedEdit::Nothing);
         }
+    }
+
+    #[test]
+    fn a_change_of_the_low_speed_is_told_from_none() {
+        let second = Duration::from_secs(1);
+        let floor = |bytes_per_second, window| Floor {
+            bytes_per_second,
+            window: ms(window),
+        };
+        let engine = Some(floor(7, 7));
+        let mut edit = TimeoutsEdit::NONE;
+        for (set, applies) in [
+            (Some(LowSpeed::new(100, second)), Some(floor(100, 1000))),
+            (Some(LowSpeed::new(1, Duration::ZERO)), Some(floor(1, 1))),
+            (Some(LowSpeed::new(0, second)), None),
+            (Some(LowSpeed::new(1, Duration::MAX)), None),
+            (None, None),
+        ] {
+            let mut low = LowSpeedEdit::Nothing;
+            edit.change(&mut low, |timeouts| timeouts.low_speed = set);
+            assert_eq!(low.over(engine), applies, "{set:?}");
+            let before = low;
+            edit.change(&mut low, |timeouts| *timeouts = timeouts.clone());
+            assert_eq!(
+                low, before,
+                "{set:?}: assigning the shown value is no change"
+            );
+        }
+        let mut low = LowSpeedEdit::Nothing;
+        edit.change(&mut low, |timeouts| *timeouts = timeouts.clone());
+        assert_eq!((low, low.over(engine)), (LowSpeedEdit::Nothing, engine));
+        assert_eq!(edit, TimeoutsEdit::NONE);
+    }
+
+    #[test]
+    fn the_quota_of_a_window_is_rounded_up_and_its_speed_down() {
+        let floor = |bytes_per_second, window| Floor {
+            bytes_per_second,
+            window: ms(window),
+        };
+        for (bytes_per_second, window, quota) in [
+            (100, 30_000, 3000),
+            (1, 1, 1),
+            (1, 1001, 2),
+            (999, 1, 1),
+            (u64::MAX, MAX_MS, u64::MAX),
+        ] {
+            let floor = floor(bytes_per_second, window);
+            assert_eq!(floor.quota(), quota, "{floor:?}");
+        }
+        assert_eq!(
+            floor(100, 1500).text(149, 1_500_001),
+            "slower than 100 bytes/s over 1.5s (99 bytes/s)"
+        );
+        let text = floor(u64::MAX, 1).text(u64::MAX, 0);
+        assert!(
+            text.ends_with("over 1ms (18446744073709551615000000 bytes/s)"),
+            "{text}"
+        );
     }
 
     #[test]

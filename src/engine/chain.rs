@@ -108,6 +108,8 @@ impl Marks {
 
     /// With either of these marks, bytes that have arrived for the chain are not read.
     pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
+    /// With any of these marks, bytes are not read, or only within the request's limits.
+    pub(super) const READ_WITH_CARE: Self = Self(Self::STANDS_STILL.0 | Self::METERED.0);
     /// Part of the current submission may have been processed by a server: an attempt that the
     /// engine or the policy has replaced, or the current attempt once its exchange has ended.
     const SENT: Self = Self(512);
@@ -123,6 +125,11 @@ impl Marks {
 
     /// With either of these marks, the next call of the readback is the last one.
     pub(super) const ENDS: Self = Self(Self::CANCELLED.0 | Self::EXPIRED.0);
+    /// The request is on a link, and its speed is limited: see
+    /// [`metering`](crate::engine::metering).
+    pub(super) const METERED: Self = Self(16384);
+    /// The window of a low speed has ended without enough bytes, and is being looked at.
+    pub(super) const SLOW: Self = Self(32768);
 
     /// Marks that are cleared for the next request.
     pub(super) const OF_ONE_REQUEST: Self =
@@ -146,6 +153,14 @@ impl Marks {
 
     pub(super) fn clear(&mut self, mark: Self) {
         self.0 &= !mark.0;
+    }
+
+    #[inline]
+    pub(super) fn set_if(&mut self, is_set: bool, mark: Self) {
+        match is_set {
+            true => self.set(mark),
+            false => self.clear(mark),
+        }
     }
 }
 
@@ -179,8 +194,9 @@ impl Chain {
     /// Records that the request is put on a link. Returns whether the `Expect` line is sent, and
     /// when the request was submitted.
     #[inline]
-    pub(super) fn begin_attempt(&mut self, link: u32) -> bool {
+    pub(super) fn begin_attempt(&mut self, link: u32, is_metered: bool) -> bool {
         self.stage = Stage::Running { link };
+        self.marks.set_if(is_metered, Marks::METERED);
         self.attempts = self.attempts.saturating_add(1);
         !self.marks.has(Marks::NO_EXPECT)
     }

@@ -24,6 +24,7 @@ use crate::engine::chains::Chains;
 use crate::engine::clock::{Since, TurnClock};
 use crate::engine::generations::Ended;
 use crate::engine::lookups::Lookups;
+use crate::engine::meter::Meters;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
 use crate::engine::stats::{OriginStats, Stats};
@@ -60,6 +61,8 @@ pub(super) struct Core<N: Net> {
     pub(super) exhausted: Option<Exhaustion>,
     /// Visits of policies, by the keys that chains hold.
     pub(super) visits: Slab<VisitState>,
+    /// The speeds of exchanges that limit them, by chain.
+    pub(super) meters: Meters,
     /// Wakes waiting chains.
     pub(super) wakeups: Arc<Wakeups>,
     /// Set when a generation that chains belong to has ended.
@@ -78,6 +81,9 @@ pub(super) enum Timer {
     Chain(ChainKey),
     /// The deadline of the chain as a whole.
     ChainDeadline(ChainKey),
+    /// The end of the window in which the speed of the chain's exchange is measured, or the time
+    /// from which on a cap allows more bytes.
+    Meter(ChainKey),
     /// The end of the idle link's time in the pool.
     Idle(LinkKey),
     /// The link's next attempt to connect.
@@ -137,6 +143,7 @@ impl<N: Net> Core<N> {
             buffers: Buffers::new(settings.read_buffer),
             exhausted: None,
             visits: Slab::new(),
+            meters: Meters::default(),
             wakeups: Arc::new(Wakeups::new(move || waking.announce())),
             panic: None,
             counts: Stats::default(),

@@ -1,6 +1,6 @@
 //! Delays and deadlines. A chain has one timer: for its delay, or for its total deadline or the
 //! deadline of its phase, whichever is earlier. The few chains with a deadline as a whole have
-//! another timer for that.
+//! another timer for that, and so do those whose speed is measured.
 
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use crate::engine::chain::{ChainKey, Marks, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::engine::readback::Terms;
+use crate::engine::visit::VisitState;
+use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
@@ -79,7 +81,10 @@ impl<N: Net> Core<N> {
 
     /// Arms the deadline of a chain's phase, which begins now, or its total deadline if that is
     /// earlier.
-    pub(super) fn arm(&mut self, key: ChainKey, timeout: Option<Timeout>) {
+    pub(super) fn arm(&mut self, key: ChainKey, mut timeout: Option<Timeout>) {
+        if self.chains[key].marks.has(Marks::METERED) {
+            timeout = self.on_phase(key, timeout);
+        }
         let (total, chain) = (self.total_tick(key), &self.chains[key]);
         let phase = chain
             .request
@@ -96,8 +101,40 @@ impl<N: Net> Core<N> {
 
     /// Arms the chain's timer for `tick`, or for the total deadline if that is earlier.
     pub(super) fn arm_at(&mut self, key: ChainKey, tick: u64) {
+        if self.chains[key].marks.has(Marks::METERED) {
+            self.on_phase(key, None);
+        }
         let tick = self.total_tick(key).map_or(tick, |total| tick.min(total));
         self.set_timer(key, tick);
+    }
+
+    /// Arms the deadline of the phase that a link's front exchange is in, because a cap now holds
+    /// the exchange back, or no longer does. `of_reads` is whether it is the cap on what is read.
+    pub(super) fn arm_again(&mut self, key: LinkKey, chain: ChainKey, of_reads: bool) {
+        let h1 = &self.links[key].h1;
+        let awaits = |front: &Exchange<_>| front.upload == Upload::AwaitingContinue;
+        if h1.front().is_some_and(awaits) || h1.is_tunnel() && !of_reads {
+            // The chain's timer limits the wait for a 100 (Continue), or the silence of a tunnel.
+            self.arm_meter(chain);
+        } else {
+            self.arm(chain, self.timeout_of_phase(key, chain));
+        }
+    }
+
+    /// Returns which deadline applies to a link's front exchange. `None` means that the exchange
+    /// does not wait for its peer.
+    fn timeout_of_phase(&self, key: LinkKey, chain: ChainKey) -> Option<Timeout> {
+        let visit = self.chains.visit_of(chain).map(|visit| &self.visits[visit]);
+        let has_undecoded = visit.is_some_and(VisitState::has_undecoded);
+        if self.chains[chain].marks.has(Marks::PAUSED) || has_undecoded {
+            return None;
+        }
+        let h1 = &self.links[key].h1;
+        Some(match h1.front() {
+            _ if h1.response().has_head() || h1.inbound().is_some() => Timeout::Idle,
+            Some(front) if front.is_sent() => Timeout::FirstByte,
+            Some(_) | None => Timeout::Write,
+        })
     }
 
     fn set_timer(&mut self, key: ChainKey, tick: u64) {

@@ -15,6 +15,7 @@ use log::{debug, trace};
 use crate::engine::chain::ChainKey;
 use crate::engine::core::{Core, Timer};
 use crate::engine::fail::{Failure, connected_to_itself};
+use crate::engine::meter::burst_of;
 use crate::engine::shortage::is_port_exhaustion;
 use crate::engine::visits::block_of;
 use crate::io_error::is_exhaustion;
@@ -518,7 +519,11 @@ impl<N: Net> Core<N> {
         let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
         let layout = link.h1.front().map(|exchange| {
             let block = |number| block_of((exchange.tag, number), defaults, chains, visits);
-            exchange.layout(block)
+            let layout = exchange.layout(block);
+            match exchange.request.speeds().and_then(|it| it.upload) {
+                Some(rate) => layout.up_to(usize::try_from(burst_of(rate)).unwrap_or(usize::MAX)),
+                None => layout,
+            }
         });
         // Without a request, nothing is sent: even that succeeds only on a connected socket.
         let parts = layout.as_ref().map_or(&[][..], |layout| layout.parts());

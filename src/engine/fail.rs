@@ -44,6 +44,8 @@ pub(super) enum Failure {
     Resolve(LookupError),
     Tls(Problem),
     Timeout,
+    /// The exchange was slower than its low speed, as the text says.
+    Slow(String),
     Cancelled,
     Aborted,
     /// The policy rejected the response.
@@ -74,6 +76,7 @@ impl<N: Net> Core<N> {
             return self.give_up_ahead(key, &format_args!("{failure:?}"));
         };
         self.disarm(chain_key);
+        self.end_metering(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
         // Called before `close`, which removes the line that this looks at.
         self.on_failed_in_front(key, chain_key, &failure);
@@ -96,6 +99,8 @@ impl<N: Net> Core<N> {
         if let Failure::Timeout = failure {
             self.note_expired(chain_key);
         }
+        // A peer that is slow is not gone.
+        let is_slow = matches!(failure, Failure::Slow(_));
         let error = self.error_of(key, chain_key, failure);
         if self.links[key].h1.is_tunnel() {
             self.chains.close_tunnel(chain_key);
@@ -109,6 +114,7 @@ impl<N: Net> Core<N> {
         // The deadline of a chain as a whole says nothing about the peer.
         let was_silent = error.kind() == ErrorKind::Timeout
             && !self.chains[chain_key].marks.has(Marks::EXPIRED)
+            && !is_slow
             && link.is_busy()
             && link.h1.may_be_stale()
             && !self.is_answered(key);
@@ -196,6 +202,7 @@ impl<N: Net> Core<N> {
                 };
                 self.timed_out(key, self.timeout_text(chain_key, clock), at)
             }
+            Failure::Slow(text) => Error::from_text(ErrorKind::Timeout, text, at),
             Failure::Cancelled => Error::of(ErrorKind::Cancelled, at),
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
             Failure::Unscreened(why) => why.into_error(at),
@@ -436,9 +443,11 @@ impl<N: Net> Core<N> {
     /// Handles the consequences of a failure in front of a link for the requests behind it.
     pub(super) fn on_failed_in_front(&mut self, key: LinkKey, chain: ChainKey, failure: &Failure) {
         let is_the_peers = match failure {
-            Failure::Closed { .. } | Failure::Io(_) | Failure::Violation(_) | Failure::Tls(_) => {
-                true
-            }
+            Failure::Closed { .. }
+            | Failure::Io(_)
+            | Failure::Violation(_)
+            | Failure::Tls(_)
+            | Failure::Slow(_) => true,
             // Some servers read one request of a batch and drop the others, so nothing arrives.
             Failure::Timeout => !self.total_is_over(chain),
             Failure::Connect(_) | Failure::ConnectUnix(_) | Failure::Resolve(_) => false,

@@ -66,7 +66,11 @@ impl<S, M: Mode> Engine<S, M> {
             return;
         }
         let share = self.core.settings.turn_bytes;
-        let mut allowed = Allowance { share, budget };
+        let mut allowed = Allowance {
+            share,
+            budget,
+            at_once: usize::MAX,
+        };
         loop {
             let mut buffer = std::mem::take(&mut self.core.buffers.read);
             let received = self.core.receive(key, &mut buffer, &mut allowed);
@@ -285,6 +289,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::ExpectRefused => {
                 core.buffers.inbounds.give(reading.into_parts().0);
                 core.disarm(chain);
+                core.end_metering(chain);
                 core.close(key);
                 // The 417 is an answer, so the server has seen this attempt (RFC 9110 §10.1.1).
                 core.chains[chain].note_sent(Sent::Yes);

@@ -102,9 +102,12 @@ impl<S, M: Mode> Engine<S, M> {
         // An operation of the readback may have ended the link.
         let key = core.links.find(line).ok_or(Go::Stop)?;
         let front = core.links[key].h1.front().ok_or(Go::Stop)?;
-        let chain = front.tag;
+        let (chain, is_sent) = (front.tag, front.is_sent());
+        if !rest.is_empty() && core.chains[chain].marks.has(Marks::METERED) {
+            core.note_read(chain, rest.len() as u64);
+        }
         if rest.is_empty() {
-            let clock = if front.is_sent() {
+            let clock = if is_sent {
                 Timeout::FirstByte
             } else {
                 Timeout::Write
@@ -176,6 +179,7 @@ impl<N: Net> Core<N> {
         let tls = link.tls_state().and_then(TlsState::info);
         let ends = link.ends.both();
         let link = (key, self.links.generation(key));
+        self.end_metering(chain_key);
         let chain = &mut self.chains[chain_key];
         let is_visited = chain.marks.has(Marks::VISITED);
         // The timer stays armed: the chain's next step moves it, and no time passes before that.

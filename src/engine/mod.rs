@@ -31,12 +31,14 @@
 //! - `closing`: closes a link
 //! - `waiting`: the queues of chains that wait for a link
 //! - `deadlines`: delays and deadlines
+//! - `metering`: measures exchanges whose speed is limited
 //! - `core`: the parts, and what all of the files above need
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
-//! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
-//! `visit`, `clock`, `quiet`, `ages`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links
-//! and their pool are in `net`, the exchanges of a link in `h1`.
+//! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a
+//! running readback is lent), `visit`, `meter`, `clock`, `quiet`, `ages`, `lookups`, `buffers`,
+//! `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a link in
+//! `h1`.
 //!
 //! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
 //! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
@@ -71,6 +73,8 @@ mod generations;
 mod keys;
 mod local;
 mod lookups;
+mod meter;
+mod metering;
 mod mode;
 mod orders;
 mod outbox;

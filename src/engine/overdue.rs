@@ -50,9 +50,13 @@ impl<S, M: Mode> Engine<S, M> {
             };
             let read = usize::try_from(self.core.counts.bytes_in - before).unwrap_or(usize::MAX);
             overdue.left = overdue.left.saturating_sub(read);
-            let may_go_on = overdue.left > 0 && self.core.clock.tick() < overdue.until;
+            let mut may_go_on = overdue.left > 0 && self.core.clock.tick() < overdue.until;
+            let is_slow = overdue.mark == Marks::SLOW;
+            may_go_on &= !is_slow || !self.core.has_kept_up(overdue.chain);
             if may_go_on && self.core.is_unread(link) {
                 self.core.agenda.overdue.push_back(overdue);
+            } else if is_slow {
+                self.core.end_window(overdue.chain, link);
             } else {
                 self.core.time_out(overdue.chain, link);
             }
@@ -99,6 +103,7 @@ impl<N: Net> Core<N> {
         };
         let pending = link.tls_state().is_some_and(TlsState::has_pending);
         let is_readable = pending || link.readiness.has_any(Readiness::READ_SIDE);
-        is_readable && !self.chains[chain].marks.has(Marks::PAUSED)
+        let is_held = self.chains[chain].marks.has(Marks::PAUSED) || self.holds_reading(chain);
+        is_readable && !is_held
     }
 }

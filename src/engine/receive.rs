@@ -5,12 +5,13 @@
 
 use std::io;
 
-use crate::engine::chain::Marks;
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::h1::WriteSide;
 use crate::net::link::{Link, Reach};
 use crate::net::slots::LinkKey;
+use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::Eof;
 
@@ -38,6 +39,8 @@ pub(super) struct Allowance<'a> {
     pub(super) share: usize,
     /// The limit for all links together.
     pub(super) budget: &'a mut usize,
+    /// The limit for one read.
+    pub(super) at_once: usize,
 }
 
 impl Allowance<'_> {
@@ -79,10 +82,64 @@ impl<N: Net> Core<N> {
         let may_read = matches!(link.reach, Reach::Open(..) | Reach::Shaking(..));
         // A canceled exchange is ended by a command that is already queued. Nothing is read for it
         // in the meantime.
-        if !may_read || self.chains[chain].marks.has_any(Marks::STANDS_STILL) {
-            return Received::Stop;
+        let marks = self.chains[chain].marks;
+        if !may_read || marks.has_any(Marks::READ_WITH_CARE) {
+            return match !may_read || marks.has_any(Marks::STANDS_STILL) {
+                true => Received::Stop,
+                false => self.receive_metered(key, chain, buffer, allowed),
+            };
         }
         self.receive_more(key, buffer, allowed)
+    }
+
+    /// Does what [`receive`](Self::receive) does, for a chain whose speed is limited.
+    #[inline(never)]
+    fn receive_metered(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        buffer: &mut [u8],
+        allowed: &mut Allowance<'_>,
+    ) -> Received {
+        if !self.links[key].is_open() {
+            // Handshakes are not part of the exchange.
+            return self.receive_more(key, buffer, allowed);
+        }
+        let Some(most) = self.room_to_read(key, chain) else {
+            return Received::Stop;
+        };
+        allowed.at_once = most;
+        let before = self.counts.bytes_in;
+        let received = self.receive_more(key, buffer, allowed);
+        allowed.at_once = usize::MAX;
+        let bytes = self.counts.bytes_in - before;
+        // The exchange may have failed with the read.
+        if bytes > 0 && self.chains[chain].marks.has(Marks::METERED) {
+            self.note_read(chain, bytes);
+        }
+        received
+    }
+
+    /// Returns how many bytes may be read from a link's socket, or `None` if the cap holds the
+    /// exchange back.
+    fn room_to_read(&mut self, key: LinkKey, chain: ChainKey) -> Option<usize> {
+        let link = &self.links[key];
+        let missing = link.h1.response().missing();
+        // Records that have been read before have been counted.
+        let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
+        if has_pending || !link.readiness.has_any(Readiness::READ_SIDE) {
+            return Some(usize::MAX);
+        }
+        let now = self.nanos();
+        let Some(cap) = &mut self.meter(chain).download else {
+            return Some(usize::MAX);
+        };
+        let was_holding = cap.is_holding();
+        let room = cap.ask(missing, now);
+        if room.is_none() && !was_holding {
+            self.arm_again(key, chain, true);
+        }
+        room.map(|room| usize::try_from(room).unwrap_or(usize::MAX))
     }
 
     /// Does what [`receive`](Self::receive) does, for a link without an exchange, which reads only
@@ -157,6 +214,8 @@ impl<N: Net> Core<N> {
                 None => (Place::Shared, &mut buffer[..]),
             },
         };
+        let at_once = room.len().min(allowed.at_once);
+        let room = &mut room[..at_once];
         let room_len = room.len();
         match self.net.recv(socket, room) {
             Ok(0) => Received::End,

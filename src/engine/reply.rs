@@ -388,6 +388,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn end_chain(&mut self, key: ChainKey) {
         self.core.disarm(key);
         self.core.lift_chain_deadline(key);
+        self.core.end_metering(key);
         self.core.drop_visit(key);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {

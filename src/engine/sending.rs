@@ -41,7 +41,7 @@ const PIPELINE_PARTS: usize = 64;
 /// not pipelined.
 #[inline]
 pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
-    let depth = request.pipeline().unwrap_or(entry.depth);
+    let depth = request.pipeline(entry.depth);
     (depth > 1 && request.may_be_pipelined() && entry.trust != Trust::Lost).then_some(depth)
 }
 
@@ -61,7 +61,8 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
         let chain = &mut self.chains[chain_key];
-        let expects = chain.begin_attempt(key);
+        let is_metered = self.settings.limits_speed_of(chain.request());
+        let expects = chain.begin_attempt(key, is_metered);
         let request = chain.request().clone();
         let depth = depth_of(entry, &request);
         let number = match asked {
@@ -90,7 +91,8 @@ impl<N: Net> Core<N> {
             }
         }
         let chain = &mut self.chains[chain_key];
-        let expects = chain.begin_attempt(key);
+        let is_metered = self.settings.limits_speed_of(chain.request());
+        let expects = chain.begin_attempt(key, is_metered);
         let request = chain.request().clone();
         let number = match asked {
             Asked::Block => OWN_BLOCK,
@@ -143,8 +145,7 @@ impl<N: Net> Core<N> {
             return;
         };
         let link = &mut self.links[key];
-        let depth = exchange.request.pipeline();
-        let depth = depth.unwrap_or(self.pool[link.origin].depth);
+        let depth = exchange.request.pipeline(self.pool[link.origin].depth);
         // A link with unwritten bytes is written to anyway, and this request follows them.
         let is_first_unwritten = !link.h1.has_unwritten();
         let line = link.h1.line_mut().expect("a link with room has a line");
@@ -177,7 +178,9 @@ impl<N: Net> Core<N> {
         // Limited, so the other links get their turn however fast the peer reads.
         let mut left = self.settings.turn_bytes;
         loop {
-            let written = if has_line {
+            let written = if is_write_capped(&self.links[key]) {
+                self.write_capped_once(key)
+            } else if has_line {
                 self.write_pipeline_once(key)
             } else {
                 self.write_once(key)
@@ -209,6 +212,7 @@ impl<N: Net> Core<N> {
         // A message must not wait until the ones before it are acknowledged.
         send_at_once(&mut self.links[key], &mut self.net);
         let mut left = self.settings.turn_bytes;
+        let is_capped = self.links[key].h1.front().is_some_and(Exchange::is_capped);
         loop {
             let link = &mut self.links[key];
             let chain = link.chain().expect("a tunnel has a chain");
@@ -218,19 +222,33 @@ impl<N: Net> Core<N> {
                 return self.chains.close_tunnel(chain);
             }
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
-            if outbox.waiting().is_empty() && !link.has_outbound() {
+            let waits = outbox.waiting().len();
+            if waits == 0 && !link.has_outbound() {
                 return;
             }
+            let mut most = left;
+            if is_capped && waits > 0 {
+                match self.room_to_write(key, waits) {
+                    Some(room) => most = left.min(room),
+                    None if self.links[key].has_outbound() => most = 0,
+                    None => return,
+                }
+            }
+            let link = &mut self.links[key];
+            let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
             let (socket, tls) = link.reach.wire().expect("a tunnel has a socket");
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
             let waiting = outbox.waiting();
-            let parts = [&waiting[..waiting.len().min(left)]];
+            let parts = [&waiting[..waiting.len().min(most)]];
             match transport::write(net, socket, tls, &parts, 0, scratch) {
                 Ok(done) => {
                     outbox.on_written(done.taken);
                     self.counts.bytes_out += done.sent as u64;
                     if done.is_blocked {
                         link.readiness = link.readiness.without(Readiness::WRITABLE);
+                    }
+                    self.note_written(chain, done);
+                    if done.is_blocked {
                         return;
                     }
                     left = left.saturating_sub(done.taken);
@@ -266,7 +284,9 @@ impl<N: Net> Core<N> {
     /// Determines how many of the requests behind the front may be written now.
     fn pace(&mut self, key: LinkKey) {
         let link = &mut self.links[key];
-        let is_unwritten = link.h1.front().is_some_and(|front| front.written() == 0);
+        // A request with a capped upload does not go out in one send with others.
+        let is_first = |front: &Exchange<_>| front.written() == 0 && !front.is_capped();
+        let is_unwritten = link.h1.front().is_some_and(is_first);
         let Some(line) = link.h1.line_mut() else {
             return;
         };
@@ -319,6 +339,55 @@ impl<N: Net> Core<N> {
         let layout = front.layout(|number| block_of((front.tag, number), defaults, chains, visits));
         let parts = layout.parts();
         Some(transport::write(net, socket, tls, parts, written, scratch))
+    }
+
+    /// Does what [`write_once`](Self::write_once) does, for a request whose upload is capped.
+    /// Returns `None` if the cap holds it back, too.
+    #[inline(never)]
+    fn write_capped_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
+        let link = &self.links[key];
+        if link.h1.write_side() != WriteSide::Open {
+            return None;
+        }
+        let front = link.h1.front()?;
+        let (written, left) = (front.written(), front.writable() - front.written());
+        let has_outbound = link.has_outbound();
+        let room = match left {
+            // All of it has been encrypted.
+            0 => 0,
+            left => match self.room_to_write(key, left) {
+                None if !has_outbound => return None,
+                room => room.unwrap_or(0),
+            },
+        };
+        let link = &mut self.links[key];
+        // The pieces are small. Each would be held back until the one before it is acknowledged.
+        send_at_once(link, &mut self.net);
+        let Link { h1, reach, .. } = link;
+        let (socket, tls) = reach.wire().expect("an open link has a socket");
+        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
+        let front = h1.front()?;
+        let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
+        let layout = front.layout(|number| block_of((front.tag, number), defaults, chains, visits));
+        let layout = layout.up_to(written + room);
+        let parts = layout.parts();
+        Some(transport::write(net, socket, tls, parts, written, scratch))
+    }
+
+    /// Returns how many of `left` unwritten bytes may be written to a link, or `None` if the cap
+    /// of its front exchange holds them back.
+    fn room_to_write(&mut self, key: LinkKey, left: usize) -> Option<usize> {
+        let chain = self.links[key].chain()?;
+        let now = self.nanos();
+        let Some(cap) = &mut self.meter(chain).upload else {
+            return Some(left);
+        };
+        let was_holding = cap.is_holding();
+        let room = cap.ask(Some(left as u64), now);
+        if room.is_none() && !was_holding {
+            self.arm_again(key, chain, false);
+        }
+        room.map(|room| usize::try_from(room).unwrap_or(usize::MAX).min(left))
     }
 
     /// Writes the pending bytes of a link's TLS state, in one send. Returns `None` if nothing can
@@ -376,10 +445,15 @@ impl<N: Net> Core<N> {
         };
         match advance {
             Advance::None => {}
-            // The socket accepted bytes, so the write deadline starts anew.
-            Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Timeout::Write)),
-            Advance::Partly => {}
+            Advance::Partly => {
+                self.note_written(chain_key, done);
+                if done.sent > 0 {
+                    // The socket accepted bytes, so the write deadline starts anew.
+                    self.arm(chain_key, Some(Timeout::Write));
+                }
+            }
             Advance::AwaitsContinue => {
+                self.note_written(chain_key, done);
                 // If this timer goes off before a 100 (Continue), the body is sent anyway.
                 let due = now + CONTINUE_MILLIS * 1000;
                 self.arm_at(chain_key, tick_after(due));
@@ -390,6 +464,10 @@ impl<N: Net> Core<N> {
                     true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
                     true => Some(Timeout::Idle),
                 };
+                if link.h1.front().is_some_and(Exchange::is_capped) {
+                    // A tunnel may follow, whose bytes come out of the same allowance.
+                    self.note_written(chain_key, done);
+                }
                 self.arm(chain_key, clock);
                 if self.is_visited(chain_key) {
                     self.give_back_block(chain_key);
@@ -434,6 +512,13 @@ impl<N: Net> Core<N> {
             self.agenda.run_queue.push_back(token);
         }
     }
+}
+
+/// Returns whether a link's front request has a capped upload, of which something is unwritten.
+#[inline]
+fn is_write_capped<S>(link: &Link<S>) -> bool {
+    let front = link.h1.front();
+    front.is_some_and(|front| front.is_capped() && front.has_unwritten())
 }
 
 /// Turns Nagle's algorithm off, so that small segments go out at once.

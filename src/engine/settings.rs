@@ -12,7 +12,7 @@ use crate::policy::{Policy, fields};
 use crate::proto::Limits;
 use crate::request::{MAX_PIPELINE, Request, field_bit};
 use crate::route::Route;
-use crate::timeouts::Millis;
+use crate::timeouts::{Floor, Millis};
 
 pub(super) struct Settings {
     pub(super) max_links: usize,
@@ -21,6 +21,8 @@ pub(super) struct Settings {
     /// In milliseconds.
     pub(super) idle_timeout: u64,
     pub(super) timeouts: Millis,
+    /// The low speed of requests that set none.
+    pub(super) low_speed: Option<Floor>,
     pub(super) limits: Limits,
     pub(super) turn_events: usize,
     pub(super) turn_bytes: usize,
@@ -51,6 +53,7 @@ impl Settings {
             max_idle_per_origin: config.max_idle_per_origin,
             idle_timeout: millis(config.idle_timeout),
             timeouts: Millis::new(&config.timeouts),
+            low_speed: Floor::new(config.timeouts.low_speed),
             limits: config.limits.clone(),
             turn_events: config.turn_events,
             turn_bytes: config.turn_bytes,
@@ -74,6 +77,15 @@ impl Settings {
             Some(route) => route,
             None if request.is_elsewhere() => &self.route_elsewhere,
             None => &self.route,
+        }
+    }
+
+    /// Returns whether the speed of a request's exchange is limited.
+    #[inline]
+    pub(super) fn limits_speed_of(&self, request: &Request) -> bool {
+        match request.speeds() {
+            None => self.low_speed.is_some(),
+            Some(speeds) => speeds.floor(self.low_speed).is_some() || !speeds.has_no_cap(),
         }
     }
 

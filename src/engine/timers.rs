@@ -9,13 +9,14 @@ use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::engine::fail::Failure;
+use crate::engine::meter::Verdict;
 use crate::engine::waiting::LONG_WAIT_MILLIS;
 use crate::error::ErrorKind;
 use crate::h1::exchange::{Exchange, Upload};
-use crate::net::Net;
 use crate::net::link::Reach;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
+use crate::net::{Net, Readiness};
 use crate::timeouts::Timeout;
 
 /// The number of timers that one turn may move down to a lower level of the wheel. A million of
@@ -68,6 +69,7 @@ impl<N: Net> Core<N> {
                 None => break,
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),
                 Some(Timer::ChainDeadline(key)) => self.on_chain_deadline(key),
+                Some(Timer::Meter(key)) => self.on_meter_timer(key),
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),
                 Some(Timer::Dial(key)) => self.on_dial_timer(key),
                 Some(Timer::Ahead(key)) => self.on_ahead_timer(key),
@@ -135,11 +137,12 @@ impl<N: Net> Core<N> {
     /// bytes have arrived, the server has not been silent.
     fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
         let is_over = self.total_is_over(key);
-        let marks = &mut self.chains[key].marks;
+        let holds_reading = self.holds_reading(key);
+        let marks = self.chains[key].marks;
         match &self.links[link].reach {
             _ if marks.has(Marks::OVER) => return,
             // Nothing would be read, even if it had arrived.
-            _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
+            _ if marks.has(Marks::PAUSED) || holds_reading => return self.time_out(key, link),
             // There is no socket yet, so there is nothing to check.
             Reach::Waiting { .. } => return self.time_out(key, link),
             Reach::Dialing(..)
@@ -150,7 +153,13 @@ impl<N: Net> Core<N> {
             | Reach::Closed => {}
         }
         let mark = if is_over { Marks::OVER } else { Marks::LATE };
-        marks.set(mark);
+        self.look_first(key, link, mark);
+    }
+
+    /// Schedules a check of the link before something of its chain takes effect that is over, as
+    /// `mark` says.
+    fn look_first(&mut self, key: ChainKey, link: LinkKey, mark: Marks) {
+        self.chains[key].marks.set(mark);
         self.agenda.overdue.push_back(Overdue {
             link: self.links.token(link),
             chain: key,
@@ -159,6 +168,56 @@ impl<N: Net> Core<N> {
             until: self.clock.tick() + GRACE_MILLIS,
             turns: 0,
         });
+    }
+
+    /// Handles the timer of a chain's meter that has gone off.
+    #[inline(never)]
+    fn on_meter_timer(&mut self, key: ChainKey) {
+        let (nanos, micros) = (self.nanos(), self.clock.micros());
+        let Some(meter) = self.meters.get_mut(key) else {
+            return;
+        };
+        meter.timer = None;
+        let Stage::Running { link } = self.chains[key].stage else {
+            return;
+        };
+        let reads = meter.download.as_mut().is_some_and(|it| it.let_go(nanos));
+        let writes = meter.upload.as_mut().is_some_and(|it| it.let_go(nanos));
+        let is_slow = meter.window.as_mut().is_some_and(|it| it.on_time(micros));
+        if is_slow {
+            self.look_first(key, link, Marks::SLOW);
+        }
+        if !reads && !writes {
+            return self.arm_meter(key);
+        }
+        self.arm_again(link, key, reads);
+        if reads {
+            self.run_later(link);
+        }
+        if writes {
+            // No event reports that the cap allows more. The write shows whether the socket does.
+            let readiness = &mut self.links[link].readiness;
+            *readiness = readiness.with(Readiness::WRITABLE);
+            self.flush(link);
+        }
+    }
+
+    /// Ends the window in which a chain was too slow, unless what has been read since then
+    /// suffices.
+    pub(super) fn end_window(&mut self, key: ChainKey, link: LinkKey) {
+        self.chains[key].marks.clear(Marks::SLOW);
+        let now = self.clock.micros();
+        let meter = self.meters.get_mut(key);
+        let Some(window) = meter.and_then(|meter| meter.window.as_mut()) else {
+            return;
+        };
+        match window.judge(now) {
+            Verdict::GoesOn => self.arm_meter(key),
+            Verdict::TooSlow => {
+                let text = window.text(now);
+                self.fail(link, Failure::Slow(text));
+            }
+        }
     }
 
     /// Applies a deadline that passed without any progress.

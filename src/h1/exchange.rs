@@ -25,6 +25,8 @@ pub(crate) struct Exchange<T> {
     block: u16,
     /// Whether the request's `Expect` line, if it has one, is sent.
     expects: bool,
+    /// Whether it is written no faster than the request allows.
+    is_capped: bool,
     pub(crate) taking: Taking,
     pub(crate) upload: Upload,
     /// Bytes of the request written so far.
@@ -121,6 +123,7 @@ impl<T> Exchange<T> {
             tag,
             block: number,
             expects,
+            is_capped: request.speeds().is_some_and(|it| it.upload.is_some()),
             taking: Taking::Collect,
             upload: if expects { Upload::Head } else { Upload::Whole },
             written: 0,
@@ -186,6 +189,13 @@ impl<T> Exchange<T> {
     #[inline]
     pub(crate) fn written(&self) -> usize {
         self.written
+    }
+
+    /// Returns whether the request caps the speed at which it is written. It is then written only
+    /// at the front, and alone.
+    #[inline]
+    pub(crate) fn is_capped(&self) -> bool {
+        self.is_capped
     }
 
     /// Returns whether part of the request can be written now.

@@ -34,6 +34,16 @@ impl<'a> Layout<'a> {
         Self([front, back, block, body])
     }
 
+    /// Leaves out everything after the first `most` bytes.
+    pub(crate) fn up_to(self, most: usize) -> Self {
+        let mut left = most;
+        Self(self.0.map(|part| {
+            let kept = part.len().min(left);
+            left -= kept;
+            &part[..kept]
+        }))
+    }
+
     #[inline]
     pub(crate) fn parts(&self) -> &[&'a [u8]; PARTS] {
         &self.0

@@ -143,7 +143,8 @@ impl<T> Line<T> {
 
     /// Returns whether part of a request in line can be written now.
     pub(crate) fn has_unwritten(&self) -> bool {
-        self.sent < self.behind.len().min(self.allowed)
+        let next = self.behind.get(self.sent);
+        self.sent < self.allowed && next.is_some_and(|next| !next.is_capped())
     }
 
     /// Returns the requests that have not been written completely.
@@ -155,6 +156,7 @@ impl<T> Line<T> {
     pub(crate) fn writable(&self) -> impl Iterator<Item = &Exchange<T>> {
         self.unwritten()
             .take(self.allowed.saturating_sub(self.sent))
+            .take_while(|next| !next.is_capped())
     }
 
     /// Lets all requests be written as soon as they are added.
@@ -163,13 +165,15 @@ impl<T> Line<T> {
     }
 
     /// Starts a trial of the origin: requests in line go out together with the front one, none of
-    /// which has been written yet, `most` requests in all. Returns false if the line is empty or a
-    /// trial is already running.
+    /// which has been written yet, `most` requests in all. Returns false if the line is empty, if
+    /// the first request in it is written only at the front, or if a trial is already running.
     pub(crate) fn begin_trial(&mut self, most: u16) -> bool {
-        if self.trial.is_some() || self.is_empty() {
+        let first = self.behind.iter().take(usize::from(most) - 1);
+        let together = first.take_while(|next| !next.is_capped()).count();
+        if self.trial.is_some() || together == 0 {
             return false;
         }
-        self.allowed = self.behind.len().min(usize::from(most) - 1);
+        self.allowed = together;
         let requests = 1 + self.allowed as u16;
         self.trial = Some(Trial {
             requests,

@@ -346,6 +346,11 @@ pub(super) struct ServerEnd {
     pub(super) unresponsive: bool,
     /// How many more bytes the server reads; `None` if all.
     pub(super) appetite: Option<usize>,
+    /// How many bytes the server reads at once, and how often; `None` if it reads all as they
+    /// arrive.
+    pub(super) pace: Option<(usize, Duration)>,
+    /// Bytes that have arrived at a server with a pace, and wait to be read.
+    pub(super) unread: VecDeque<u8>,
     /// Bytes have arrived that the server will not read.
     pub(super) leaves_unread: bool,
     /// Distinguishes the current idle timer from those that a later request has outdated.
@@ -373,6 +378,8 @@ impl ServerEnd {
             stopped: false,
             unresponsive: false,
             appetite,
+            pace: None,
+            unread: VecDeque::new(),
             leaves_unread: false,
             idle_since: 0,
         }
@@ -386,6 +393,7 @@ impl ServerEnd {
     /// Returns whether every byte received belongs to a request that has been answered.
     fn has_answered_all(&self, now: Duration) -> bool {
         self.reader.is_between()
+            && self.unread.is_empty()
             && self.current.is_none()
             && self.held.is_empty()
             && !self.unresponsive

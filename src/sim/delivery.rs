@@ -258,7 +258,9 @@ impl World {
         }
         // Closing a socket with unread data sends a reset instead of an end of file.
         let end = match end {
-            Some(End::Close) if server.leaves_unread => Some(End::Reset),
+            Some(End::Close) if server.leaves_unread || !server.unread.is_empty() => {
+                Some(End::Reset)
+            }
             end => end,
         };
         self.end_server(id, end);

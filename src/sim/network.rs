@@ -100,6 +100,7 @@ impl Network {
             server: Rc::new(RefCell::new(server)),
             idle_timeout: None,
             appetite: None,
+            pace: None,
             send_buffer: None,
             window: None,
         };
@@ -550,6 +551,13 @@ impl Listener {
     /// client writes beyond them stays in its send buffer. Default: reads everything.
     pub fn reads_at_most(self, bytes: usize) -> Self {
         self.change(|service| service.appetite = Some(bytes))
+    }
+
+    /// Makes the server read at most `bytes` bytes from a connection at once, and then nothing for
+    /// this long. What it has not read stays in the client's send buffer. Default: reads everything
+    /// as it arrives.
+    pub fn reads_slowly(self, bytes: usize, every: Duration) -> Self {
+        self.change(|service| service.pace = Some((bytes.max(1), every)))
     }
 
     /// Sets how many bytes the client's kernel accepts before the server has read any. Default 256

@@ -18,6 +18,39 @@ impl World {
         if server.ended {
             return self.reset_late(id);
         }
+        if let Some((_, every)) = server.pace {
+            let waits = !server.unread.is_empty();
+            server.unread.extend(bytes);
+            server.idle_since += 1;
+            if !waits {
+                self.schedule(self.now + every, Event::ServerReads { id });
+            }
+            return;
+        }
+        self.serve_bytes(id, bytes);
+    }
+
+    /// Lets a server with a pace read the next bytes that have arrived.
+    pub(super) fn on_server_reads(&mut self, id: ConnectionId) {
+        let Some(server) = self.server_mut(id).filter(|server| !server.ended) else {
+            return;
+        };
+        let Some((most, every)) = server.pace else {
+            return;
+        };
+        let taken = server.unread.len().min(most);
+        let bytes: Vec<u8> = server.unread.drain(..taken).collect();
+        let waits = !server.unread.is_empty();
+        self.serve_bytes(id, &bytes);
+        if waits {
+            self.schedule(self.now + every, Event::ServerReads { id });
+        }
+    }
+
+    fn serve_bytes(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(server) = self.server_mut(id) else {
+            return;
+        };
         let taken = if server.closing {
             0
         } else {

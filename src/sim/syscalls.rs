@@ -96,9 +96,9 @@ impl World {
         self.begun += 1;
         let id = ConnectionId(self.begun);
         let mut client = ClientEnd::new(fd, poll);
-        let mut appetite = None;
+        let (mut appetite, mut pace) = (None, None);
         if let Some(Site::Serves(service)) = self.sites.get(&addr) {
-            appetite = service.appetite;
+            (appetite, pace) = (service.appetite, service.pace);
             if let Some(bytes) = service.send_buffer {
                 client.send_buffer = bytes.max(1);
             }
@@ -119,7 +119,8 @@ impl World {
         if self.faults.per_mille(Fault::ConnectedAtOnce) > 0 && self.random.chance(500) {
             client.early_send = ErrorKind::NotConnected;
         }
-        let server = ServerEnd::new(appetite);
+        let mut server = ServerEnd::new(appetite);
+        server.pace = pace;
         let connection = Connection {
             addr,
             https,

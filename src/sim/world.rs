@@ -73,6 +73,7 @@ pub(super) struct Service {
     pub(super) server: Rc<RefCell<dyn Server>>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) appetite: Option<usize>,
+    pub(super) pace: Option<(usize, Duration)>,
     pub(super) send_buffer: Option<usize>,
     pub(super) window: Option<usize>,
 }
@@ -119,6 +120,10 @@ pub(super) enum Event {
     ToServer {
         id: ConnectionId,
         bytes: Vec<u8>,
+    },
+    /// A server with a pace reads.
+    ServerReads {
+        id: ConnectionId,
     },
     ClientClosed {
         id: ConnectionId,
@@ -300,6 +305,7 @@ impl World {
             }
             Event::WindowOpened { id } => self.change(id, ClientEnd::on_window_opened),
             Event::ToServer { id, bytes } => self.on_server_arrival(id, &bytes),
+            Event::ServerReads { id } => self.on_server_reads(id),
             Event::ClientClosed { id, end } => self.on_client_closed(id, end),
             Event::IdleTimeout { id, idle_since } => self.on_idle_timeout(id, idle_since),
         }

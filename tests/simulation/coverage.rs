@@ -139,6 +139,17 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "first byte",
             "idle",
             "hold",
+            "low speed",
+        ],
+    ),
+    (
+        "speed",
+        &[
+            "capped download",
+            "capped upload",
+            "slow download",
+            "slow upload",
+            "meant to be too slow",
         ],
     ),
     ("key from", &["host", "readback", "step"]),

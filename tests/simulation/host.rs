@@ -91,6 +91,7 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         replies: 0,
         submitted: 0,
         timed_out: Vec::new(),
+        late: Duration::ZERO,
         verbose,
         log: 0,
     }));
@@ -244,6 +245,7 @@ impl Run {
                     self.pass(time);
                 } else {
                     self.network.sleep(time);
+                    self.world.borrow_mut().late += time;
                 }
                 if self.is_due() {
                     self.hit("turn", "late");

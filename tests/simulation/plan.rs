@@ -10,7 +10,7 @@ use httpstream::sim::{Fault, Faults, Network, Random};
 use httpstream::{Config, Timeouts};
 
 use crate::server::Scripted;
-use crate::world::Shared;
+use crate::world::{Shared, low_speed};
 
 /// Faults that cause no failure: with only these, every exchange has to end as its server intended.
 pub(crate) const BENIGN: [Fault; 14] = [
@@ -171,6 +171,11 @@ impl Plan {
                 let _ = listener
                     .reads_at_most(random.below(3000))
                     .send_buffer(random.between(1, 2000));
+            } else if random.chance(200) && !self.benign {
+                let every = random.duration(200 * MS);
+                let _ = listener
+                    .reads_slowly(random.between(1, 1000), every)
+                    .send_buffer(random.between(1, 2000));
             } else if random.chance(200) {
                 let _ = listener.window(random.between(500, 20_000));
             }
@@ -295,6 +300,7 @@ fn timeouts(random: &mut Random, benign: bool) -> Timeouts {
         timeouts.first_byte = Some(60 * SECOND);
         timeouts.idle = Some(60 * SECOND);
         timeouts.total = Some(600 * SECOND);
+        timeouts.low_speed = random.chance(200).then(|| low_speed(random, true));
         return timeouts;
     }
     let draw = |random: &mut Random| match random.below(10) {
@@ -313,5 +319,6 @@ fn timeouts(random: &mut Random, benign: bool) -> Timeouts {
         1..4 => Some(random.duration(2 * SECOND)),
         _ => Some(random.duration(60 * SECOND)),
     };
+    timeouts.low_speed = random.chance(300).then(|| low_speed(random, false));
     timeouts
 }

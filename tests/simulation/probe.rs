@@ -13,7 +13,7 @@ use crate::plan::{MOST_REQUESTS, MS, SECOND};
 use crate::server::path_of;
 use crate::world::{
     Answered, Body, Chain, Expectation, Host, KEYS, Part, Reading, Shared, Span, Stage, Step,
-    Terms, World, body_bytes, call_due, ceil_ms, check,
+    Terms, World, body_bytes, call_due, ceil_ms, check, most_within,
 };
 
 /// The payload of intentional panics. They bypass the panic hook, which would print them.
@@ -401,6 +401,7 @@ fn work<T: State>(state: &T) {
     let most = *world.random.pick(&[2 * MS, 500 * MS, 3 * SECOND]);
     let time = world.random.duration(most);
     world.coverage.hit("next", "after slow work");
+    world.late += time;
     let network = world.network.clone();
     drop(world);
     network.sleep(time);
@@ -495,6 +496,7 @@ impl<T: State> Readback<T> for Probe {
                 data.len()
             );
         }
+        self.check_cap(&mut world, from + data.len(), now);
         let total = world.wishes[world.chains[chain].nonce].timeouts.total;
         let flow = match world.random.below(100) {
             0..80 => Flow::Stream,
@@ -563,6 +565,7 @@ fn ends_chain(error: &Error) -> bool {
 impl Chain {
     fn follow_flow(&mut self, flow: Flow) {
         self.paused = flow == Flow::Pause;
+        self.was_paused |= self.paused;
         self.aborted = flow == Flow::Abort;
     }
 }
@@ -617,8 +620,43 @@ impl Probe {
         mischief(self, state, cx, "call");
     }
 
+    /// Checks that no more of a response has been read than its cap allows. Its exchange has begun
+    /// at some time since the chain asked for it.
+    fn check_cap(&self, world: &mut World, read: usize, now: Duration) {
+        let chain = self.chain;
+        let known = &world.chains[chain];
+        let rate = world.wishes[known.nonce].download;
+        let begun = known.start(now).from;
+        // In a pipeline, a response may be read with the end of the one before it.
+        let Some(rate) = rate.filter(|_| world.plan.depth == 1) else {
+            return;
+        };
+        let most = most_within(rate, now - begun);
+        check!(
+            world,
+            read as u64 <= most,
+            "chain {chain}: {read} bytes at {now:?}, begun at {begun:?}, but {most} are allowed"
+        );
+        let is_held_back = read as u64 > most_within(rate, Duration::ZERO);
+        world
+            .coverage
+            .hit_if(is_held_back, "speed", "capped download");
+    }
+
     fn check_response(&self, world: &mut World, response: Response<'_>) {
         let chain = self.chain;
+        let now = world.since_base(world.network.now());
+        self.check_cap(world, response.body().len(), now);
+        let known = &world.chains[chain];
+        let wish = &world.wishes[known.nonce];
+        // Bytes that arrive during a pause, or while the host is away, are read at once.
+        let is_excused = known.was_paused || world.late > Duration::ZERO;
+        let is_too_slow = wish.is_too_slow && !is_excused && !wish.is_accompanied();
+        check!(
+            world,
+            !is_too_slow,
+            "chain {chain}: a response although it was slower than its low speed"
+        );
         let info = response.info();
         let (attempts, reused, timings) = (info.attempts, info.reused, info.timings);
         let answered = self.identify(world, &response);
@@ -805,7 +843,11 @@ impl Probe {
             );
         }
         self.check_sent(world, error);
-        if matches!(kind, ErrorKind::Timeout | ErrorKind::Exhausted) && !is_of_chain(error) {
+        let slow = std::error::Error::source(error).map(ToString::to_string);
+        let slow = slow.filter(|why| why.starts_with("slower than "));
+        if let Some(why) = &slow {
+            self.check_slow(world, why, phase, now, kind);
+        } else if matches!(kind, ErrorKind::Timeout | ErrorKind::Exhausted) && !is_of_chain(error) {
             self.check_deadline(world, phase, now, kind);
         }
         let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
@@ -813,6 +855,10 @@ impl Probe {
         let is_paused = world.chains[chain].paused || world.plan.depth > 1;
         // The connection of an earlier exchange may have been closed before its body was read.
         let is_paused = is_paused || world.wishes[nonce].is_accompanied();
+        // What a cap has not allowed to be read is unread when the total deadline passes. No other
+        // deadline passes meanwhile.
+        let is_paused =
+            is_paused || world.wishes[nonce].download.is_some() && self.is_total(world, now);
         if kind == ErrorKind::Timeout && awaits && !is_paused {
             let since = world.chains[chain].start(now).from;
             world.note_timed_out(nonce, since);
@@ -831,8 +877,53 @@ impl Probe {
             .coverage
             .hit_if(refused, "stale connection", "not sent again");
         if world.plan.benign {
-            self.check_benign(world, error);
+            self.check_benign(world, error, slow.is_some());
         }
+    }
+
+    /// Returns whether the chain's total deadline has passed.
+    fn is_total(&self, world: &World, now: Duration) -> bool {
+        let known = &world.chains[self.chain];
+        let total = world.wishes[known.nonce].timeouts.total;
+        total.is_some_and(|total| known.start(now).from.saturating_add(ceil_ms(total)) <= now)
+    }
+
+    /// Checks an exchange that failed because it was too slow: that it had a low speed, and at least
+    /// one window.
+    fn check_slow(
+        &self,
+        world: &mut World,
+        why: &str,
+        phase: Phase,
+        now: Duration,
+        kind: ErrorKind,
+    ) {
+        let chain = self.chain;
+        let known = &world.chains[chain];
+        let wish = &world.wishes[known.nonce];
+        let begun = known.start(now).from;
+        let (low_speed, is_meant) = (wish.timeouts.low_speed, wish.is_too_slow);
+        let right = low_speed.is_some_and(|low| {
+            let window = ceil_ms(low.window).max(MS);
+            why.starts_with(&format!(
+                "slower than {} bytes/s over {window:?} (",
+                low.bytes_per_second
+            )) && begun + window <= now
+        });
+        let is_transfer = matches!(phase, Phase::Write | Phase::Head | Phase::Body);
+        let is_paused = known.waits_for_resume() && phase == Phase::Body && wish.upload == 0;
+        check!(
+            world,
+            right && is_transfer && !is_paused && kind == ErrorKind::Timeout,
+            "chain {chain}: {why} in {phase:?} at {now:?}, begun at {begun:?}, expected {low_speed:?}"
+        );
+        let is_write = phase == Phase::Write;
+        world.coverage.hit("deadline", "low speed");
+        world
+            .coverage
+            .hit_if(is_meant, "speed", "meant to be too slow");
+        world.coverage.hit_if(is_write, "speed", "slow upload");
+        world.coverage.hit_if(!is_write, "speed", "slow download");
     }
 
     fn check_sent(&self, world: &mut World, error: &Error) {
@@ -961,7 +1052,7 @@ impl Probe {
     }
 
     /// Checks that, if nothing goes wrong, every exchange ends as its server intended.
-    fn check_benign(&self, world: &mut World, error: &Error) {
+    fn check_benign(&self, world: &mut World, error: &Error, is_slow: bool) {
         let chain = self.chain;
         let known = &world.chains[chain];
         let wish = &world.wishes[known.nonce];
@@ -975,6 +1066,10 @@ impl Probe {
         // Errors that no server caused: the total deadline, or a connection that the server had
         // closed.
         let queue = match kind {
+            // Of a host that is away twice, a peer may seem too slow.
+            ErrorKind::Timeout if wish.is_too_slow || world.late > Duration::ZERO && is_slow => {
+                true
+            }
             ErrorKind::Timeout | ErrorKind::Exhausted => {
                 let start = known.start(Duration::MAX);
                 let total = wish.timeouts.total.unwrap_or_default();

@@ -8,7 +8,8 @@ use httpstream::sim::{Answer, ConnectionId, Incoming, Network, Server};
 
 use crate::sessions::{Rules, SIGNATURE, masked};
 use crate::world::{
-    Answered, Body, Expectation, Form, Shared, Step, World, body_bytes, check, upload_bytes,
+    Answered, Body, Expectation, Form, Shared, Step, World, body_bytes, check, most_within,
+    upload_bytes,
 };
 
 /// The number of challenges that a session answers for one request.
@@ -111,6 +112,7 @@ impl Server for Scripted {
             return Answer::status(400);
         };
         world.wishes[nonce].arrived += 1;
+        check_cap(&mut world, request, nonce);
         let wish = &world.wishes[nonce];
         let upload = match wish.step(step_in(request.path())).has_body {
             true => upload_bytes(nonce, wish.upload),
@@ -268,6 +270,30 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
     for why in wrong {
         world.complain(why);
     }
+}
+
+/// Checks that a request has not arrived sooner than its cap allows. It has begun at some time since
+/// its chain asked for it.
+fn check_cap(world: &mut World, request: &Incoming, nonce: usize) {
+    let wish = &world.wishes[nonce];
+    let chain = world.chains.iter().find(|chain| chain.nonce == nonce);
+    // An earlier submission of the same request may have arrived late.
+    let chain = chain.filter(|chain| wish.asked == 1 && !chain.is_over());
+    let (Some(rate), Some(chain)) = (wish.upload_rate, chain) else {
+        return;
+    };
+    let (sent, begun) = (request.bytes.len(), chain.start(request.at).from);
+    let most = most_within(rate, request.at - begun);
+    check!(
+        world,
+        sent as u64 <= most,
+        "nonce {nonce}: {sent} bytes at {:?}, begun at {begun:?}, but {most} are allowed",
+        request.at
+    );
+    let is_held_back = sent as u64 > most_within(rate, Duration::ZERO);
+    world
+        .coverage
+        .hit_if(is_held_back, "speed", "capped upload");
 }
 
 /// Returns the value of a parameter of an Authorization field, without quotes.

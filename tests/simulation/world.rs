@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{ConnectionId, Network, Random};
-use httpstream::{ChainId, KeepAlive, Next, Request, Submitter, Timeouts};
+use httpstream::{ChainId, KeepAlive, LowSpeed, Next, Request, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND};
@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) submitted: u64,
     /// Connections on which a deadline passed while a response was awaited.
     pub(crate) timed_out: Vec<ConnectionId>,
+    /// How long the host was away in all, although a turn may have been due.
+    pub(crate) late: Duration,
     pub(crate) verbose: bool,
     pub(crate) log: u64,
 }
@@ -90,6 +92,11 @@ pub(crate) struct Wish {
     /// The timeouts in force for it, including those of the engine.
     pub(crate) timeouts: Timeouts,
     pub(crate) max_body: Option<u64>,
+    /// The caps on the response and on the request, in bytes a second.
+    pub(crate) download: Option<u64>,
+    pub(crate) upload_rate: Option<u64>,
+    /// Its response is slower than its low speed, if nothing else ends it.
+    pub(crate) is_too_slow: bool,
     /// How often a chain has sent it, and how often its head and its end have arrived.
     pub(crate) asked: u32,
     pub(crate) heads: u32,
@@ -296,6 +303,8 @@ pub(crate) struct Chain {
     pub(crate) serial: Option<usize>,
     pub(crate) last_serial: Option<usize>,
     pub(crate) streamed: usize,
+    /// The current response was paused at some time.
+    pub(crate) was_paused: bool,
     /// When part of the response was last received.
     pub(crate) last_seen: Duration,
     /// How many more requests the chain may send.
@@ -362,6 +371,7 @@ impl Chain {
         self.answered = false;
         self.aborted = false;
         self.paused = false;
+        self.was_paused = false;
         self.resumed = false;
         self.reading = Reading::NoHead;
         self.serial = None;
@@ -487,6 +497,7 @@ impl World {
             serial: None,
             last_serial: None,
             streamed: 0,
+            was_paused: false,
             last_seen: Duration::ZERO,
             left,
             mark: self.wishes[nonce].mark,
@@ -876,8 +887,34 @@ impl World {
             timeouts.total = Some(total);
             builder = builder.timeout(total);
         }
+        let rates: &[u64] = match self.plan.large {
+            true => &[20_000, 200_000, 2_000_000],
+            false => &[300, 1000, 5000, 50_000],
+        };
+        let download = random.chance(150).then(|| *random.pick(rates));
+        let upload_rate = random.chance(150).then(|| *random.pick(rates));
+        if let Some(rate) = download {
+            builder = builder.download_rate(rate);
+        }
+        if let Some(rate) = upload_rate {
+            builder = builder.upload_rate(rate);
+        }
+        let slow = slow_low_speed(&steps).filter(|_| download.is_none() && random.chance(900));
+        let is_too_slow = slow.is_some();
+        if let Some(low_speed) = slow.or_else(|| {
+            let chance = random.chance(300);
+            chance.then(|| low_speed(random, self.plan.benign))
+        }) {
+            let LowSpeed {
+                bytes_per_second,
+                window,
+                ..
+            } = low_speed;
+            timeouts.low_speed = Some(low_speed);
+            builder = builder.low_speed(bytes_per_second, window);
+        }
         let request = builder.build().expect("the request is valid");
-        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?}"));
+        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?} rates {download:?} {upload_rate:?} too slow {is_too_slow}"));
         self.wishes.push(Wish {
             steps,
             upload,
@@ -889,6 +926,9 @@ impl World {
             by_hand,
             timeouts,
             max_body,
+            download,
+            upload_rate,
+            is_too_slow,
             asked: 0,
             heads: 0,
             arrived: 0,
@@ -908,6 +948,43 @@ impl World {
     pub(crate) fn addrs_of(&self, nonce: usize, step: usize) -> &[SocketAddr] {
         &self.plan.origins[self.wishes[nonce].step(step).origin].addrs
     }
+}
+
+/// Returns the most bytes that a cap at this rate allows within a time, counted from its first byte.
+pub(crate) fn most_within(rate: u64, time: Duration) -> u64 {
+    let burst = (rate / 8).max(1024);
+    burst + (u128::from(rate) * time.as_nanos() / 1_000_000_000) as u64
+}
+
+/// Draws a low speed. A benign network is never so slow.
+pub(crate) fn low_speed(random: &mut Random, benign: bool) -> LowSpeed {
+    let (speed, window) = match benign {
+        true => (
+            random.between(1, 8),
+            2 * SECOND + random.duration(8 * SECOND),
+        ),
+        false => (
+            *random.pick(&[1, 100, 1000, 100_000]),
+            random.duration(3 * SECOND),
+        ),
+    };
+    LowSpeed::new(speed as u64, window)
+}
+
+/// Returns a low speed that the response to a request falls short of, if it drips.
+fn slow_low_speed(steps: &[Step]) -> Option<LowSpeed> {
+    let [step] = steps else { return None };
+    let (bytes, every) = step.script.drip.filter(|(_, every)| *every > 10 * MS)?;
+    let has_body = matches!(
+        step.script.body,
+        Body::Length | Body::Chunked | Body::UntilClose
+    );
+    if step.method == "HEAD" || step.challenges || !has_body || step.script.len < 14 * bytes {
+        return None;
+    }
+    // In a window arrive at most six drops, since the latency varies by less than one.
+    let speed = 16.0 * bytes as f64 / (4.0 * every.as_secs_f64());
+    Some(LowSpeed::new(speed as u64, 4 * every))
 }
 
 fn challenges(random: &mut Random, rules: Option<&Rules>) -> bool {

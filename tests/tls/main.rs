@@ -22,4 +22,5 @@ mod preconnecting;
 mod programs;
 mod routes;
 mod sessions;
+mod speeds;
 mod tunnels;
