@@ -8,7 +8,6 @@ use crate::engine::chain::{ChainKey, Marks, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::engine::readback::Terms;
-use crate::engine::visit::VisitState;
 use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
@@ -124,9 +123,7 @@ impl<N: Net> Core<N> {
     /// Returns which deadline applies to a link's front exchange. `None` means that the exchange
     /// does not wait for its peer.
     fn timeout_of_phase(&self, key: LinkKey, chain: ChainKey) -> Option<Timeout> {
-        let visit = self.chains.visit_of(chain).map(|visit| &self.visits[visit]);
-        let has_undecoded = visit.is_some_and(VisitState::has_undecoded);
-        if self.chains[chain].marks.has(Marks::PAUSED) || has_undecoded {
+        if self.chains[chain].marks.has(Marks::PAUSED) {
             return None;
         }
         let h1 = &self.links[key].h1;

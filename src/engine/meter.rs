@@ -196,7 +196,7 @@ impl Window {
         u64::from(self.floor.window.get()) * 1000
     }
 
-    pub(super) fn has_enough(&self) -> bool {
+    fn has_enough(&self) -> bool {
         self.bytes >= self.floor.quota()
     }
 

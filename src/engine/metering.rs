@@ -95,7 +95,7 @@ impl<N: Net> Core<N> {
         // Only inbound bytes move the deadline of a tunnel, so what is written does not stop it.
         let is_held = meter.holds_reading() || meter.holds_writing() && !is_tunnel;
         if let Some(window) = &mut meter.window {
-            if is_tunnel || timeout == Some(Timeout::FirstByte) {
+            if timeout == Some(Timeout::FirstByte) {
                 window.reset();
             } else if is_transfer && !is_held {
                 window.start(now);
@@ -143,11 +143,5 @@ impl<N: Net> Core<N> {
         if let Some(window) = &mut meter.window {
             window.add(done.sent as u64);
         }
-    }
-
-    /// Returns whether the window of a metered chain has all the bytes that it needs.
-    pub(super) fn has_kept_up(&self, key: ChainKey) -> bool {
-        let window = self.meters.get(key).and_then(|meter| meter.window.as_ref());
-        window.is_some_and(|window| window.has_enough())
     }
 }

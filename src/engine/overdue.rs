@@ -50,12 +50,10 @@ impl<S, M: Mode> Engine<S, M> {
             };
             let read = usize::try_from(self.core.counts.bytes_in - before).unwrap_or(usize::MAX);
             overdue.left = overdue.left.saturating_sub(read);
-            let mut may_go_on = overdue.left > 0 && self.core.clock.tick() < overdue.until;
-            let is_slow = overdue.mark == Marks::SLOW;
-            may_go_on &= !is_slow || !self.core.has_kept_up(overdue.chain);
+            let may_go_on = overdue.left > 0 && self.core.clock.tick() < overdue.until;
             if may_go_on && self.core.is_unread(link) {
                 self.core.agenda.overdue.push_back(overdue);
-            } else if is_slow {
+            } else if overdue.mark == Marks::SLOW {
                 self.core.end_window(overdue.chain, link);
             } else {
                 self.core.time_out(overdue.chain, link);

@@ -137,12 +137,11 @@ impl<N: Net> Core<N> {
     /// bytes have arrived, the server has not been silent.
     fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
         let is_over = self.total_is_over(key);
-        let holds_reading = self.holds_reading(key);
         let marks = self.chains[key].marks;
         match &self.links[link].reach {
             _ if marks.has(Marks::OVER) => return,
             // Nothing would be read, even if it had arrived.
-            _ if marks.has(Marks::PAUSED) || holds_reading => return self.time_out(key, link),
+            _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
             // There is no socket yet, so there is nothing to check.
             Reach::Waiting { .. } => return self.time_out(key, link),
             Reach::Dialing(..)

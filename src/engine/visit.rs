@@ -105,11 +105,6 @@ impl VisitState {
             .is_some_and(|rare| rare.decoding.is_some())
     }
 
-    /// Returns whether input of the decoders was left for a later turn.
-    pub(super) fn has_undecoded(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.is_pending)
-    }
-
     #[inline]
     pub(super) fn way(&self) -> Option<&Arc<Way>> {
         self.rare.as_ref()?.way.as_ref()

@@ -329,6 +329,51 @@ mod tests {
         assert!(!line.has_begun() && line.is_empty());
     }
 
+    /// A request like that of [`behind`], with a capped upload.
+    fn capped(tag: u32) -> Exchange<u32> {
+        let request = Request::get("http://a.example/").upload_rate(1).build();
+        Exchange::new(tag, request.unwrap(), (0, b"X: y\r\n\r\n"), false, 0)
+    }
+
+    #[test]
+    fn a_capped_request_holds_back_itself_and_those_behind_it() {
+        let mut line = line(2);
+        line.push(capped(3), 16);
+        line.push(behind(4), 16);
+        line.hold_nothing_back();
+        let tags = |line: &Line<u32>| line.writable().map(|next| next.tag).collect::<Vec<_>>();
+        assert_eq!(tags(&line), [1, 2]);
+        line.on_written(2 * bytes(), 7);
+        assert!(tags(&line).is_empty());
+        assert!(!line.has_unwritten());
+        for tag in [1, 2, 3] {
+            assert_eq!(line.take_next().unwrap().tag, tag);
+        }
+        assert!(
+            line.has_unwritten(),
+            "once it is in front, the next may follow"
+        );
+        assert_eq!(tags(&line), [4]);
+    }
+
+    #[test]
+    fn a_capped_request_is_in_no_trial() {
+        let mut line = line(2);
+        line.push(capped(3), 16);
+        line.push(behind(4), 16);
+        assert!(line.begin_trial(16));
+        assert_eq!(line.writable().count(), 2);
+        for _ in 0..3 {
+            assert_eq!(line.end_trial(), None);
+            line.on_answer();
+        }
+        assert_eq!(line.end_trial(), Some((3, false)));
+        line.take_next();
+        line.take_next();
+        assert!(!line.begin_trial(16), "a capped request is first in line");
+        assert!(!line.is_on_trial());
+    }
+
     #[test]
     fn the_last_in_line_is_taken_with_what_is_written_of_it() {
         let mut line = line(4);

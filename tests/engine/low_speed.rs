@@ -175,7 +175,10 @@ fn body_at(times: &[(u64, usize)]) -> Answer {
 
 #[test]
 fn each_window_is_judged_by_its_own_bytes_and_at_its_end() {
-    let rows: &[(&str, &[(u64, usize)], Option<(u64, u64)>)] = &[
+    /// The millisecond and the number of bytes of each piece, and the second and the speed of the
+    /// failure.
+    type Row = (&'static str, &'static [(u64, usize)], Option<(u64, u64)>);
+    let rows: &[Row] = &[
         (
             "slow, then fast, in each window",
             &[(9_900, 1000), (19_900, 1000), (29_900, 1000)],
@@ -469,7 +472,7 @@ fn a_host_that_is_always_late_excuses_a_slow_peer_only_once() {
 
 #[test]
 fn what_arrives_in_many_small_reads_is_read_before_the_window_is_judged() {
-    let network = serve(|_| body_at(&[(4_000, 100_000)]));
+    let network = serve(|_| body_at(&[(9_900, 100_000)]));
     let mut config = Config::default();
     config.turn_bytes = 100;
     config.timeouts.low_speed = low(9_000, 10 * SECOND);
@@ -477,9 +480,58 @@ fn what_arrives_in_many_small_reads_is_read_before_the_window_is_judged() {
     submit(&mut engine, &network, get());
     let mut ends = Vec::new();
     engine.advance(&mut ends, 3 * SECOND).unwrap();
-    network.sleep(17 * SECOND);
+    // The host is too little late to be excused.
+    network.sleep(7_500 * MS);
     engine.run(&mut ends).unwrap();
     ends[0].assert_length(100_000);
+}
+
+#[test]
+fn the_bytes_of_a_request_do_not_count_for_its_response() {
+    // The cap has no effect, except that the request is measured to its end.
+    let network = serve(|_| body_at(&[(50_000, 10)]).after(100 * SECOND));
+    let put = Request::put("http://10.0.0.1/").body(vec![b'x'; 500_000]);
+    let end = fetch(&network, low(1000, 10 * SECOND), put.upload_rate(1 << 40));
+    let why = "slower than 1000 bytes/s over 10s (3 bytes/s)";
+    assert!(
+        end.at >= 110 * SECOND && end.at <= 111 * SECOND,
+        "{:?}",
+        end.at
+    );
+    let error = end.error();
+    assert!(format!("{error:#}").ends_with(why), "{error:#}");
+}
+
+#[test]
+fn a_head_that_was_written_in_pieces_has_no_speed_while_its_body_waits() {
+    let network = serve(|_| Answer::ok("done"));
+    let put = Request::put("http://10.0.0.1/").header("Expect", "100-continue");
+    let put = put.header("X-Long", "y".repeat(2000)).body("x");
+    let end = fetch(&network, low(1 << 20, 500 * MS), put.upload_rate(1000));
+    end.assert_length(4);
+    assert!(end.at > 2 * SECOND, "{:?}", end.at);
+}
+
+#[test]
+fn a_slow_peer_costs_no_other_connection() {
+    let network = slow_reader(1, SECOND);
+    // Two connections become idle, and a request on one of them is slow.
+    let mut engine = engine(&network, low(100, 10 * SECOND));
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        submit(&mut engine, &network, get().low_speed(0, SECOND));
+    }
+    engine.run(&mut ends).unwrap();
+    assert_eq!(engine.stats().links_idle, 2);
+    submit(
+        &mut engine,
+        &network,
+        Request::put("http://10.0.0.1/").body(vec![b'x'; 5000]),
+    );
+    engine.advance(&mut ends, 30 * SECOND).unwrap();
+    assert_eq!(ends[2].error().phase(), Phase::Write);
+    assert!(ends[2].error().reused_connection());
+    assert_eq!(engine.stats().links_idle, 1);
 }
 
 #[test]

@@ -527,7 +527,7 @@ fn a_capped_request_is_pipelined_only_if_it_says_so() {
 #[test]
 fn in_a_pipeline_a_capped_upload_is_written_at_the_front_and_alone() {
     for trial in [true, false] {
-        let network = serve(|_| Answer::ok("ok"));
+        let network = serve(|_| Answer::ok("ok").after(2 * MS));
         let mut engine = engine(&network, |config| {
             config.max_connections_per_origin = 1;
             match trial {
@@ -565,6 +565,16 @@ fn in_a_pipeline_a_capped_upload_is_written_at_the_front_and_alone() {
         for at in [2, 3, 6] {
             assert!(arrived[at].1 - arrived[at - 1].1 <= 10 * MS, "{arrived:?}");
         }
+        // A trial is one send. Otherwise, requests are written while others are unanswered.
+        let pipelined = ledger
+            .requests()
+            .filter(|it| it.pipelined)
+            .map(|it| it.path());
+        let expected = match trial {
+            true => vec!["/d"],
+            false => vec!["/c", "/d", "/g"],
+        };
+        assert_eq!(pipelined.collect::<Vec<_>>(), expected);
         assert_eq!(engine.stats().opened, 1);
         assert_at_rest(&mut engine, &network);
     }
@@ -600,6 +610,92 @@ fn a_body_that_waits_for_a_100_is_capped_from_then_on() {
 }
 
 #[test]
+fn a_cap_that_holds_interim_heads_back_does_not_prolong_the_wait_for_a_100() {
+    let network = serve(|_| Answer::ok("done"));
+    let mut engine = engine(&network, |_| ());
+    let put = Request::put("http://10.0.0.1/").header("Expect", "100-continue");
+    submit(&mut engine, &network, put.body("x").download_rate(100));
+    let mut log = Log::default();
+    engine.advance(&mut log, 500 * MS).unwrap();
+    let link = "x".repeat(3000);
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: <{link}>\r\n\r\n");
+    assert!(network.push(network.connections()[0], hints));
+    engine.advance(&mut log, 10 * SECOND).unwrap();
+    let ledger = network.ledger();
+    let arrived: Vec<Duration> = ledger.requests().map(|it| it.at).collect();
+    // A second after the head was written, at the latency of half a millisecond.
+    assert_eq!(arrived, [CONNECTED + SECOND + MS / 2]);
+    engine.run(&mut log).unwrap();
+    assert_eq!(log.only_end().1, 4);
+    assert_at_rest(&mut engine, &network);
+}
+
+/// Answers a request as soon as its head has arrived.
+struct Early;
+
+impl httpstream::sim::Server for Early {
+    fn on_head(&mut self, _: &Incoming) -> Option<Answer> {
+        Some(Answer::ok(vec![b'x'; 5000]).drip(2500, MS))
+    }
+
+    fn on_request(&mut self, _: &Incoming) -> Answer {
+        Answer::nothing()
+    }
+}
+
+#[test]
+fn an_upload_that_goes_on_behind_a_paused_response_lets_no_deadline_run() {
+    let network = Network::new(1);
+    let _ = network.serve("10.0.0.1:80".parse().unwrap(), Early);
+    let mut engine = engine(&network, |config| config.timeouts.idle = Some(2 * SECOND));
+    let put = Request::put("http://10.0.0.1/").body(vec![b'x'; 20_000]);
+    let readback = Pausing {
+        clock: network.clone(),
+        pauses: 1,
+    };
+    let request = put.upload_rate(100).build().unwrap();
+    let id = engine.submit_to(request, readback);
+    let mut log = Log::default();
+    engine.advance(&mut log, 100 * SECOND).unwrap();
+    assert_eq!((log.ends.len(), engine.stats().paused), (0, 1));
+    assert!(engine.resume(id));
+    engine.run(&mut log).unwrap();
+    log.only_end();
+    assert_at_rest(&mut engine, &network);
+}
+
+#[test]
+fn each_request_of_a_chain_has_a_cap_of_its_own() {
+    let network = serve(|_| Answer::ok(vec![b'x'; 3000]));
+    let mut engine = engine(&network, |_| ());
+    let put = Request::put("http://10.0.0.1/").body(vec![b'x'; 3000]);
+    let request = put.upload_rate(1000).download_rate(1000).build().unwrap();
+    let clock = network.clone();
+    engine.submit(request, move |log: &mut Log, reply, cx| {
+        log.ends.push((clock.elapsed(), reply.map(|_| 0)));
+        match log.ends.len() {
+            4 => cx.done(),
+            2 => cx.again().after(SECOND),
+            _ => cx.again(),
+        }
+    });
+    let mut log = Log::default();
+    engine.run(&mut log).unwrap();
+    let times: Vec<Duration> = log.ends.iter().map(|(at, _)| *at).collect();
+    // The first is connected first.
+    let each = times[1] - times[0];
+    assert!(each > 3_900 * MS, "{times:?}");
+    assert!(times[0] - each <= 2 * MS, "{times:?}");
+    for (took, expected) in [
+        (times[2] - times[1], each + SECOND),
+        (times[3] - times[2], each),
+    ] {
+        assert!(took <= expected + MS && took + MS >= expected, "{times:?}");
+    }
+    assert_at_rest(&mut engine, &network);
+}
+
+#[test]
 fn each_attempt_has_a_cap_of_its_own() {
     // The second request finds its connection closed, and is sent once more.
     let mut count = 0;
@@ -624,6 +720,14 @@ fn each_attempt_has_a_cap_of_its_own() {
     }
     assert_eq!(engine.stats().retried, 1);
     assert!(matches!(log.ends[1].1, Ok(4000)));
+    let ledger = network.ledger();
+    let arrived: Vec<Duration> = ledger.requests().map(|it| it.at).collect();
+    // Each attempt takes as long as the first request, except for the connection.
+    let took = arrived[0] - CONNECTED;
+    for (attempt, begun) in [(1, log.ends[0].0), (2, arrived[1] + MS)] {
+        let differs = (arrived[attempt] - begun).abs_diff(took);
+        assert!(differs <= 3 * MS, "{arrived:?}, {:?}", log.ends[0].0);
+    }
     assert_at_rest(&mut engine, &network);
 }
 
@@ -730,6 +834,23 @@ fn a_host_that_is_late_reads_no_more_than_a_burst() {
     assert_eq!(engine.stats().bytes_in - before, burst(10_000));
     engine.run(&mut log).unwrap();
     assert_eq!(log.only_end().1, 100_000);
+}
+
+#[test]
+fn a_total_deadline_that_a_late_host_finds_passed_takes_effect_in_that_turn() {
+    let network = serve(|_| Answer::ok(vec![b'x'; 100_000]));
+    let mut engine = engine(&network, |_| ());
+    let request = get().download_rate(1000).timeout(5 * SECOND);
+    submit(&mut engine, &network, request);
+    let mut log = Log::default();
+    engine.advance(&mut log, SECOND).unwrap();
+    network.sleep(30 * SECOND);
+    // The cap allows a burst again, and holds the rest back.
+    for _ in 0..5 {
+        engine.turn(&mut log).unwrap();
+    }
+    assert!(log.ends[0].1.is_err());
+    assert_at_rest(&mut engine, &network);
 }
 
 #[test]
