@@ -68,10 +68,11 @@ impl Outbox {
 pub(crate) const CHATS: usize = 40;
 pub(crate) const MESSAGES: usize = 1000;
 
-/// Sends the messages, and returns the program and the server. `neighbor` is the seed of another
-/// client of the server.
-pub(crate) fn run(neighbor: Option<u64>) -> Result<(Outbox, Limited), Error> {
+/// Sends the messages over a network with this latency, one way, and returns the program and the
+/// server. `neighbor` is the seed of another client of the server.
+pub(crate) fn run(latency: Duration, neighbor: Option<u64>) -> Result<(Outbox, Limited), Error> {
     let network = Network::new(1);
+    network.set_latency(latency);
     network.host("api.test", [[192, 0, 2, 1]]);
     let api = Rc::new(RefCell::new(Limited::new(neighbor)));
     let server = Rc::clone(&api);
@@ -95,7 +96,7 @@ pub(crate) fn run(neighbor: Option<u64>) -> Result<(Outbox, Limited), Error> {
 
 fn main() -> ExitCode {
     for (who, neighbor) in [("alone", None), ("beside another client", Some(1))] {
-        match run(neighbor) {
+        match run(Duration::from_millis(20), neighbor) {
             Ok((outbox, api)) => println!(
                 "{who}: {} of {MESSAGES} messages sent within {:.1} s; {} refused",
                 outbox.sent,

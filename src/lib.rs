@@ -466,7 +466,6 @@
 //!
 //! - The crate does not use proxies or speak HTTP/2.
 //! - Content codings are decoded only in a session or by a [`policy`], and requests are not coded.
-//! - Failed requests are sent again by readbacks or a [`policy`]; a session does not do it.
 //! - Sessions answer no challenges other than those of Digest, and check no `rspauth`. `SameSite`
 //!   of cookies is ignored.
 //! - Request bodies are held in memory, and bodies of unknown length cannot be sent.

@@ -291,12 +291,15 @@ impl<N: Net> Core<N> {
         ask: impl FnOnce(&mut Visiting, &Request, &Moment<'_>) -> R,
     ) -> Result<R, PolicyPanicked> {
         let id = self.chains.id(key);
+        let deadline = self.total_tick(key);
+        let deadline = deadline.map(|tick| self.clock.instant_of(tick));
         let visit = self.chains.visit_of(key).expect("the chain is visited");
         let visit = &mut self.visits[visit];
         let held = visit.take_held();
         let at = Moment::new(self.clock.present(), &self.wakeups, Some(id))
             .noting(&held)
-            .of_shown(visit.visiting.is_seen());
+            .of_shown(visit.visiting.is_seen())
+            .before(deadline);
         let visiting = &mut visit.visiting;
         let request = self.chains[key].request();
         // A panic may leave the visit in an inconsistent state. It is dropped with its chain.

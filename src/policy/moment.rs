@@ -28,6 +28,7 @@ pub struct Moment<'a> {
     chain: Option<ChainId>,
     held: Option<&'a Held>,
     is_shown: bool,
+    deadline: Option<Instant>,
 }
 
 impl<'a> Moment<'a> {
@@ -43,6 +44,7 @@ impl<'a> Moment<'a> {
             chain,
             held: None,
             is_shown: false,
+            deadline: None,
         }
     }
 
@@ -52,6 +54,18 @@ impl<'a> Moment<'a> {
             held: Some(held),
             ..self
         }
+    }
+
+    /// Returns the same moment of a request that must have ended by `deadline`.
+    pub(crate) fn before(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Returns when the request ends at the latest, by its
+    /// [total timeout](crate::Timeouts::total). `None` outside of visits, and for requests without
+    /// one. A wait that lasts longer is not worth beginning.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Returns the same moment, at which the readback has seen the head of the response or not.

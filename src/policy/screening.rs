@@ -51,8 +51,8 @@ impl Screening {
         }
     }
 
-    /// Shows the response to the readback as it arrives. It is then final: the request cannot be
-    /// sent again.
+    /// Shows the response to the readback as it arrives. Once the readback has
+    /// [seen](crate::Moment::is_shown) any of it, the request cannot be sent again.
     pub fn show() -> Self {
         Self::of(Shown::AtOnce)
     }

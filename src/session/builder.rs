@@ -139,7 +139,11 @@ impl SessionBuilder {
     ///
     /// Requests that must wait do so before they take a connection, and the
     /// [lanes](crate::RequestBuilder::lane) take turns, so that one with many requests does not keep
-    /// the others waiting. Requests without a lane take turns as if they were in one.
+    /// the others waiting. Requests without a lane take turns as if they were in one, and a 429
+    /// holds all of them back.
+    ///
+    /// The engines that share a session take turns as well. One that is not turned, because a
+    /// readback blocks, holds up the others when it is its turn.
     pub fn rate(mut self, rate: Rate) -> Self {
         self.rate = Some(rate);
         self
@@ -148,8 +152,9 @@ impl SessionBuilder {
     /// Limits how often the requests of each [lane](crate::RequestBuilder::lane) are sent, such as
     /// those for one chat. Requests without a lane are not limited by it.
     ///
-    /// With this or another limit of lanes, a 429 (Too Many Requests) holds back its lane, and no
-    /// other, for as long as the server asks.
+    /// With this or another limit, a 429 (Too Many Requests) holds back its lane, and no other, for
+    /// as long as the server asks, but at most for an hour. Requests that wait may
+    /// [time out](Self::total) meanwhile.
     pub fn lane_rate(mut self, rate: Rate) -> Self {
         self.lane_rate = Some(rate);
         self
@@ -174,7 +179,9 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets how long a request may take in total, redirects included. By default, the engine's
+    /// Sets how long a request may take in total, with redirects, retries, and the time in its lane.
+    /// A retry whose wait would last longer is not begun, so that the readback learns of the failure
+    /// rather than of the timeout. By default, the engine's
     /// [`Timeouts::total`](crate::Timeouts::total) applies. A request that sets
     /// [its own](crate::RequestBuilder::timeout) keeps that, and
     /// [`long_poll`](crate::RequestBuilder::long_poll) raises this one as it raises the engine's.

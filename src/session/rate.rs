@@ -4,10 +4,15 @@ use std::time::Duration;
 
 /// How often requests are sent: at most so many in any window of time, as the server counts them.
 ///
-/// Each request takes a token. A token comes back one window after its request was answered, or
-/// after 1.1 windows if the response takes longer than a tenth of the window. A server that counts
-/// the requests of the last window therefore never counts too many, as long as they reach it within
-/// a tenth of the window.
+/// Each request takes a token. A token comes back one window after its request was answered. If the
+/// response takes longer than a second or a tenth of the window, as that to a long poll, the token
+/// comes back one window after this time. A server that counts the requests of the last window
+/// therefore never counts too many, as long as they reach it within this time, new connections
+/// included.
+///
+/// If a kept connection turns out to be closed, the engine may send a request
+/// [again](crate::Error::attempts) at once, on another one. This takes a token, but does not wait for
+/// it.
 ///
 /// [`burst`](Self::burst) sets how many tokens may be taken at once. With 1, the default, requests
 /// are spread evenly over the window.

@@ -13,7 +13,7 @@ use crate::response::{Reply, Response};
 use crate::session::auth::Used;
 use crate::session::pacing::Place;
 use crate::session::redirects::Lead;
-use crate::session::retry::{Judged, Retry};
+use crate::session::retry::Judged;
 use crate::session::rules::Rules;
 
 /// The policy of a session.
@@ -42,8 +42,8 @@ struct Progress {
     used: Option<Used>,
     /// The number of exchanges that have failed and were retried.
     retried: u32,
-    /// The current exchange is a retry.
-    is_retry: bool,
+    /// How far the last retry has come.
+    retry: Retrying,
     /// The current response may be retried, which its body decides. It is held back until then.
     undecided: Option<Undecided>,
     /// What follows the current exchange. A policy nested inside may decide otherwise and have the
@@ -71,6 +71,18 @@ impl Why {
             Why::Retried { after } => after,
         }
     }
+}
+
+/// A retry on its way.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Retrying {
+    /// The current exchange is none.
+    #[default]
+    No,
+    /// The next exchange will be one. It may have been taken from the budget.
+    Taken { is_charged: bool },
+    /// The current exchange is one.
+    Sent,
 }
 
 /// A response that may be retried.
@@ -212,28 +224,22 @@ impl InSession {
 
     /// Returns what is known of whether to retry a request whose response begins with `head`.
     fn judge_head(&mut self, request: &Request, head: &Response<'_>, at: &Moment<'_>) -> Held {
-        let status = head.status();
-        let failures = self.failures();
+        let (status, asked) = (head.status(), head.retry_after());
         let Some(retry) = &self.rules.retry else {
-            self.hold_lane(status, head.retry_after(), at);
+            self.hold_lane(status, asked, at);
             return Held::No;
         };
-        let judged = retry.judge_head(failures, head, request.is_idempotent(), at);
-        let held = match judged {
-            Judged::Again(_) if retry.reads_bodies() => {
-                let asked = head.retry_after();
-                self.progress().undecided = Some(Undecided { status, asked });
-                return Held::Undecided;
-            }
-            Judged::Again(wait) => retry.take(wait, at).map_or(Held::No, Held::Again),
-            Judged::Final | Judged::Spent | Judged::TooLong(_) => Held::No,
-        };
-        let wait = match held {
-            Held::Again(wait) => Some(wait),
-            Held::No | Held::Undecided => head.retry_after(),
-        };
-        self.hold_lane(status, wait, at);
-        held
+        let judged = retry.judge_head(self.failures(), head, request.is_idempotent(), at);
+        let is_again = matches!(judged, Judged::Again(_));
+        // The body says how long to wait: this request, and in any case its lane.
+        let holds_lane = status == StatusCode::TOO_MANY_REQUESTS && self.has_place();
+        if retry.reads_bodies() && retry.has_status(status) && (is_again || holds_lane) {
+            self.progress().undecided = Some(Undecided { status, asked });
+            return Held::Undecided;
+        }
+        let wait = self.take(judged, status, asked, at);
+        self.hold_lane(status, wait.max(asked), at);
+        wait.map_or(Held::No, Held::Again)
     }
 
     /// Returns how long to wait before the request is sent again, if it is.
@@ -246,25 +252,64 @@ impl InSession {
         let undecided = self.progress.as_mut().and_then(|it| it.undecided.take());
         let (retry, failures) = (self.rules.retry.as_ref()?, self.failures());
         let is_safe = request.is_idempotent();
-        let judged = match (reply, &undecided) {
-            (Ok(response), Some(_)) => retry.judge_response(failures, response, is_safe, at),
+        let (judged, status, asked) = match (reply, undecided) {
+            (Ok(response), Some(Undecided { status, .. })) => {
+                let judged = retry.judge_response(failures, response, is_safe, at);
+                (judged, status, retry.asked(response))
+            }
             (Ok(_), None) => return None,
             // The status has decided that it is to be retried; only how long to wait was to come.
-            (Err(_), Some(undecided)) => retry.judge_wait(failures, undecided.asked, at),
+            (Err(_), Some(Undecided { status, asked })) => {
+                (retry.judge_wait(failures, asked, at), status, asked)
+            }
+            // Its head was shown.
             (Err(_), None) if at.is_shown() => return None,
             (Err(error), None) => {
                 let is_safe = is_safe || error.resend_is_safe();
-                retry.judge_error(failures, error, is_safe, at)
+                let judged = retry.judge_error(failures, error, is_safe, at);
+                (judged, StatusCode::OK, None)
             }
         };
-        let wait = match judged {
-            Judged::Again(wait) => retry.take(wait, at),
-            Judged::Final | Judged::Spent | Judged::TooLong(_) => None,
-        };
-        if let Some(Undecided { status, asked }) = undecided {
-            self.hold_lane(status, wait.or(asked), at);
-        }
+        let wait = self.take(judged, status, asked, at);
+        self.hold_lane(status, wait.max(asked), at);
         wait
+    }
+
+    /// Takes a retry, and returns how long to wait before it.
+    fn take(
+        &mut self,
+        judged: Judged,
+        status: StatusCode,
+        asked: Option<Duration>,
+        at: &Moment<'_>,
+    ) -> Option<Duration> {
+        let Judged::Again(wait) = judged else {
+            return None;
+        };
+        // A lane that is held back sends no more than the server allows.
+        let is_held = status == StatusCode::TOO_MANY_REQUESTS && self.has_place();
+        let is_charged = !(is_held && asked.is_some_and(|asked| !asked.is_zero()));
+        let retry = self.rules.retry.as_ref()?;
+        let wait = if is_charged {
+            retry.take(wait, at)?
+        } else {
+            wait
+        };
+        self.progress().retry = Retrying::Taken { is_charged };
+        Some(wait)
+    }
+
+    /// Gives back a retry that was taken and is not sent.
+    fn give_back(&mut self) {
+        let Some(progress) = &mut self.progress else {
+            return;
+        };
+        if let Retrying::Taken { is_charged } = progress.retry {
+            progress.retry = Retrying::No;
+            if let Some(retry) = self.rules.retry.as_ref().filter(|_| is_charged) {
+                retry.give_back();
+            }
+        }
     }
 
     /// Forgets what the current exchange was to lead to.
@@ -273,11 +318,26 @@ impl InSession {
             return;
         };
         progress.undecided = None;
-        let next = progress.next.take();
-        if let (Some(Why::Retried { .. }), Some(retry)) =
-            (next.map(|next| next.why), &self.rules.retry)
-        {
-            retry.give_back();
+        if progress.next.take().is_some() {
+            self.give_back();
+        }
+    }
+
+    /// Notes that the request is sent.
+    fn note_sent(&mut self) {
+        self.rules.counts.attempts.add_one();
+        // A policy nested inside may have sent the request again, whatever its response led to.
+        self.forget_next();
+        let Some(retry) = &self.rules.retry else {
+            return;
+        };
+        match self.progress.as_mut().map(|progress| &mut progress.retry) {
+            Some(state @ Retrying::Taken { .. }) => {
+                *state = Retrying::Sent;
+                self.rules.counts.retried.add_one();
+            }
+            Some(Retrying::Sent) => {}
+            Some(Retrying::No) | None => retry.earn(),
         }
     }
 
@@ -287,37 +347,37 @@ impl InSession {
         retried.saturating_add(1)
     }
 
+    fn has_place(&self) -> bool {
+        let progress = self.progress.as_ref();
+        progress.is_some_and(|progress| progress.place.is_some())
+    }
+
     /// Holds back the lane of a request that was answered with 429, by the wait that the server has
-    /// asked for or that the retry takes.
+    /// asked for or that the retry takes, whichever is longer.
     fn hold_lane(&mut self, status: StatusCode, wait: Option<Duration>, at: &Moment<'_>) {
-        let longest = self
-            .rules
-            .retry
-            .as_ref()
-            .map_or(MAX_HOLD, Retry::longest_asked);
         if let Some(place) = self.place()
             && let Some(wait) = wait
             && status == StatusCode::TOO_MANY_REQUESTS
-            && wait <= longest
         {
-            place.hold(wait, at);
+            place.hold(wait.min(MAX_HOLD), at);
         }
     }
 
     /// Notes that another request is sent in place of the current one.
     fn note_next(&mut self, why: Why) {
-        self.progress().is_retry = false;
         match why {
             Why::Retried { .. } => {
-                self.rules.counts.retried.add_one();
                 let progress = self.progress();
                 progress.retried = progress.retried.saturating_add(1);
-                progress.is_retry = true;
             }
-            Why::Challenged => self.rules.counts.challenged.add_one(),
+            Why::Challenged => {
+                self.rules.counts.challenged.add_one();
+                self.progress().retry = Retrying::No;
+            }
             Why::Redirected { is_elsewhere } => {
                 self.rules.counts.redirected.add_one();
                 let progress = self.progress();
+                progress.retry = Retrying::No;
                 progress.followed += 1;
                 progress.is_astray |= is_elsewhere;
                 // The next exchange is another one, which may be in another realm.
@@ -336,8 +396,9 @@ enum Held {
     Undecided,
 }
 
-/// The longest time that a server may hold back a lane, if there is no [`Retry`] that says so.
-const MAX_HOLD: Duration = Duration::from_secs(60);
+/// The longest time that a response holds back a lane. If the server is still not ready then, the
+/// next response says so.
+const MAX_HOLD: Duration = Duration::from_secs(3600);
 
 /// Whether the request itself asks for codings or for a range.
 fn is_left_coded(request: &Request) -> bool {
@@ -400,16 +461,9 @@ impl Visit for InSession {
         fields: &mut Fields<'_>,
         at: &Moment<'_>,
     ) -> Result<(), Error> {
-        self.rules.counts.attempts.add_one();
+        self.note_sent();
         if let Some(place) = self.place() {
             place.on_sent(at);
-        }
-        // A policy nested inside may have sent the request again, whatever its response led to.
-        self.forget_next();
-        if let Some(retry) = &self.rules.retry
-            && !self.progress.as_ref().is_some_and(|it| it.is_retry)
-        {
-            retry.earn();
         }
         if let Some(user_agent) = &self.rules.user_agent
             && !fields.has("User-Agent")
@@ -527,6 +581,7 @@ impl Visit for InSession {
 
     fn reset(&mut self) -> bool {
         self.rules.counts.ended.add_one();
+        self.give_back();
         self.progress = None;
         true
     }

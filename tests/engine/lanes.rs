@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use httpstream::session::{Rate, Redirects, Retry, Session, SessionBuilder};
 use httpstream::sim::{Answer, Incoming, Random};
-use httpstream::{Config, Context, Engine, ErrorKind, Next, Phase, Reply, Request, Sim};
+use httpstream::{Config, Context, Engine, ErrorKind, Next, Phase, Reply, Request, Response, Sim};
 
 use crate::common::Server;
 use crate::sessions::{SECOND, Told, found, note, outcome, simulated};
@@ -192,6 +192,61 @@ fn a_429_holds_back_its_lane_and_no_other() {
         assert!(of("a").iter().all(|at| (20.0..21.0).contains(at)));
         assert!(of("b").iter().all(|at| *at < 1.0));
     }
+}
+
+#[test]
+fn a_lane_is_held_back_as_long_as_the_server_asks_whether_or_not_it_is_retried() {
+    type Settings = fn(SessionBuilder) -> SessionBuilder;
+    let of_body = |response: &Response<'_>| {
+        let seconds = response.text().ok()?.parse().ok()?;
+        Some(Duration::from_secs(seconds))
+    };
+    #[rustfmt::skip]
+    let rows: [(&str, Settings, fn() -> Answer, &[usize]); 4] = [
+        // More than the longest wait for a retry.
+        ("in its head", |it| it.retry(Retry::forever()), || busy("200"), &[1, 2]),
+        ("nothing is retried", |it| it, || busy("200"), &[1, 2]),
+        ("the last attempt", |it| it.retry(Retry::attempts(1)), || busy("200"), &[1, 2]),
+        // Nobody can wait for a year, so they time out.
+        ("a year", |it| it.retry(Retry::forever()), || busy("31536000"), &[]),
+    ];
+    for (why, settings, refusal, expected) in rows {
+        let (server, arrived) = server(move |request| (request.at < SECOND).then(refusal));
+        let (_network, mut engine, _) = simulated(Config::default(), server);
+        let session = settings(outbox()).build().unwrap();
+        for number in 0..3 {
+            engine.submit(message(&session, "a", number), note);
+        }
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        assert_eq!(told.len(), 3);
+        assert_eq!(numbers(&arrived, "a"), expected, "{why}");
+        let arrived = arrived.borrow();
+        assert!(arrived.iter().all(|(.., at)| *at >= 200.0), "{why}");
+    }
+    // A wait that only the body names, of the last attempt and of others.
+    for attempts in [1, 3] {
+        let (server, arrived) =
+            server(|request| (request.at < 30 * SECOND).then(|| Answer::status(429).body("30")));
+        let (_network, mut engine, _) = simulated(Config::default(), server);
+        let retry = Retry::attempts(attempts).wait_from(of_body);
+        let session = outbox().retry(retry).build().unwrap();
+        for number in 0..3 {
+            engine.submit(message(&session, "a", number), note);
+        }
+        engine.run(&mut Told::new()).unwrap();
+        let expected = if attempts == 1 {
+            vec![1, 2]
+        } else {
+            vec![0, 1, 2]
+        };
+        assert_eq!(numbers(&arrived, "a"), expected);
+        assert!(arrived.borrow().iter().all(|(.., at)| *at >= 30.0));
+    }
+}
+
+fn busy(after: &str) -> Answer {
+    Answer::status(429).header("Retry-After", after)
 }
 
 #[test]

@@ -168,7 +168,8 @@ impl StdError for LaneFull {}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {
-    /// Requests that wait for the ones before them, or for a rate.
+    /// Requests that wait for the ones before them, or for a rate. Those that have begun, and wait
+    /// for the rate to be retried or redirected, are among them.
     pub waiting: usize,
     /// Requests that have begun and whose readback has not been called yet, also while they wait
     /// for a retry.
@@ -279,17 +280,21 @@ impl Place {
         let mut woken = Woken::default();
         let mut state = pacing.state();
         let now = state.clock.read(at.now());
-        match self.token {
-            // Another attempt on a fresh connection: the server has not seen the first.
-            Token::None | Token::Sent { .. } => {}
-            Token::Taken => {
-                let lane = &mut state.lanes[self.lane];
-                self.token = Token::Sent {
-                    of_lane: lane.tokens.on_sent(lane.rate(&pacing.bounds), now),
-                    of_session: state.tokens.on_sent(pacing.bounds.rate, now),
-                };
-                state.wake_awaiting(self.lane, &mut woken);
-            }
+        let lane = &mut state.lanes[self.lane];
+        let (lane_rate, rate) = (lane.rate(&pacing.bounds), pacing.bounds.rate);
+        if let Token::Sent { .. } = self.token {
+            // The engine sends the request again by itself, because a kept connection was closed.
+            // The server may have seen it twice, so it takes two tokens.
+            lane.tokens.take(lane_rate, now);
+            state.tokens.take(rate, now);
+        }
+        if self.token != Token::None {
+            let lane = &mut state.lanes[self.lane];
+            self.token = Token::Sent {
+                of_lane: lane.tokens.on_sent(lane_rate, now),
+                of_session: state.tokens.on_sent(rate, now),
+            };
+            state.wake_awaiting(self.lane, &mut woken);
         }
         drop(state);
         woken.wake();
@@ -320,11 +325,8 @@ impl Place {
         let mut state = self.pacing.state();
         let now = state.clock.read(at.now());
         let lane = &mut state.lanes[self.lane];
-        // Those without a lane have nothing in common.
-        if lane.name.is_some() {
-            let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-            lane.held_until = lane.held_until.max(now.saturating_add(wait));
-        }
+        let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        lane.held_until = lane.held_until.max(now.saturating_add(wait));
     }
 
     /// Gives back the tokens of an exchange that has not been sent.
@@ -445,16 +447,14 @@ impl State {
     fn step_in_lane(&mut self, bounds: &Bounds, place: &Place) -> Step {
         let now = self.clock.now;
         let lane = &mut self.lanes[place.lane];
-        if lane.name.is_none() {
-            return Step::Go;
-        }
-        if !place.has_place && lane.running >= bounds.lane_concurrency {
+        let is_full = lane.name.is_some() && lane.running >= bounds.lane_concurrency;
+        if !place.has_place && is_full {
             return Step::UntilWoken;
         }
         if lane.held_until > now {
             return Step::Until(lane.held_until);
         }
-        match lane.tokens.ready(bounds.lane_rate, now) {
+        match lane.tokens.ready(lane.rate(bounds), now) {
             Ready::Now => Step::Go,
             Ready::At(time) => Step::Until(time),
             Ready::OnceSent => {

@@ -21,6 +21,9 @@ use budget::Budget;
 /// The statuses after which a request is sent again by default.
 const STATUSES: [u16; 7] = [408, 425, 429, 500, 502, 503, 504];
 
+/// The least cap of the wait for a poll whose budget is exhausted.
+const LEAST_SLOW: Duration = Duration::from_secs(1);
+
 /// Chains count up to this many failures in a row.
 const MOST_ATTEMPTS: u32 = 255;
 
@@ -102,7 +105,7 @@ pub(super) enum Judged {
     Final,
     /// The attempts are used up.
     Spent,
-    /// The server asks for a longer wait than is allowed.
+    /// The server asks for a longer wait than is allowed, or the request would time out before.
     TooLong(Duration),
 }
 
@@ -177,7 +180,11 @@ impl Retry {
     /// retries are saved up.
     ///
     /// When the budget is exhausted, [`attempts`](Self::attempts) gives up, and
-    /// [`forever`](Self::forever) waits between half the cap and the cap. Requests that are sent
+    /// [`forever`](Self::forever) waits between half the cap and the cap, which counts as at least a
+    /// second. A 429 that holds back its [lane](super::SessionBuilder::lane_rate) takes nothing from
+    /// the budget, since the lane sends no more than the server allows. The engine's own
+    /// repetition of a request whose kept connection turns out to be closed does not count, nor do
+    /// requests that are sent
     /// again [by hand](Context::retry) do not count, since the engine does not see the requests
     /// that succeed.
     #[must_use]
@@ -291,15 +298,11 @@ impl Retry {
         is_safe: bool,
         at: &Moment<'_>,
     ) -> Judged {
-        match (
-            self.judge_head(failures, response, is_safe, at),
-            &self.wait_from,
-        ) {
-            (Judged::Again(_), Some(read)) => {
-                let asked = response.retry_after().max(read(response));
-                self.judge_wait(failures, asked, at)
+        match self.judge_head(failures, response, is_safe, at) {
+            Judged::Again(_) if self.reads_bodies() => {
+                self.judge_wait(failures, self.asked(response), at)
             }
-            (judged, _) => judged,
+            judged => judged,
         }
     }
 
@@ -333,7 +336,20 @@ impl Retry {
         if asked > self.longest_asked() {
             return Judged::TooLong(asked);
         }
-        Judged::Again(self.own_wait(failures, at.random()).max(asked))
+        let wait = self.own_wait(failures, at.random()).max(asked);
+        let left = at
+            .deadline()
+            .map(|end| end.saturating_duration_since(at.now()));
+        if left.is_some_and(|left| wait >= left) {
+            return Judged::TooLong(wait);
+        }
+        Judged::Again(wait)
+    }
+
+    /// Returns the wait that a response asks for, in its head or its body.
+    pub(super) fn asked(&self, response: &Response<'_>) -> Option<Duration> {
+        let in_body = self.wait_from.as_ref().and_then(|read| read(response));
+        response.retry_after().max(in_body)
     }
 
     /// Returns the wait after so many failures, without a server's request.
@@ -355,9 +371,15 @@ impl Retry {
         if self.budget.take(at.now()) {
             return Some(wait);
         }
-        let half = self.cap / 2;
+        if self.attempts.is_some() {
+            return None;
+        }
+        let half = self.cap.max(LEAST_SLOW) / 2;
         let slow = half.saturating_add(share_of(half, at.random()));
-        self.attempts.is_none().then(|| slow.max(wait))
+        let wait = slow.max(wait);
+        let end = at.deadline();
+        let is_late = end.is_some_and(|end| wait >= end.saturating_duration_since(at.now()));
+        (!is_late).then_some(wait)
     }
 
     /// Gives back a retry that was taken and not sent.
