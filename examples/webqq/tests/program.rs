@@ -33,8 +33,8 @@ use serde_json::Value;
 
 /// A program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The same for cargo, which has to build a crate and its dependencies.
-const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(600);
+/// The same for cargo, which has to build a crate, its dependencies, and a dozen mutants.
+const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(1200);
 
 // ---- processes ----
 
