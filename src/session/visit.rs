@@ -46,6 +46,8 @@ struct Progress {
     retry: Retrying,
     /// The current response may be retried, which its body decides. It is held back until then.
     undecided: Option<Undecided>,
+    /// The wait that the head of the current response asks for, if it is not retried for its status.
+    asked: Option<Duration>,
     /// What follows the current exchange. A policy nested inside may decide otherwise and have the
     /// request sent again, so nothing counts before the exchange has ended.
     next: Option<Next>,
@@ -239,7 +241,15 @@ impl InSession {
         }
         let wait = self.take(judged, status, asked, at);
         self.hold_lane(status, wait.max(asked), at);
-        wait.map_or(Held::No, Held::Again)
+        match wait {
+            Some(wait) => Held::Again(wait),
+            None => {
+                if asked.is_some() {
+                    self.progress().asked = asked;
+                }
+                Held::No
+            }
+        }
     }
 
     /// Returns how long to wait before the request is sent again, if it is.
@@ -250,8 +260,9 @@ impl InSession {
         at: &Moment<'_>,
     ) -> Option<Duration> {
         let undecided = self.progress.as_mut().and_then(|it| it.undecided.take());
-        let (retry, failures) = (self.rules.retry.as_ref()?, self.failures());
         let is_safe = request.is_idempotent();
+        let of_head = self.progress.as_mut().and_then(|it| it.asked.take());
+        let (retry, failures) = (self.rules.retry.as_ref()?, self.failures());
         let (judged, status, asked) = match (reply, undecided) {
             (Ok(response), Some(Undecided { status, .. })) => {
                 let judged = retry.judge_response(failures, response, is_safe, at);
@@ -266,7 +277,13 @@ impl InSession {
             (Err(_), None) if at.is_shown() => return None,
             (Err(error), None) => {
                 let is_safe = is_safe || error.resend_is_safe();
-                let judged = retry.judge_error(failures, error, is_safe, at);
+                let judged = match retry.judge_error(failures, error, is_safe, at) {
+                    // The response has broken off, but its head stands.
+                    Judged::Again(_) if of_head.is_some() => {
+                        retry.judge_wait(failures, of_head, at)
+                    }
+                    judged => judged,
+                };
                 (judged, StatusCode::OK, None)
             }
         };
@@ -290,10 +307,10 @@ impl InSession {
         let is_held = status == StatusCode::TOO_MANY_REQUESTS && self.has_place();
         let is_charged = !(is_held && asked.is_some_and(|asked| !asked.is_zero()));
         let retry = self.rules.retry.as_ref()?;
-        let wait = if is_charged {
+        let (wait, is_charged) = if is_charged {
             retry.take(wait, at)?
         } else {
-            wait
+            (wait, false)
         };
         self.progress().retry = Retrying::Taken { is_charged };
         Some(wait)
@@ -317,7 +334,7 @@ impl InSession {
         let Some(progress) = &mut self.progress else {
             return;
         };
-        progress.undecided = None;
+        (progress.undecided, progress.asked) = (None, None);
         if progress.next.take().is_some() {
             self.give_back();
         }

@@ -552,6 +552,53 @@ fn what_is_not_sent_takes_nothing_from_the_budget() {
     assert!(told.iter().all(|told| *told == at_last()), "{told:?}");
 }
 
+#[test]
+fn a_response_that_breaks_off_is_not_asked_for_before_its_head_says() {
+    let broken = |after| {
+        busy(503, after)
+            .body("x".repeat(1000))
+            .truncate(500)
+            .close()
+    };
+    let patient = || second(Retry::attempts(4)).max_wait(60 * SECOND);
+    let session = built(session(patient()));
+    let (told, times) = exchange(session.get("x").build().unwrap(), [broken("61")]);
+    assert!(told.unwrap_err().contains("cut short"));
+    assert_eq!(times, [0.0]);
+    // This status is no reason to retry, but the broken connection is.
+    let session = built(self::session(patient().statuses([429])));
+    let (told, times) = exchange(session.get("x").build().unwrap(), [broken("30")]);
+    assert_eq!((told, times), (at_last(), vec![0.0, 30.0]));
+    // What a response asks for is over with the next one.
+    let answers = [broken("30"), Answer::nothing().close()];
+    let (told, times) = exchange(session.get("x").build().unwrap(), answers);
+    assert_eq!((told, times), (at_last(), vec![0.0, 30.0, 31.0]));
+}
+
+#[test]
+fn a_total_deadline_that_has_passed_takes_nothing_from_the_budget() {
+    let silent = (0..13).map(|_| Answer::nothing());
+    let (server, _) = script(silent.chain([Answer::status(503)]).collect());
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    // For ten retries, and no more.
+    let retry = second(Retry::attempts(2)).budget(0.0);
+    let session = built(session(retry).total(3 * SECOND));
+    let mut told = Told::new();
+    for _ in 0..14 {
+        engine.submit_to(session.get("x").build().unwrap(), Streams);
+        engine.run(&mut told).unwrap();
+    }
+    let mut expected = vec!["Timeout"; 13];
+    expected.extend(["retry after 1s: 503", "head 200", "data at last", "reply"]);
+    let expected: Told = expected
+        .into_iter()
+        .map(|text| Ok(text.to_owned()))
+        .collect();
+    assert_eq!(told, expected);
+    let stats = session.stats();
+    assert_eq!((stats.retried, stats.failed), (1, 13));
+}
+
 // ---- by hand ----
 
 struct Bot {

@@ -366,10 +366,11 @@ impl Retry {
     }
 
     /// Takes a retry from the budget, and returns how long to wait before it is sent; `None` if it
-    /// must not be sent.
-    pub(super) fn take(&self, wait: Duration, at: &Moment<'_>) -> Option<Duration> {
+    /// must not be sent. The flag is whether it was taken: if none is left, a longer wait bounds the
+    /// load instead.
+    pub(super) fn take(&self, wait: Duration, at: &Moment<'_>) -> Option<(Duration, bool)> {
         if self.budget.take(at.now()) {
-            return Some(wait);
+            return Some((wait, true));
         }
         if self.attempts.is_some() {
             return None;
@@ -379,7 +380,7 @@ impl Retry {
         let wait = slow.max(wait);
         let end = at.deadline();
         let is_late = end.is_some_and(|end| wait >= end.saturating_duration_since(at.now()));
-        (!is_late).then_some(wait)
+        (!is_late).then_some((wait, false))
     }
 
     /// Gives back a retry that was taken and not sent.

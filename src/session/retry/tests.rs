@@ -274,18 +274,18 @@ fn an_exhausted_budget_ends_attempts_and_slows_polls() {
         // A clone has the same budget.
         assert_eq!(retry.clone().take(SECOND, at), None);
         retry.give_back();
-        assert_eq!(retry.take(SECOND, at), Some(SECOND));
+        assert_eq!(retry.take(SECOND, at), Some((SECOND, true)));
 
         let forever = Retry::forever().backoff(SECOND, 10 * SECOND);
         for _ in 0..10 {
-            assert_eq!(forever.take(SECOND, at), Some(SECOND));
+            assert_eq!(forever.take(SECOND, at), Some((SECOND, true)));
         }
         for _ in 0..100 {
-            let wait = forever.take(SECOND, at).unwrap();
-            assert!((5 * SECOND..=10 * SECOND).contains(&wait));
+            let (wait, is_taken) = forever.take(SECOND, at).unwrap();
+            assert!(!is_taken && (5 * SECOND..=10 * SECOND).contains(&wait));
         }
         // What the server asks for holds nevertheless.
-        assert_eq!(forever.take(30 * SECOND, at), Some(30 * SECOND));
+        assert_eq!(forever.take(30 * SECOND, at), Some((30 * SECOND, false)));
     });
 }
 
