@@ -441,8 +441,8 @@ impl RequestBuilder {
     /// engine's ([`Config::timeouts`](crate::Config::timeouts)).
     ///
     /// The engine's values are not known here, so `change` sees a placeholder instead of each: the
-    /// default plus a fraction of a millisecond. Any other value counts as set, including the
-    /// default itself.
+    /// default plus a fraction of a millisecond, and for the low speed one of 0 bytes a second. Any
+    /// other value counts as set, including the default itself.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             let timeouts = &mut parts.timeouts;

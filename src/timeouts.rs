@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Timeouts by phase, each counted from the start of its phase. `None` means no deadline.
+/// Timeouts by phase, each counted from the start of its phase, and the lowest speed. `None` means
+/// no deadline.
 ///
 /// Durations are rounded up to whole milliseconds, the tick of the timing wheel, and zero to one.
 /// From 24 days on there is no deadline.
@@ -53,14 +54,16 @@ pub struct Timeouts {
     pub connect: Option<Duration>,
     /// The TLS handshake. Default 10 s.
     pub tls: Option<Duration>,
-    /// The longest time during which not a single byte of the request can be written. Default 30 s.
+    /// The longest time during which not a single byte of the request can be written. It is
+    /// suspended while an [`upload_rate`](crate::RequestBuilder::upload_rate) holds the request
+    /// back. Default 30 s.
     pub write: Option<Duration>,
     /// From the last byte of the request to the first byte of the response, and from one interim
     /// response to the next. Default 30 s; see
     /// [`RequestBuilder::long_poll`](crate::RequestBuilder::long_poll) for long polls.
     pub first_byte: Option<Duration>,
-    /// The longest silence within a response. It is suspended while the exchange is paused. Default
-    /// 30 s.
+    /// The longest silence within a response. It is suspended while the exchange is paused, and
+    /// while a cap on its speed holds it back. Default 30 s.
     pub idle: Option<Duration>,
     /// From the submission to the end of the response. Default 5 min, to bound a peer that sends a
     /// byte now and then.

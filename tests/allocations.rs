@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::session::{Decode, Jar, Rate, Redirects, Session};
 use httpstream::sim::{Answer, Incoming, Network};
-use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
+use httpstream::{
+    Config, Context, Engine, Flow, LowSpeed, Next, Readback, Reply, Request, Response, Sim,
+};
 
 /// Starts a server on another thread, whose allocations are counted separately.
 fn start_server() -> SocketAddr {
@@ -118,6 +120,23 @@ fn sending_again_allocates_nothing() {
     for (path, body_bytes) in [("/small", 128), ("/chunked", 128), ("/large", 64 * 1024)] {
         for connections in [1, 50] {
             let least = least_allocations(path, connections, 400, body_bytes);
+            assert_eq!(least, 0, "{path} on {connections} connections");
+        }
+    }
+}
+
+/// Each large response is held back once: 60,000 bytes are allowed at once.
+#[test]
+fn limiting_the_speed_allocates_nothing() {
+    for (path, body_bytes) in [("/small", 128), ("/chunked", 128), ("/large", 64 * 1024)] {
+        for connections in [1, 50] {
+            let url = format!("http://{}{path}", start_server());
+            let mut config = Config::default();
+            let low_speed = LowSpeed::new(1, Duration::from_secs(60));
+            config.timeouts.low_speed = Some(low_speed);
+            let request = Request::get(&url).download_rate(480_000);
+            let request = request.upload_rate(480_000).build().expect("a request");
+            let least = least_allocations_of(&request, config, connections, 20, body_bytes);
             assert_eq!(least, 0, "{path} on {connections} connections");
         }
     }

@@ -301,8 +301,8 @@ impl<S, M: Mode> Engine<S, M> {
         cancelled
     }
 
-    /// [Cancels](Self::cancel) the chain that holds a [key](Next::key), which is one whose step with
-    /// this key has not begun. Makes a turn due. Returns false if there is none.
+    /// [Cancels](Self::cancel) the chain that holds a [key](Next::key): the one whose step with
+    /// that key has not begun. Makes a turn due. Returns false if there is none.
     ///
     /// ```
     /// use std::time::Duration;

@@ -1,5 +1,6 @@
 //! A chain: one conversation, from its first submission until its readback returns `done`.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::error::{Earlier, Sent};
@@ -36,6 +37,15 @@ impl When {
                 .map_or(Self::After(Duration::MAX), Self::At),
         }
     }
+}
+
+/// What few steps set for their chain.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// The key that the chain holds until the step begins.
+    pub(crate) key: Option<Cow<'static, str>>,
+    /// The deadline of the chain as a whole, counted from when the step was returned or submitted.
+    pub(crate) chain_timeout: Option<Duration>,
 }
 
 /// Slab key of a chain.
@@ -178,7 +188,8 @@ pub(crate) struct Chain {
     /// about a long wait count from it across all hops.
     pub(super) submitted: u64,
     pub(super) stage: Stage,
-    /// The chain's only timer: its delay, or the deadline of its phase.
+    /// The chain's timer: its delay, or the deadline of its phase. A deadline of the chain as a
+    /// whole has another one.
     pub(super) timer: Option<TimerId>,
     /// The origin of which the chain counts as a user.
     pub(super) origin: MaybeKey,

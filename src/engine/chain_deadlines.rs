@@ -1,5 +1,5 @@
-//! The deadlines of whole chains, which few chains have. Each has a timer of its own, next to that of
-//! its chain.
+//! The deadlines of whole chains, which few chains have. Each has a timer of its own, next to that
+//! of its chain.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

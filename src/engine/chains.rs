@@ -8,12 +8,11 @@ use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
-use crate::engine::chain::{Chain, ChainKey, Marks, Stage, When};
+use crate::engine::chain::{Chain, ChainKey, Marks, Stage, Terms, When};
 use crate::engine::chain_deadlines::ChainDeadlines;
 use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
 use crate::engine::keys::Keys;
 use crate::engine::outbox::Outbox;
-use crate::engine::readback::Terms;
 use crate::generation::{Generation, Mark, Watcher};
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
@@ -159,8 +158,10 @@ impl Chains {
         let chain = self.slab.remove(key as usize);
         self.tunnels.remove(&key);
         self.generations.forget(key);
-        debug_assert!(!self.keys.has_one(key), "its step has not begun");
-        debug_assert!(self.deadlines.get(key).is_none(), "its timer is armed");
+        debug_assert!(
+            !self.keys.has_one(key) && self.deadlines.get(key).is_none(),
+            "both are given up before the chain ends"
+        );
         if chain.marks.has(Marks::REMOTE) {
             self.by_remote_id.remove(&self.remote_ids[key as usize]);
         }

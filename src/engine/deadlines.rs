@@ -4,10 +4,9 @@
 
 use std::time::Duration;
 
-use crate::engine::chain::{ChainKey, Marks, When};
+use crate::engine::chain::{ChainKey, Marks, Terms, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
-use crate::engine::readback::Terms;
 use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
@@ -123,11 +122,11 @@ impl<N: Net> Core<N> {
     /// Returns which deadline applies to a link's front exchange. `None` means that the exchange
     /// does not wait for its peer.
     fn timeout_of_phase(&self, key: LinkKey, chain: ChainKey) -> Option<Timeout> {
-        if self.chains[chain].marks.has(Marks::PAUSED) {
-            return None;
-        }
+        let is_paused = self.chains[chain].marks.has(Marks::PAUSED);
         let h1 = &self.links[key].h1;
         Some(match h1.front() {
+            Some(front) if is_paused && front.has_unwritten() => Timeout::Write,
+            _ if is_paused => return None,
             _ if h1.response().has_head() || h1.inbound().is_some() => Timeout::Idle,
             Some(front) if front.is_sent() => Timeout::FirstByte,
             Some(_) | None => Timeout::Write,

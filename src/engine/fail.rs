@@ -383,7 +383,7 @@ impl<N: Net> Core<N> {
                 // Until the request has entered its origin, the chain still has the origin key of
                 // its last request.
                 let has_entered = chain.marks.has(Marks::ORIGIN_ENTERED);
-                // The chain as a whole may have been delayed, and waits for no connection then.
+                // The deadline of a chain may also pass during a delay, which no limit has caused.
                 let is_limited = has_entered && (is_queued || !is_expired);
                 let origin = chain.origin.get().filter(|_| is_limited);
                 let limit = origin.and_then(|key| self.limit_reached(key));

@@ -66,8 +66,8 @@ pub(super) struct Queue<S> {
     is_open: Cell<bool>,
 }
 
-/// A start, or the cancellation of the holder of a key. Both are in one queue: a later start may take
-/// the same key, and the cancellation does not concern that one.
+/// A start, or the cancellation of the holder of a key. Both are in one queue, because a later
+/// start may take the same key, and the cancellation does not concern that one.
 pub(super) enum Asked<S> {
     Start(ChainId, Next<S>),
     CancelKey(Box<str>),
@@ -145,8 +145,7 @@ impl<S> Local<S> {
     }
 
     /// Cancels the chain that holds a key; see [`Engine::cancel_key`](crate::Engine::cancel_key).
-    /// Chains that are started here before have taken their keys by then, and later ones are not
-    /// affected.
+    /// That may be a chain that was started here before, but none that is started here later.
     pub fn cancel_key(&self, name: &str) {
         self.queue.push(Asked::CancelKey(name.into()));
     }

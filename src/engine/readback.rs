@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::chain::When;
+use crate::engine::chain::{Terms, When};
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
 use crate::policy::{Moment, Outcome, Present, Wakeups};
@@ -383,13 +383,6 @@ pub(crate) struct Rare<S> {
     pub(crate) terms: Terms,
 }
 
-/// What a step sets for its chain.
-#[derive(Debug, Default)]
-pub(crate) struct Terms {
-    pub(crate) key: Option<Cow<'static, str>>,
-    pub(crate) chain_timeout: Option<Duration>,
-}
-
 impl<S> Action<S> {
     /// Changes the terms of a step. The end of a chain has none.
     fn set_terms(self, set: impl FnOnce(&mut Terms)) -> Self {
@@ -517,8 +510,8 @@ impl<S> Next<S> {
     }
 
     /// Gives the chain a key until this step begins. If another chain holds the key, that chain is
-    /// [canceled](crate::Engine::cancel), so at most one step with a key is pending. A later call
-    /// replaces the name. Has no effect on [`done`](Self::done).
+    /// [canceled](crate::Engine::cancel), so at most one step with a key is pending. Of several
+    /// names for one step, the last counts. Has no effect on [`done`](Self::done).
     ///
     /// Use it for something that is scheduled again and again, of which only the last schedule
     /// counts: a refresh after the latest change, or a timer that is put off.

@@ -3,9 +3,10 @@
 //!
 //! A seed determines the servers, the faults, the configuration, the chains, what the readbacks do,
 //! and when the host makes turns. Checked throughout: each request is answered once, by its own
-//! response, byte for byte; deadlines are neither early nor late; nothing that is not idempotent is
-//! sent twice; a turn that is not due does nothing; nothing is left at the end; no credential and
-//! no cookie reaches an origin that it is not for; nothing of a session that was ended is sent.
+//! response, byte for byte; deadlines are neither early nor late, and no chain outlives its own; at
+//! most one delayed chain holds a key; nothing that is not idempotent is sent twice; a turn that is
+//! not due does nothing; nothing is left at the end; no credential and no cookie reaches an origin
+//! that it is not for; nothing of a session that was ended is sent.
 //! `MUTANTS.md` in this directory lists faults that these checks have been shown to catch.
 //!
 //! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and prints what happens in
