@@ -372,7 +372,9 @@ impl InSession {
     /// Holds back the lane of a request that was answered with 429, by the wait that the server has
     /// asked for or that the retry takes, whichever is longer.
     fn hold_lane(&mut self, status: StatusCode, wait: Option<Duration>, at: &Moment<'_>) {
-        if let Some(place) = self.place()
+        // The server of another origin has no say in it.
+        if !self.is_astray()
+            && let Some(place) = self.place()
             && let Some(wait) = wait
             && status == StatusCode::TOO_MANY_REQUESTS
         {
@@ -455,7 +457,10 @@ impl Visit for InSession {
             self.progress().place = Some(place);
         }
         match self.place() {
-            Some(place) => place.start(at).map_err(Error::policy),
+            Some(place) => place.start(at).map_err(|full| {
+                self.rules.counts.failed.add_one();
+                Error::policy(full)
+            }),
             None => Ok(Start::Now),
         }
     }

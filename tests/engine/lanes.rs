@@ -126,6 +126,73 @@ fn requests_that_wait_hold_no_connection() {
 }
 
 #[test]
+fn a_request_that_waits_for_a_connection_does_not_stop_others_for_ever() {
+    // The only connection to one origin is held by a poll, and another poll waits for it.
+    let server = |request: &Incoming| match request.path() {
+        "/poll" => Answer::ok("").after(200 * SECOND),
+        _ => Answer::ok(""),
+    };
+    let mut config = Config::default();
+    config.max_connections_per_origin = 1;
+    let (network, mut engine, _) = simulated(config, server);
+    let session = Session::builder()
+        .rate(Rate::per_second(1))
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        let poll = session.get("http://a.test/poll").long_poll(300 * SECOND);
+        engine.submit(poll.timeouts(|t| t.total = None).build().unwrap(), note);
+    }
+    let sent = Rc::new(Cell::new(Duration::ZERO));
+    let at = Rc::clone(&sent);
+    let began = network.now();
+    let other = session.get("http://b.test/send").build().unwrap();
+    engine.submit(other, move |_: &mut Told, reply, cx| {
+        assert!(reply.is_ok());
+        at.set(cx.now() - began);
+        Next::done()
+    });
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told.len(), 2);
+    assert!(sent.get() < 15 * SECOND, "{:?}", sent.get());
+}
+
+/// A kept connection that the server closes under a request: the engine sends it again.
+#[test]
+fn what_the_engine_sends_again_takes_tokens() {
+    let times = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&times);
+    let server = move |request: &Incoming| {
+        noted.borrow_mut().push(request.at.as_secs_f64());
+        match request.number % 2 {
+            0 => Answer::ok(""),
+            _ => Answer::nothing().reset(),
+        }
+    };
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = Session::builder()
+        .base("http://a.test/")
+        .rate(Rate::per_second(1));
+    let session = session.lane_concurrency(1).build().unwrap();
+    for _ in 0..20 {
+        engine.submit(session.get("x").lane("a").build().unwrap(), note);
+    }
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert!(told.len() == 20 && told.iter().all(Result::is_ok));
+    let times = times.take();
+    assert!(times.len() > 30, "{}", times.len());
+    // On average, no more than one a second.
+    let last = times.last().unwrap();
+    assert!(
+        *last > times.len() as f64 - 3.0,
+        "{} within {last} s",
+        times.len()
+    );
+}
+
+#[test]
 fn every_exchange_takes_a_token() {
     // A redirect, a retry, and the response: three tokens, one each second.
     let times = Rc::new(RefCell::new(Vec::new()));
@@ -201,8 +268,9 @@ fn a_lane_is_held_back_as_long_as_the_server_asks_whether_or_not_it_is_retried()
         let seconds = response.text().ok()?.parse().ok()?;
         Some(Duration::from_secs(seconds))
     };
+    type Row = (&'static str, Settings, fn() -> Answer, &'static [usize]);
     #[rustfmt::skip]
-    let rows: [(&str, Settings, fn() -> Answer, &[usize]); 4] = [
+    let rows: [Row; 4] = [
         // More than the longest wait for a retry.
         ("in its head", |it| it.retry(Retry::forever()), || busy("200"), &[1, 2]),
         ("nothing is retried", |it| it, || busy("200"), &[1, 2]),

@@ -10,6 +10,8 @@ mod bots;
 mod cores;
 mod corpus;
 mod embedding_doc;
+#[cfg(all(unix, feature = "tls"))]
+mod get;
 mod hosts;
 mod matrix;
 mod outbox;

@@ -87,9 +87,9 @@ impl Ended {
         self.status.code()
     }
 
-    pub(crate) fn last_line(&self) -> String {
-        let text = String::from_utf8_lossy(&self.stdout);
-        text.lines().last().unwrap_or_default().to_owned()
+    /// Returns stdout as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }
 
@@ -130,7 +130,7 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 }
 
 /// Finds a tool in `PATH`, or in the directories where Debian keeps servers.
-fn tool(name: &str) -> Option<PathBuf> {
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)

@@ -175,8 +175,8 @@ fn get_shows_a_client_certificate() {
         &key,
     ])));
     assert_page(&run(get().args(base).args(["--cert", &both])));
-    let ended = run(get().args(base));
-    assert_eq!(ended.code(), Some(1));
+    let ended = run(get().arg("-f").args(base));
+    assert_eq!(ended.code(), Some(22));
     assert!(ended.stderr.contains("400 Bad Request"), "{ended:?}");
     let ended = run(get()
         .args(base)

@@ -61,8 +61,6 @@ pub(super) struct Pacing {
 struct State {
     clock: Clock,
     tokens: Tokens,
-    /// The request at the front of the line waits for another one to be sent.
-    is_awaiting: bool,
     lanes: Slab<Lane>,
     by_name: HashMap<Arc<str>, usize>,
     /// The lane of the requests that name none.
@@ -96,8 +94,6 @@ struct Lane {
     /// Those that wait for a place or a token. The waker is that of a request that waits to be
     /// woken, until it is.
     waiting: BTreeMap<Key, Option<Waker>>,
-    /// Its first request waits for another one to be sent.
-    is_awaiting: bool,
     is_in_line: bool,
     is_in_idle: bool,
 }
@@ -121,8 +117,12 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
     None,
-    Taken,
-    /// The exchange has begun; its numbers in the tokens of the lane and of the session.
+    /// The exchange has not been sent; the numbers of its tokens of the lane and of the session.
+    Taken {
+        of_lane: u64,
+        of_session: u64,
+    },
+    /// The exchange has been sent; its numbers among those that are.
     Sent {
         of_lane: u64,
         of_session: u64,
@@ -254,7 +254,7 @@ impl Place {
         let mut woken = Woken::default();
         let mut state = pacing.state();
         let now = state.clock.read(at.now());
-        self.end_exchange(&pacing.bounds, &mut state, &mut woken);
+        self.end_exchange(&mut state);
         let start = match state.step(&pacing.bounds, self, &mut woken)? {
             Step::Go => {
                 state.go(&pacing.bounds, self, &mut woken);
@@ -277,27 +277,28 @@ impl Place {
     /// Called when the request is sent.
     pub(super) fn on_sent(&mut self, at: &Moment<'_>) {
         let pacing = Arc::clone(&self.pacing);
-        let mut woken = Woken::default();
         let mut state = pacing.state();
         let now = state.clock.read(at.now());
         let lane = &mut state.lanes[self.lane];
         let (lane_rate, rate) = (lane.rate(&pacing.bounds), pacing.bounds.rate);
-        if let Token::Sent { .. } = self.token {
+        let (of_lane, of_session) = match self.token {
+            Token::None => return,
+            Token::Taken {
+                of_lane,
+                of_session,
+            } => (of_lane, of_session),
             // The engine sends the request again by itself, because a kept connection was closed.
             // The server may have seen it twice, so it takes two tokens.
-            lane.tokens.take(lane_rate, now);
-            state.tokens.take(rate, now);
-        }
-        if self.token != Token::None {
-            let lane = &mut state.lanes[self.lane];
-            self.token = Token::Sent {
-                of_lane: lane.tokens.on_sent(lane_rate, now),
-                of_session: state.tokens.on_sent(rate, now),
-            };
-            state.wake_awaiting(self.lane, &mut woken);
-        }
-        drop(state);
-        woken.wake();
+            Token::Sent { .. } => (
+                lane.tokens.take(lane_rate, now),
+                state.tokens.take(rate, now),
+            ),
+        };
+        let lane = &mut state.lanes[self.lane];
+        self.token = Token::Sent {
+            of_lane: lane.tokens.on_sent(lane_rate, of_lane, now),
+            of_session: state.tokens.on_sent(rate, of_session, now),
+        };
     }
 
     /// Called when the head of the response has arrived, or when the exchange has ended without
@@ -330,12 +331,14 @@ impl Place {
     }
 
     /// Gives back the tokens of an exchange that has not been sent.
-    fn end_exchange(&mut self, bounds: &Bounds, state: &mut State, woken: &mut Woken) {
-        if self.token == Token::Taken {
-            let lane = &mut state.lanes[self.lane];
-            lane.tokens.give_back(lane.rate(bounds));
-            state.tokens.give_back(bounds.rate);
-            state.wake_awaiting(self.lane, woken);
+    fn end_exchange(&mut self, state: &mut State) {
+        if let Token::Taken {
+            of_lane,
+            of_session,
+        } = self.token
+        {
+            state.lanes[self.lane].tokens.give_back(of_lane);
+            state.tokens.give_back(of_session);
         }
         self.token = Token::None;
     }
@@ -346,7 +349,7 @@ impl Drop for Place {
         let pacing = Arc::clone(&self.pacing);
         let mut woken = Woken::default();
         let mut state = pacing.state();
-        self.end_exchange(&pacing.bounds, &mut state, &mut woken);
+        self.end_exchange(&mut state);
         state.leave(&pacing.bounds, self, &mut woken);
         drop(state);
         woken.wake();
@@ -404,7 +407,6 @@ impl State {
             members: 0,
             running: 0,
             waiting: BTreeMap::new(),
-            is_awaiting: false,
             is_in_line: false,
             is_in_idle: false,
         });
@@ -457,10 +459,6 @@ impl State {
         match lane.tokens.ready(lane.rate(bounds), now) {
             Ready::Now => Step::Go,
             Ready::At(time) => Step::Until(time),
-            Ready::OnceSent => {
-                lane.is_awaiting = true;
-                Step::UntilWoken
-            }
         }
     }
 
@@ -481,10 +479,6 @@ impl State {
         match self.tokens.ready(bounds.rate, self.clock.now) {
             Ready::Now => Step::Go,
             Ready::At(time) => Step::Until(time),
-            Ready::OnceSent => {
-                self.is_awaiting = true;
-                Step::UntilWoken
-            }
         }
     }
 
@@ -497,9 +491,10 @@ impl State {
             place.has_place = true;
             lane.running += 1;
         }
-        lane.tokens.take(lane.rate(bounds), now);
-        self.tokens.take(bounds.rate, now);
-        place.token = Token::Taken;
+        place.token = Token::Taken {
+            of_lane: lane.tokens.take(lane.rate(bounds), now),
+            of_session: self.tokens.take(bounds.rate, now),
+        };
         if lane.has_room(bounds) {
             woken.0.extend(lane.take_first());
         }
@@ -544,19 +539,6 @@ impl State {
             // It has left, or it waits for something else by now and joins the line again.
             lane.is_in_line = false;
             self.line.pop_front();
-        }
-    }
-
-    /// Wakes the requests that wait for others to be sent.
-    fn wake_awaiting(&mut self, lane: usize, woken: &mut Woken) {
-        let of_lane = &mut self.lanes[lane];
-        if std::mem::take(&mut of_lane.is_awaiting) {
-            woken.0.extend(of_lane.take_first());
-        }
-        if std::mem::take(&mut self.is_awaiting)
-            && let Some(&front) = self.line.front()
-        {
-            woken.0.extend(self.lanes[front].take_first());
         }
     }
 

@@ -28,14 +28,15 @@ const LATENESS: u64 = 2000;
 /// and a lost packet.
 const LEAST_SLACK: u64 = 1_000_000;
 
+/// How long a request that waits for a connection keeps its token from others.
+const PATIENCE: u64 = 10_000_000;
+
 /// When the next token is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     Now,
-    /// Not before this time.
+    /// Not before this time. There may be none yet then.
     At(u64),
-    /// Not before another request has been sent, or has failed to be.
-    OnceSent,
 }
 
 /// A [`Rate`] in microseconds.
@@ -52,8 +53,12 @@ pub(super) struct Pace {
 /// The tokens that have been taken from a rate.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    /// How many requests have taken a token and have not been sent.
-    unsent: usize,
+    /// The requests that have taken a token and have not been sent, in that order: their numbers,
+    /// and since when. One that waits for a connection for long is forgotten, so that it does not
+    /// stop all others.
+    unsent: VecDeque<(u64, u64)>,
+    /// The number of the last request that has taken a token.
+    taken: u64,
     /// The requests that have been sent and whose tokens have not come back, in order.
     sent: VecDeque<Sent>,
     /// The number of the first of them. All requests are numbered in the order in which they are
@@ -102,6 +107,11 @@ impl Pace {
         (self.window / 10).max(LEAST_SLACK)
     }
 
+    /// Returns how often to look whether another request has been sent.
+    fn glance(self) -> u64 {
+        (self.window / 10).clamp(10_000, 1_000_000)
+    }
+
     /// Returns when the token of a request comes back. Of a request without a response, this is the
     /// earliest time as long as that is not over.
     fn returns(self, sent: Sent, now: u64) -> u64 {
@@ -126,13 +136,19 @@ impl Tokens {
             self.sent.pop_front();
             self.first += 1;
         }
+        while let Some((_, since)) = self.unsent.front()
+            && since + PATIENCE <= now
+        {
+            self.unsent.pop_front();
+        }
         let by_bucket = self.full_at.saturating_sub(pace.ahead);
-        let out = self.unsent + self.sent.len();
+        let out = self.unsent.len() + self.sent.len();
         let by_window = match out.checked_sub(pace.most) {
             None => 0,
             Some(over) => match self.sent.get(over) {
                 Some(&sent) => pace.returns(sent, now),
-                None => return Ready::OnceSent,
+                // It depends on when another request is sent.
+                None => now + pace.glance(),
             },
         };
         match by_bucket.max(by_window) {
@@ -141,18 +157,21 @@ impl Tokens {
         }
     }
 
-    /// Takes a token that is there.
-    pub(super) fn take(&mut self, pace: Option<Pace>, now: u64) {
+    /// Takes a token that is there, and returns its number.
+    pub(super) fn take(&mut self, pace: Option<Pace>, now: u64) -> u64 {
         if let Some(pace) = pace {
-            self.unsent += 1;
+            self.taken += 1;
+            self.unsent.push_back((self.taken, now));
             self.full_at = self.full_at.max(now) + pace.interval;
         }
+        self.taken
     }
 
-    /// Notes that a request that has a token is sent, and returns its number.
-    pub(super) fn on_sent(&mut self, pace: Option<Pace>, now: u64) -> u64 {
+    /// Notes that the request that has taken the token with this number is sent, and returns its
+    /// number among those that are sent.
+    pub(super) fn on_sent(&mut self, pace: Option<Pace>, token: u64, now: u64) -> u64 {
         if pace.is_some() {
-            self.unsent -= 1;
+            self.give_back(token);
             self.sent.push_back(Sent::new(now, false));
         }
         (self.first + self.sent.len() as u64).saturating_sub(1)
@@ -169,15 +188,18 @@ impl Tokens {
         }
     }
 
-    /// Notes that a request that has a token is not going to be sent.
-    pub(super) fn give_back(&mut self, pace: Option<Pace>) {
-        self.unsent -= usize::from(pace.is_some());
+    /// Gives back a token, whose request is not going to be sent.
+    pub(super) fn give_back(&mut self, token: u64) {
+        // Most often the first.
+        if let Some(place) = self.unsent.iter().position(|(number, _)| *number == token) {
+            self.unsent.remove(place);
+        }
     }
 
     /// Whether all tokens are back and the bucket is full, as in the beginning.
     pub(super) fn is_full(&mut self, pace: Option<Pace>, now: u64) -> bool {
         self.ready(pace, now);
-        self.unsent == 0 && self.sent.is_empty() && self.full_at <= now
+        self.unsent.is_empty() && self.sent.is_empty() && self.full_at <= now
     }
 }
 
@@ -207,16 +229,15 @@ mod tests {
             }
             match tokens.ready(pace, now) {
                 Ready::Now => {
-                    tokens.take(pace, now);
+                    let token = tokens.take(pace, now);
                     times.push(now);
-                    unanswered.push_back((tokens.on_sent(pace, now), now + latency));
+                    unanswered.push_back((tokens.on_sent(pace, token, now), now + latency));
                 }
                 Ready::At(at) => {
                     assert!(at > now);
                     // Rounded up to the tick, as the engine does.
                     now = at.div_ceil(1000) * 1000;
                 }
-                Ready::OnceSent => panic!("all have been sent"),
             }
         }
         times
@@ -264,22 +285,37 @@ mod tests {
     fn tokens_of_requests_that_are_not_sent_are_not_there() {
         let pace = pace(2, 1, 2);
         let mut tokens = Tokens::default();
-        tokens.take(pace, 0);
-        tokens.take(pace, 0);
-        assert_eq!(tokens.ready(pace, 100 * SECOND), Ready::OnceSent);
-        let number = tokens.on_sent(pace, 100 * SECOND);
+        let (one, two) = (tokens.take(pace, 0), tokens.take(pace, 0));
+        assert_eq!(tokens.ready(pace, 5 * SECOND), Ready::At(51 * SECOND / 10));
+        let number = tokens.on_sent(pace, one, 5 * SECOND);
         assert_eq!(
-            tokens.ready(pace, 100 * SECOND),
-            Ready::At(101 * SECOND + MARGIN)
+            tokens.ready(pace, 5 * SECOND),
+            Ready::At(6 * SECOND + MARGIN)
         );
         // The other one failed to connect.
-        tokens.give_back(pace);
-        assert_eq!(tokens.ready(pace, 100 * SECOND), Ready::Now);
-        tokens.on_answered(pace, number, 100 * SECOND);
-        assert!(!tokens.is_full(pace, 101 * SECOND));
-        assert!(tokens.is_full(pace, 101 * SECOND + MARGIN));
+        tokens.give_back(two);
+        assert_eq!(tokens.ready(pace, 5 * SECOND), Ready::Now);
+        tokens.on_answered(pace, number, 5 * SECOND);
+        assert!(!tokens.is_full(pace, 6 * SECOND));
+        assert!(tokens.is_full(pace, 6 * SECOND + MARGIN));
         // Much too late.
         tokens.on_answered(pace, number, 200 * SECOND);
+    }
+
+    #[test]
+    fn who_waits_for_a_connection_for_long_does_not_stop_the_others() {
+        let pace = pace(1, 1, 1);
+        let mut tokens = Tokens::default();
+        let stuck = tokens.take(pace, 0);
+        assert!(matches!(tokens.ready(pace, PATIENCE - 1), Ready::At(_)));
+        assert_eq!(tokens.ready(pace, PATIENCE), Ready::Now);
+        // If it is sent after all, it counts.
+        tokens.on_sent(pace, stuck, PATIENCE);
+        assert_eq!(
+            tokens.ready(pace, PATIENCE),
+            Ready::At(PATIENCE + SECOND + MARGIN)
+        );
+        tokens.give_back(stuck);
     }
 
     #[test]
@@ -304,17 +340,17 @@ mod tests {
             let most = 1 + random.below(8) as u32;
             let pace = pace(most, 1, 1 + random.below(most as usize) as u32);
             let (mut tokens, mut now) = (Tokens::default(), 0);
-            let (mut unsent, mut unanswered) = (0, Vec::new());
+            let (mut unsent, mut unanswered) = (VecDeque::new(), Vec::new());
             let mut seen = Vec::new();
             for _ in 0..2000 {
                 match random.below(4) {
                     0 => now += random.below(200_000) as u64,
-                    1 if unsent > 0 => {
-                        unsent -= 1;
+                    1 if !unsent.is_empty() => {
+                        let token = unsent.pop_front().unwrap();
                         if random.below(5) == 0 {
-                            tokens.give_back(pace);
+                            tokens.give_back(token);
                         } else {
-                            let number = tokens.on_sent(pace, now);
+                            let number = tokens.on_sent(pace, token, now);
                             let at = now + random.below(1_000_000) as u64;
                             seen.push(at);
                             let answered = at + random.below(2_000_000) as u64;
@@ -322,8 +358,7 @@ mod tests {
                         }
                     }
                     _ if tokens.ready(pace, now) == Ready::Now => {
-                        tokens.take(pace, now);
-                        unsent += 1;
+                        unsent.push_back(tokens.take(pace, now));
                     }
                     _ => {}
                 }
