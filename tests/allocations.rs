@@ -348,7 +348,7 @@ fn lanes_and_messages_that_wait_are_small() {
         drop((engine, network));
         (counting::live_bytes() - before) as f64 / lanes as f64
     }
-    for (lanes, messages, limit) in [(10_000, 1, 350.0), (1000, 20, 560.0)] {
+    for (lanes, messages, limit) in [(10_000, 1, 480.0), (1000, 20, 680.0)] {
         let (session, mut sent) = (session(), 0);
         let bytes = kept(&session, lanes, messages, &mut sent);
         println!("a lane after {messages} messages within a minute: {bytes:.0} bytes");
