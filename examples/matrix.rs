@@ -5,8 +5,9 @@
 //! MATRIX_SERVER=example.org MATRIX_USER=bot MATRIX_PASSWORD=… cargo run --example matrix
 //! ```
 //!
-//! If the server ends the login, the bot logs in again and does what was left undone. The transaction
-//! id of an answer names the message that it replies to, so the server drops a repetition.
+//! If the server ends the login, the bot logs in again and does what was left undone. The
+//! transaction id of an answer names the message that it replies to, so the server drops a
+//! repetition.
 
 use std::collections::BTreeMap;
 use std::env;

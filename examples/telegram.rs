@@ -5,9 +5,9 @@
 //! ```
 //!
 //! The session sends failed requests again, later if Telegram asks for that: polls until they
-//! succeed, and answers only if they certainly had no effect, since Telegram could not tell an answer
-//! that arrives twice from two answers. It also keeps Telegram's limits: 30 answers a second, and
-//! one a second to each chat. The bot ends when its token has been revoked.
+//! succeed, and answers only if they certainly had no effect, since Telegram could not tell an
+//! answer that arrives twice from two answers. It also keeps Telegram's limits: 30 answers a
+//! second, and one a second to each chat. The bot ends when its token has been revoked.
 
 use std::env;
 use std::time::Duration;

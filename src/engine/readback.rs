@@ -87,9 +87,9 @@ use crate::route::Route;
 ///
 /// # Which methods are called
 /// For each request of a chain, `on_interim`, `on_retry`, `on_head` and `on_data` are called any
-/// number of times, and then `on_reply` exactly once, whatever happens, as long as the engine lives. The only
-/// exception is a panic in user code of the chain, its [policy](crate::policy) included, which ends
-/// the chain.
+/// number of times, and then `on_reply` exactly once, whatever happens, as long as the engine
+/// lives. The only exception is a panic in user code of the chain, its [policy](crate::policy)
+/// included, which ends the chain.
 ///
 /// When a chain has waited without a request ([`Next::wait`]), `on_due` is called. If the chain is
 /// canceled during the wait, `on_reply` is called instead.
@@ -139,10 +139,10 @@ pub trait Readback<S> {
     }
 
     /// Called when the request's [policy](crate::policy), such as a
-    /// [session](crate::session::SessionBuilder::retry), is about to send it again because of `why`:
-    /// an error, or a response that the readback does not see. The request is sent `after` this
-    /// wait, at the earliest. Redirects and challenges (401 and 407) that the policy answers are not
-    /// retries.
+    /// [session](crate::session::SessionBuilder::retry), is about to send it again because of
+    /// `why`: an error, or a response that the readback does not see. The request is sent `after`
+    /// this wait, at the earliest. Redirects and challenges (401 and 407) that the policy answers
+    /// are not retries.
     ///
     /// To end the chain instead, [cancel](Context::cancel) it.
     fn on_retry(

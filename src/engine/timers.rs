@@ -184,7 +184,7 @@ impl<N: Net> Core<N> {
         let writes = meter.upload.as_mut().is_some_and(|it| it.let_go(nanos));
         let is_slow = meter.window.as_mut().is_some_and(|it| it.on_time(micros));
         if is_slow {
-            return self.end_window(key, link);
+            self.look_first(key, link, Marks::SLOW);
         }
         if !reads && !writes {
             return self.arm_meter(key);

@@ -127,8 +127,8 @@ impl SessionBuilder {
         self
     }
 
-    /// Sends failed requests again: see [`Retry`]. Without this setting, failures are delivered. The
-    /// readback is told of each retry by [`Readback::on_retry`](crate::Readback::on_retry).
+    /// Sends failed requests again: see [`Retry`]. Without this setting, failures are delivered.
+    /// The readback is told of each retry by [`Readback::on_retry`](crate::Readback::on_retry).
     pub fn retry(mut self, retry: Retry) -> Self {
         self.rules.retry = Some(retry);
         self
@@ -138,9 +138,9 @@ impl SessionBuilder {
     /// counts, also a retry, a redirect, and the answer to a challenge.
     ///
     /// Requests that must wait do so before they take a connection, and the
-    /// [lanes](crate::RequestBuilder::lane) take turns, so that one with many requests does not keep
-    /// the others waiting. Requests without a lane take turns as if they were in one, and a 429
-    /// holds all of them back.
+    /// [lanes](crate::RequestBuilder::lane) take turns, so that one with many requests does not
+    /// keep the others waiting. Requests without a lane take turns as if they were in one, and a
+    /// 429 holds all of them back.
     ///
     /// The engines that share a session take turns as well. One that is not turned, because a
     /// readback blocks, holds up the others when it is its turn.
@@ -160,9 +160,9 @@ impl SessionBuilder {
         self
     }
 
-    /// Limits how many requests of a [lane](crate::RequestBuilder::lane) run at once. With 1, a lane
-    /// is an outbox: its requests are sent in the order in which they were submitted, each when the
-    /// one before it has ended, retries included. Higher
+    /// Limits how many requests of a [lane](crate::RequestBuilder::lane) run at once. With 1, a
+    /// lane is an outbox: its requests are sent in the order in which they were submitted, each
+    /// when the one before it has ended, retries included. Higher
     /// [priorities](crate::RequestBuilder::priority) come first.
     ///
     /// A request counts as running until its readback is called.
@@ -179,11 +179,11 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets how long a request may take in total, with redirects, retries, and the time in its lane.
-    /// A retry whose wait would last longer is not begun, so that the readback learns of the failure
-    /// rather than of the timeout. By default, the engine's
-    /// [`Timeouts::total`](crate::Timeouts::total) applies. A request that sets
-    /// [its own](crate::RequestBuilder::timeout) keeps that, and
+    /// Sets how long a request may take in total, with redirects, retries, and the time in its
+    /// lane. A retry whose wait would last longer is not begun, so that the readback learns of the
+    /// failure rather than of the timeout. By default, the engine's
+    /// [`Timeouts::total`](crate::Timeouts::total) applies. A request that sets [its
+    /// own](crate::RequestBuilder::timeout) keeps that, and
     /// [`long_poll`](crate::RequestBuilder::long_poll) raises this one as it raises the engine's.
     pub fn total(mut self, total: Duration) -> Self {
         self.rules.total = Some(total);

@@ -76,9 +76,9 @@
 //!
 //! # Outboxes
 //! A server that limits how many messages it takes for each chat is served by one lane for each
-//! chat. With [`lane_concurrency`](SessionBuilder::lane_concurrency) of 1, messages to a chat arrive
-//! in the order in which they were submitted, and a [`drain`](crate::Engine::drain) lets those that
-//! wait finish. Lanes need no setup, and are forgotten when they are idle.
+//! chat. With [`lane_concurrency`](SessionBuilder::lane_concurrency) of 1, messages to a chat
+//! arrive in the order in which they were submitted, and a [`drain`](crate::Engine::drain) lets
+//! those that wait finish. Lanes need no setup, and are forgotten when they are idle.
 //!
 //! ```
 //! use std::time::Duration;
@@ -279,7 +279,8 @@ impl Session {
         }
     }
 
-    /// Returns how many of the session's requests wait for their lane or for a rate, on all threads.
+    /// Returns how many of the session's requests wait for their lane or for a rate, on all
+    /// threads.
     pub fn waiting(&self) -> usize {
         let pacing = self.0.rules.pacing.as_ref();
         pacing.map_or(0, |pacing| pacing.waiting())

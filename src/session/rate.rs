@@ -11,8 +11,8 @@ use std::time::Duration;
 /// included.
 ///
 /// If a kept connection turns out to be closed, the engine may send a request
-/// [again](crate::Error::attempts) at once, on another one. This takes a token, but does not wait for
-/// it.
+/// [again](crate::Error::attempts) at once, on another one. This takes a token, but does not wait
+/// for it.
 ///
 /// [`burst`](Self::burst) sets how many tokens may be taken at once. With 1, the default, requests
 /// are spread evenly over the window.

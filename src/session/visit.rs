@@ -46,7 +46,8 @@ struct Progress {
     retry: Retrying,
     /// The current response may be retried, which its body decides. It is held back until then.
     undecided: Option<Undecided>,
-    /// The wait that the head of the current response asks for, if it is not retried for its status.
+    /// The wait that the head of the current response asks for, if it is not retried for its
+    /// status.
     asked: Option<Duration>,
     /// What follows the current exchange. A policy nested inside may decide otherwise and have the
     /// request sent again, so nothing counts before the exchange has ended.

@@ -888,8 +888,8 @@ impl Probe {
         total.is_some_and(|total| known.start(now).from.saturating_add(ceil_ms(total)) <= now)
     }
 
-    /// Checks an exchange that failed because it was too slow: that it had a low speed, and at least
-    /// one window.
+    /// Checks an exchange that failed because it was too slow: that it had a low speed, and at
+    /// least one window.
     fn check_slow(
         &self,
         world: &mut World,

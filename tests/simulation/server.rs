@@ -272,8 +272,8 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
     }
 }
 
-/// Checks that a request has not arrived sooner than its cap allows. It has begun at some time since
-/// its chain asked for it.
+/// Checks that a request has not arrived sooner than its cap allows. It has begun at some time
+/// since its chain asked for it.
 fn check_cap(world: &mut World, request: &Incoming, nonce: usize) {
     let wish = &world.wishes[nonce];
     let chain = world.chains.iter().find(|chain| chain.nonce == nonce);

@@ -950,7 +950,8 @@ impl World {
     }
 }
 
-/// Returns the most bytes that a cap at this rate allows within a time, counted from its first byte.
+/// Returns the most bytes that a cap at this rate allows within a time, counted from its first
+/// byte.
 pub(crate) fn most_within(rate: u64, time: Duration) -> u64 {
     let burst = (rate / 8).max(1024);
     burst + (u128::from(rate) * time.as_nanos() / 1_000_000_000) as u64

@@ -12,9 +12,9 @@
 //! ```
 //!
 //! Only the first request of a lane may stand in the line, so lanes take turns however many
-//! requests each has. A request that knows when it may go on waits by a timer of its own; all others
-//! are woken by the one before them. So the work for a request does not grow with the number of
-//! lanes or of waiting requests, apart from their order by priority.
+//! requests each has. A request that knows when it may go on waits by a timer of its own; all
+//! others are woken by the one before them. So the work for a request does not grow with the number
+//! of lanes or of waiting requests, apart from their order by priority.
 //!
 //! A request that waits holds no connection. One that leaves, for whatever reason, passes on what
 //! it had: see the destructor of [`Place`].

@@ -24,8 +24,8 @@ const MARGIN: u64 = 1000;
 /// engine's tick of 1 ms, costs no throughput.
 const LATENESS: u64 = 2000;
 
-/// The least time that a request is given to reach the server: for a new connection, a TLS handshake
-/// and a lost packet.
+/// The least time that a request is given to reach the server: for a new connection, a TLS
+/// handshake and a lost packet.
 const LEAST_SLACK: u64 = 1_000_000;
 
 /// How long a request that waits for a connection keeps its token from others.

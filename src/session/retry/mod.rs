@@ -41,10 +41,10 @@ const MOST_ATTEMPTS: u32 = 255;
 /// 429 is sent again in any case, because these say that the server has not processed it.
 ///
 /// # How long to wait
-/// A random time, up to a bound that starts at the base and doubles with each failure up to the cap:
-/// see [`backoff`](Self::backoff). A server may ask for more, by Retry-After or
-/// [in its body](Self::wait_from). The request is then never sent early, and given up if the server
-/// asks for more than [`max_wait`](Self::max_wait).
+/// A random time, up to a bound that starts at the base and doubles with each failure up to the
+/// cap: see [`backoff`](Self::backoff). A server may ask for more, by Retry-After or [in its
+/// body](Self::wait_from). The request is then never sent early, and given up if the server asks
+/// for more than [`max_wait`](Self::max_wait).
 ///
 /// # How many
 /// In a session, there is also a [`budget`](Self::budget), so that retries cannot multiply the load
@@ -180,13 +180,13 @@ impl Retry {
     /// retries are saved up.
     ///
     /// When the budget is exhausted, [`attempts`](Self::attempts) gives up, and
-    /// [`forever`](Self::forever) waits between half the cap and the cap, which counts as at least a
-    /// second. A 429 that holds back its [lane](super::SessionBuilder::lane_rate) takes nothing from
-    /// the budget, since the lane sends no more than the server allows. The engine's own
-    /// repetition of a request whose kept connection turns out to be closed does not count, nor do
-    /// requests that are sent
-    /// again [by hand](Context::retry) do not count, since the engine does not see the requests
-    /// that succeed.
+    /// [`forever`](Self::forever) waits between half the cap and the cap, which counts as at least
+    /// a second. A 429 that holds back its [lane](super::SessionBuilder::lane_rate) takes nothing
+    /// from the budget, since the lane sends no more than the server allows.
+    ///
+    /// Not counted are requests that are sent again [by hand](Context::retry), since the engine does
+    /// not see the requests that succeed, and those that the engine itself sends again because a
+    /// kept connection turned out to be closed.
     #[must_use]
     pub fn budget(mut self, share: f32) -> Self {
         self.budget = Arc::new(Budget::new(share));
@@ -366,8 +366,8 @@ impl Retry {
     }
 
     /// Takes a retry from the budget, and returns how long to wait before it is sent; `None` if it
-    /// must not be sent. The flag is whether it was taken: if none is left, a longer wait bounds the
-    /// load instead.
+    /// must not be sent. The flag is whether it was taken: if none is left, a longer wait bounds
+    /// the load instead.
     pub(super) fn take(&self, wait: Duration, at: &Moment<'_>) -> Option<(Duration, bool)> {
         if self.budget.take(at.now()) {
             return Some((wait, true));
