@@ -3,10 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
-<<<<<<< HEAD
 use std::mem;
-=======
->>>>>>> 7a2c3ff (examples: get takes the options of curl)
 
 use httpstream::{ChainId, Context};
 
@@ -31,11 +28,7 @@ impl Stdout {
             self.holder = Some(chain);
         }
         let is_holder = self.holder == Some(chain);
-<<<<<<< HEAD
-        if false {
-=======
         if !is_holder && !self.waiting.contains(&chain) {
->>>>>>> 7a2c3ff (examples: get takes the options of curl)
             self.waiting.push_back(chain);
         }
         is_holder
@@ -61,7 +54,6 @@ impl Stdout {
     }
 
     /// Ends the turn of `chain`, or its wait for one.
-<<<<<<< HEAD
     pub(crate) fn leave<S>(&mut self, chain: ChainId, cx: &mut Context<'_, S>) {
         self.waiting.retain(|waiting| *waiting != chain);
         if self.holder != Some(chain) {
@@ -74,18 +66,5 @@ impl Stdout {
         if let Some(next) = self.holder {
             cx.resume(next);
         }
-=======
-    pub(crate) fn leave<S>(&mut self, chain: ChainId, cx: &mut Context<'_, S>) -> io::Result<()> {
-        self.waiting.retain(|waiting| *waiting != chain);
-        if self.holder == Some(chain) {
-            self.holder = self.waiting.pop_front();
-            if let Some(next) = self.holder {
-                cx.resume(next);
-            }
-            io::stdout().write_all(&self.later)?;
-            self.later.clear();
-        }
-        io::stdout().flush()
->>>>>>> 7a2c3ff (examples: get takes the options of curl)
     }
 }

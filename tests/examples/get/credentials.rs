@@ -56,6 +56,23 @@ fn digest_answers_the_challenges_of_lighttpd_as_curl_does() {
 }
 
 #[test]
+fn each_url_gets_the_credentials() {
+    let servers = [(); 2].map(|()| Scripted::always(Answer::ok("fine")));
+    let [one, two] = &servers;
+    let urls = [one.url("/a"), two.url("/b"), one.url("/c")];
+    let [a, b, c] = &urls;
+    assert_eq!(get(&["-u", "a:b", a, b, c]).code(), Some(0));
+    for (server, count) in [(one, 2), (two, 1)] {
+        let seen = server.take();
+        assert_eq!(seen.len(), count);
+        assert!(
+            seen.iter()
+                .all(|it| it.field("authorization") == Some("Basic YTpi"))
+        );
+    }
+}
+
+#[test]
 fn digest_never_sends_the_password() {
     let challenge = "WWW-Authenticate: Basic realm=\"x\"";
     let server = Scripted::always(Answer::new("401 Unauthorized", &[challenge], ""));

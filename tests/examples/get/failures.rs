@@ -165,7 +165,8 @@ fn a_rate_is_kept() {
     assert_eq!(ended.stdout.len(), 100 * 1024);
     // An eighth of a second's worth is a burst.
     assert!(began.elapsed() >= Duration::from_millis(1700));
-    server.take();
+    let server = Scripted::always(Answer::ok(""));
+    let url = server.url("/");
     let upload = "x".repeat(100 * 1024);
     let given = [("upload", upload.as_bytes())];
     let began = Instant::now();
@@ -256,6 +257,24 @@ fn a_disk_that_is_full_is_named() {
         .arg(server.url("/"));
     let ended = run(without_variables(&mut command));
     assert_eq!(ended.code(), Some(1), "{ended:?}");
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_ends_nothing() {
+    if !std::path::Path::new("/dev/full").exists() {
+        return println!("skipped: there is no /dev/full");
+    }
+    let server = Scripted::always(Answer::ok("fine"));
+    for (url, expected) in [
+        (server.url("/"), (Some(0), "fine")),
+        (String::new(), (Some(2), "")),
+    ] {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#""$0" "$1" 2> /dev/full"#]);
+        command.arg(example("get").get_program()).arg(url);
+        let ended = run(without_variables(&mut command));
+        assert_eq!((ended.code(), &*ended.text()), expected, "{ended:?}");
+    }
 }
 
 #[test]
