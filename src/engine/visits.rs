@@ -7,6 +7,7 @@
 //! later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use http::StatusCode;
 use slab::Slab;
@@ -108,7 +109,8 @@ impl<N: Net> Core<N> {
         }
         let kept = self.visit(key).block.take();
         let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
-        let sent = self.ask(key, |visiting, request, at| {
+        // Whatever is sent is on its way in time, so the deadline need not be known here.
+        let sent = self.ask_before(None, key, |visiting, request, at| {
             visiting.send(request, &mut block, at)
         });
         // The policy may have run for a long time, and the peer's deadlines start after it.
@@ -285,14 +287,24 @@ impl<N: Net> Core<N> {
         chain.marks.clear(Marks::ORIGIN_ENTERED);
     }
 
+    /// Calls the policy at a moment that knows the request's deadline.
     pub(super) fn ask<R>(
         &mut self,
         key: ChainKey,
         ask: impl FnOnce(&mut Visiting, &Request, &Moment<'_>) -> R,
     ) -> Result<R, PolicyPanicked> {
-        let id = self.chains.id(key);
         let deadline = self.total_tick(key);
         let deadline = deadline.map(|tick| self.clock.instant_of(tick));
+        self.ask_before(deadline, key, ask)
+    }
+
+    fn ask_before<R>(
+        &mut self,
+        deadline: Option<Instant>,
+        key: ChainKey,
+        ask: impl FnOnce(&mut Visiting, &Request, &Moment<'_>) -> R,
+    ) -> Result<R, PolicyPanicked> {
+        let id = self.chains.id(key);
         let visit = self.chains.visit_of(key).expect("the chain is visited");
         let visit = &mut self.visits[visit];
         let held = visit.take_held();

@@ -62,8 +62,8 @@ impl<'a> Moment<'a> {
     }
 
     /// Returns when the request ends at the latest, by its
-    /// [total timeout](crate::Timeouts::total). `None` outside of visits, and for requests without
-    /// one. A wait that lasts longer is not worth beginning.
+    /// [total timeout](crate::Timeouts::total). `None` for requests without one, outside of visits,
+    /// and in [`on_send`](super::Visit::on_send). A wait that lasts longer is not worth beginning.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
