@@ -184,9 +184,9 @@ impl Retry {
     /// a second. A 429 that holds back its [lane](super::SessionBuilder::lane_rate) takes nothing
     /// from the budget, since the lane sends no more than the server allows.
     ///
-    /// Not counted are requests that are sent again [by hand](Context::retry), since the engine does
-    /// not see the requests that succeed, and those that the engine itself sends again because a
-    /// kept connection turned out to be closed.
+    /// Not counted are requests that are sent again [by hand](Context::retry), since the engine
+    /// does not see the requests that succeed, and those that the engine itself sends again because
+    /// a kept connection turned out to be closed.
     #[must_use]
     pub fn budget(mut self, share: f32) -> Self {
         self.budget = Arc::new(Budget::new(share));
