@@ -449,6 +449,16 @@ int32_t httpstream_config_free(httpstream_config config);
 // Callable from any thread.
 int32_t httpstream_config_set(httpstream_config config, const char *name, uint64_t value);
 
+// Fails requests that set no low speed of their own if, on average over a window of `window_ms`
+// milliseconds, fewer than `bytes_per_second` bytes are transferred. The error is
+// HTTPSTREAM_KIND_TIMEOUT. By default there is no such check; 0 bytes, or a window longer than 24
+// days, turns it off.
+//
+// Windows follow one another while the request is written, and from the first byte of the response
+// on. They stop while the engine waits for the response, while the response is paused, and while
+// the request's "download_rate" or "upload_rate" holds it back. Callable from any thread.
+int32_t httpstream_config_low_speed(httpstream_config config, uint64_t bytes_per_second, uint64_t window_ms);
+
 // Sets the User-Agent of requests without one of their own, in place of "httpstream/VERSION". A
 // `len` of 0 sends none. A `len` of SIZE_MAX means that `text` is NUL-terminated.
 //
@@ -636,12 +646,22 @@ int32_t httpstream_request_timeout_ms(httpstream_request request, uint64_t ms);
 // to that; a later httpstream_request_timeout_ms overrides it. Callable from any thread.
 int32_t httpstream_request_long_poll_ms(httpstream_request request, uint64_t ms);
 
+// Fails the request if, on average over a window of `window_ms` milliseconds, fewer than
+// `bytes_per_second` bytes are transferred; see httpstream_config_low_speed, which this overrides.
+// 0 bytes, or a window longer than 24 days, turns the check off. Callable from any thread.
+int32_t httpstream_request_low_speed(httpstream_request request,
+                                     uint64_t bytes_per_second,
+                                     uint64_t window_ms);
+
 // Sets a numeric setting of the request. `name` is NUL-terminated; defaults are in parentheses.
 //
 // - "idempotent" (depends on the method): whether the request may be sent again after the server
 //   may have processed it, 1 or 0
 // - "fresh_connection" (0): 1 sends the request on a new connection. "close" (0): 1 closes the
 //   connection after the response. 0 undoes neither.
+// - "download_rate", "upload_rate" (0): the most bytes a second at which the response is read, and
+//   the request written; 0 means no limit. An eighth of a second's worth may go at once, but at
+//   least 1024 bytes. Meanwhile the idle and write timeouts are suspended, but not the total one.
 // - "timeout_resolve_ms" and the other timeouts, "max_body_bytes" and the other limits (with or
 //   without the prefix "limit_"): as in httpstream_config_set, for this request
 //

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use httpstream::resolver::System;
-use httpstream::{Config, Request, public_only};
+use httpstream::{Config, LowSpeed, Request, public_only};
 
 use crate::errors::{Code, Fault, guard};
 use crate::knobs::{self, Clock, Limit};
@@ -50,6 +50,7 @@ enum Setting {
     Nodelay(bool),
     Timerfd(bool),
     Timeout(Clock, u64),
+    LowSpeed(LowSpeed),
     Limit(Limit),
 }
 
@@ -113,6 +114,7 @@ impl Setting {
             Setting::Nodelay(yes) => config.route.nodelay = yes,
             Setting::Timerfd(yes) => set_timerfd(config, yes),
             Setting::Timeout(clock, ms) => clock.set(&mut config.timeouts, ms),
+            Setting::LowSpeed(low_speed) => config.timeouts.low_speed = Some(low_speed),
             Setting::Limit(limit) => limit.set(&mut config.limits),
         }
     }
@@ -229,6 +231,28 @@ pub unsafe extern "C" fn httpstream_config_set(
         let setting = Setting::of(name, value)?;
         setting.check()?;
         change(config, |draft| draft.settings.push(setting))
+    })
+}
+
+/// Fails requests that set no low speed of their own if, on average over a window of `window_ms`
+/// milliseconds, fewer than `bytes_per_second` bytes are transferred. The error is
+/// HTTPSTREAM_KIND_TIMEOUT. By default there is no such check; 0 bytes, or a window longer than 24
+/// days, turns it off.
+///
+/// Windows follow one another while the request is written, and from the first byte of the response
+/// on. They stop while the engine waits for the response, while the response is paused, and while
+/// the request's "download_rate" or "upload_rate" holds it back. Callable from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_config_low_speed(
+    config: httpstream_config,
+    bytes_per_second: u64,
+    window_ms: u64,
+) -> i32 {
+    guard("httpstream_config_low_speed", || {
+        let low_speed = LowSpeed::new(bytes_per_second, knobs::delay(window_ms));
+        change(config, |draft| {
+            draft.settings.push(Setting::LowSpeed(low_speed))
+        })
     })
 }
 

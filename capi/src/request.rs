@@ -111,6 +111,8 @@ enum Setting {
     Idempotent(bool),
     FreshConnection(bool),
     Close(bool),
+    DownloadRate(u64),
+    UploadRate(u64),
     Timeout(Clock, u64),
     Limit(Limit),
 }
@@ -121,6 +123,8 @@ impl Setting {
             "idempotent" => Setting::Idempotent(knobs::yes(name, value)?),
             "fresh_connection" => Setting::FreshConnection(knobs::yes(name, value)?),
             "close" => Setting::Close(knobs::yes(name, value)?),
+            "download_rate" => Setting::DownloadRate(value),
+            "upload_rate" => Setting::UploadRate(value),
             _ => match (Clock::of(name), Limit::of(name, value)) {
                 (Some(clock), _) => Setting::Timeout(clock, value),
                 (None, Some(limit)) => Setting::Limit(limit?),
@@ -136,6 +140,8 @@ impl Setting {
             Setting::Close(true) => builder.close(),
             // 0 is the default, and does not undo an earlier 1.
             Setting::FreshConnection(false) | Setting::Close(false) => builder,
+            Setting::DownloadRate(bytes) => builder.download_rate(bytes),
+            Setting::UploadRate(bytes) => builder.upload_rate(bytes),
             Setting::Timeout(clock, ms) => builder.timeouts(|timeouts| clock.set(timeouts, ms)),
             Setting::Limit(limit) => builder.limits(|limits| limit.set(limits)),
         }
@@ -258,12 +264,32 @@ pub extern "C" fn httpstream_request_long_poll_ms(request: httpstream_request, m
     })
 }
 
+/// Fails the request if, on average over a window of `window_ms` milliseconds, fewer than
+/// `bytes_per_second` bytes are transferred; see httpstream_config_low_speed, which this overrides.
+/// 0 bytes, or a window longer than 24 days, turns the check off. Callable from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_request_low_speed(
+    request: httpstream_request,
+    bytes_per_second: u64,
+    window_ms: u64,
+) -> i32 {
+    guard("httpstream_request_low_speed", || {
+        let window = knobs::delay(window_ms);
+        change(request, |builder| {
+            builder.low_speed(bytes_per_second, window)
+        })
+    })
+}
+
 /// Sets a numeric setting of the request. `name` is NUL-terminated; defaults are in parentheses.
 ///
 /// - "idempotent" (depends on the method): whether the request may be sent again after the server
 ///   may have processed it, 1 or 0
 /// - "fresh_connection" (0): 1 sends the request on a new connection. "close" (0): 1 closes the
 ///   connection after the response. 0 undoes neither.
+/// - "download_rate", "upload_rate" (0): the most bytes a second at which the response is read, and
+///   the request written; 0 means no limit. An eighth of a second's worth may go at once, but at
+///   least 1024 bytes. Meanwhile the idle and write timeouts are suspended, but not the total one.
 /// - "timeout_resolve_ms" and the other timeouts, "max_body_bytes" and the other limits (with or
 ///   without the prefix "limit_"): as in httpstream_config_set, for this request
 ///

@@ -84,6 +84,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_config_user_agent(c, "", 0));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_config_header(c, "a", 1, "b", 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_config_resolve_to(c, "*", "127.0.0.1:1"));
+            FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_config_low_speed(c, 1, 1));
         }
         FAILS(HTTPSTREAM_ERROR_HANDLE, "config 0x0 is the null handle", httpstream_config_free(0));
     }
@@ -101,6 +102,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_body(r, "", 0));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_timeout_ms(r, 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_long_poll_ms(r, 1));
+            FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_low_speed(r, 1, 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_option(r, "close", 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_submit(engine, r, 0, &readback, NULL));
         }
@@ -302,14 +304,15 @@ static void failures(httpstream_engine engine) {
         {HTTPSTREAM_KIND_TRUNCATED, HTTPSTREAM_PHASE_BODY, HTTPSTREAM_SENT_YES, 200, "four", "cut short", 0},
         {HTTPSTREAM_KIND_MALFORMED, HTTPSTREAM_PHASE_HEAD, HTTPSTREAM_SENT_YES, 0, "", "malformed response", 0},
         {HTTPSTREAM_KIND_TIMEOUT, HTTPSTREAM_PHASE_FIRST_BYTE, HTTPSTREAM_SENT_MAYBE, 0, "", "timed out while waiting for the response", 0},
+        {HTTPSTREAM_KIND_TIMEOUT, HTTPSTREAM_PHASE_BODY, HTTPSTREAM_SENT_YES, 200, "four", "slower than 1000 bytes/s over 100ms", 0},
         {HTTPSTREAM_KIND_CONNECT, HTTPSTREAM_PHASE_CONNECT, HTTPSTREAM_SENT_NO, 0, "", "refused", 0},
     };
-    const char *paths[] = {"/close", "/cut", "/nonsense", "/silent"};
+    const char *paths[] = {"/close", "/cut", "/nonsense", "/silent", "/stuck"};
     httpstream_request request;
     size_t i;
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < 6; i++) {
         httpstream_readback readback = {.on_reply = on_failure, .user = &rows[i]};
-        if (i < 4) {
+        if (i < 5) {
             request = get(paths[i]);
             OK(httpstream_request_option(request, "fresh_connection", 1));
         } else {
@@ -317,6 +320,8 @@ static void failures(httpstream_engine engine) {
         }
         if (i == 3)
             OK(httpstream_request_option(request, "timeout_first_byte_ms", 100));
+        if (i == 4)
+            OK(httpstream_request_low_speed(request, 1000, 100));
         OK(httpstream_submit(engine, request, 0, &readback, NULL));
         run(engine);
         OK(httpstream_request_free(request));

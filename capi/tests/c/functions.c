@@ -144,6 +144,7 @@ static void send_all_there_is(void) {
     OK(httpstream_config_set(config, "limit_max_fields", 64));
     OK(httpstream_config_set(config, "timerfd", 1));
     OK(httpstream_config_set(config, "public_only", 0));
+    OK(httpstream_config_low_speed(config, 1, 60000));
     OK(httpstream_config_user_agent(config, "checker and more", 7));
     OK(httpstream_config_header(config, "X-Default", SIZE_MAX, "yes", SIZE_MAX));
     snprintf(address, sizeof address, "%s", base + strlen("http://"));
@@ -158,6 +159,9 @@ static void send_all_there_is(void) {
     OK(httpstream_request_body(request, "bytes and more", 5));
     OK(httpstream_request_timeout_ms(request, 60000));
     OK(httpstream_request_long_poll_ms(request, 1000));
+    OK(httpstream_request_low_speed(request, 1, 60000));
+    OK(httpstream_request_option(request, "download_rate", 1000000));
+    OK(httpstream_request_option(request, "upload_rate", 1000000));
     OK(httpstream_request_option(request, "idempotent", 0));
     OK(httpstream_request_option(request, "fresh_connection", 1));
     OK(httpstream_request_option(request, "close", 0));

@@ -51,6 +51,12 @@ fn answer(peer: &mut Peer, head: &str, path: &str) -> bool {
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfour");
             false
         }
+        // Sends less than it has announced, and nothing more as long as the client waits.
+        "/stuck" => {
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfour");
+            peer.hold();
+            false
+        }
         "/nonsense" => {
             peer.send(b"This is no HTTP\r\n\r\n");
             false
