@@ -625,6 +625,9 @@ fn all_kinds() -> Vec<Request> {
         Request::get(URL).header("Connection", "Upgrade").header("Upgrade", "websocket"),
         Request::get(URL).lane("chat 7").priority(-3),
         Request::get(URL).priority(127),
+        Request::get(URL).download_rate(1000).upload_rate(u64::MAX),
+        Request::get(URL).low_speed(10, Duration::from_secs(30)),
+        Request::get(URL).timeouts(|t| t.low_speed = None).timeouts(|t| t.idle = None),
         Request::get(URL).marked(Generation::new().mark()),
         Request::get(URL).carry(|_| Some(Arc::new("policies"))),
     ];
@@ -898,6 +901,22 @@ fn references_keep_what_is_not_the_origins_business() {
     }
     let secret = refused(request.resolve("//s3cret:s3cret@a"));
     assert!(!format!("{secret} {secret:?}").contains("s3cret"));
+}
+
+#[test]
+fn speeds_that_are_removed_leave_no_trace() {
+    let capped = built(Request::get(URL).download_rate(1).upload_rate(2));
+    assert!(capped.speeds().is_some());
+    let plain = built(capped.edit().download_rate(0).upload_rate(0));
+    plain.assert_same(&built(Request::get(URL)), "without caps");
+    assert!(plain.rare().is_none());
+    let unchanged = built(Request::get(URL).timeouts(|t| *t = t.clone()));
+    assert!(unchanged.rare().is_none(), "nothing is stored for it");
+    let pipelined = |request: &Request| request.pipeline(8);
+    assert_eq!((pipelined(&plain), pipelined(&capped)), (8, 1));
+    let low = built(Request::get(URL).low_speed(1, Duration::from_secs(1)));
+    assert_eq!(pipelined(&low), 8);
+    assert_eq!(pipelined(&built(capped.edit().pipeline(4))), 4);
 }
 
 #[test]

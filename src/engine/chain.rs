@@ -118,8 +118,7 @@ impl Marks {
 
     /// With either of these marks, bytes that have arrived for the chain are not read.
     pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
-    /// With any of these marks, bytes are not read, or only within the request's limits.
-    pub(super) const READ_WITH_CARE: Self = Self(Self::STANDS_STILL.0 | Self::METERED.0);
+    pub(super) const STANDS_STILL_OR_METERED: Self = Self(Self::STANDS_STILL.0 | Self::METERED.0);
     /// Part of the current submission may have been processed by a server: an attempt that the
     /// engine or the policy has replaced, or the current attempt once its exchange has ended.
     const SENT: Self = Self(512);
@@ -135,7 +134,7 @@ impl Marks {
 
     /// With either of these marks, the next call of the readback is the last one.
     pub(super) const ENDS: Self = Self(Self::CANCELLED.0 | Self::EXPIRED.0);
-    /// The request is on a link, and its speed is limited: see
+    /// The speed of the request that was put on a link is limited: see
     /// [`metering`](crate::engine::metering).
     pub(super) const METERED: Self = Self(16384);
     /// The window of a low speed has ended without enough bytes, and is being looked at.
@@ -167,9 +166,10 @@ impl Marks {
 
     #[inline]
     pub(super) fn set_if(&mut self, is_set: bool, mark: Self) {
-        match is_set {
-            true => self.set(mark),
-            false => self.clear(mark),
+        if is_set {
+            self.set(mark);
+        } else {
+            self.clear(mark);
         }
     }
 }
@@ -202,8 +202,8 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Records that the request is put on a link. Returns whether the `Expect` line is sent, and
-    /// when the request was submitted.
+    /// Records that the request is put on a link, and whether its speed is limited. Returns whether
+    /// the `Expect` line is sent.
     #[inline]
     pub(super) fn begin_attempt(&mut self, link: u32, is_metered: bool) -> bool {
         self.stage = Stage::Running { link };

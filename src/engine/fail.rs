@@ -558,6 +558,7 @@ impl<N: Net> Core<N> {
         };
         debug!("{:?} {error:#}", self.links.token(key));
         self.disarm(chain);
+        self.end_metering(chain);
         self.complete(chain, Completion::Failed(error));
     }
 }

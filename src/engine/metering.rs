@@ -1,9 +1,10 @@
 //! Measures exchanges whose speed is limited: by caps of the request, or by a low speed below which
 //! they fail.
 //!
-//! A chain has [`Marks::METERED`] while its request is on a link and such a setting applies to it.
-//! Its [`Meter`] is made when there is something to measure, and has a timer of its own, apart from
-//! the chain's. Other requests pay for tests of that mark, mostly together with other marks.
+//! A chain has [`Marks::METERED`] from when its request is put on a link, if such a setting applies
+//! to it. Its [`Meter`] is made when there is something to measure, and ends with the exchange. It
+//! has a timer of its own, apart from the chain's. Other requests pay for tests of that mark,
+//! mostly together with other marks.
 //!
 //! The window of a low speed runs together with the deadlines that each byte moves, those of
 //! [`Timeout::Write`] and [`Timeout::Idle`]. While a cap holds an exchange back, neither the window

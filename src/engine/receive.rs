@@ -83,11 +83,12 @@ impl<N: Net> Core<N> {
         // A canceled exchange is ended by a command that is already queued. Nothing is read for it
         // in the meantime.
         let marks = self.chains[chain].marks;
-        if !may_read || marks.has_any(Marks::READ_WITH_CARE) {
-            return match !may_read || marks.has_any(Marks::STANDS_STILL) {
-                true => Received::Stop,
-                false => self.receive_metered(key, chain, buffer, allowed),
-            };
+        // One test covers both, because most chains are neither.
+        if !may_read || marks.has_any(Marks::STANDS_STILL_OR_METERED) {
+            if !may_read || marks.has_any(Marks::STANDS_STILL) {
+                return Received::Stop;
+            }
+            return self.receive_metered(key, chain, buffer, allowed);
         }
         self.receive_more(key, buffer, allowed)
     }

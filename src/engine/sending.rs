@@ -221,25 +221,20 @@ impl<N: Net> Core<N> {
                 // accepted.
                 return self.chains.close_tunnel(chain);
             }
+            let has_outbound = link.has_outbound();
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
-            let waits = outbox.waiting().len();
-            if waits == 0 && !link.has_outbound() {
-                return;
+            let mut most = outbox.waiting().len().min(left);
+            if is_capped && most > 0 {
+                most = self.room_to_write(key, most).unwrap_or(0);
             }
-            let mut most = left;
-            if is_capped && waits > 0 {
-                match self.room_to_write(key, waits) {
-                    Some(room) => most = left.min(room),
-                    None if self.links[key].has_outbound() => most = 0,
-                    None => return,
-                }
+            if most == 0 && !has_outbound {
+                return;
             }
             let link = &mut self.links[key];
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
             let (socket, tls) = link.reach.wire().expect("a tunnel has a socket");
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-            let waiting = outbox.waiting();
-            let parts = [&waiting[..waiting.len().min(most)]];
+            let parts = [&outbox.waiting()[..most]];
             match transport::write(net, socket, tls, &parts, 0, scratch) {
                 Ok(done) => {
                     outbox.on_written(done.taken);

@@ -407,6 +407,32 @@ fn server_that_stops_reading_blocks_the_client() {
 }
 
 #[test]
+fn server_that_reads_slowly_frees_the_send_buffer_as_it_reads() {
+    let mut bench = Bench::new(hello);
+    let second = Duration::from_secs(1);
+    bench
+        .network
+        .serve(addr(), hello)
+        .send_buffer(GET.len())
+        .reads_slowly(10, second);
+    let socket = bench.connected(7);
+    assert_eq!(bench.send(&socket, GET), Ok(GET.len()));
+    assert_eq!(bench.send(&socket, b"x"), Err(ErrorKind::WouldBlock));
+    bench.network.sleep(second);
+    assert_eq!(bench.send(&socket, b"x"), Err(ErrorKind::WouldBlock));
+    bench.network.sleep(MS);
+    assert_eq!(bench.send(&socket, &[b'x'; 20]), Ok(10), "the first ten");
+    let reads = GET.len().div_ceil(10) as u32;
+    bench.network.sleep((reads - 2) * second);
+    assert_eq!(bench.network.ledger().requests().count(), 0);
+    bench.network.sleep(second);
+    let ledger = bench.network.ledger();
+    let arrived: Vec<Duration> = ledger.requests().map(|request| request.at).collect();
+    assert_eq!(arrived.len(), 1, "after {reads} reads");
+    assert!(arrived[0] >= reads * second, "{arrived:?}");
+}
+
+#[test]
 fn window_holds_back_what_is_not_read() {
     let body: Vec<u8> = (0..100).collect();
     let expected = body.clone();
