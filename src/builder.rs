@@ -480,9 +480,9 @@ impl RequestBuilder {
     ///
     /// The engine reads in bursts, and lets time pass in between. A burst is at most what an eighth
     /// of a second allows, or 1 KiB if that is more. In any span of `t` seconds, at most one burst
-    /// more than `t * bytes_per_second` bytes are read. The engine buffers nothing meanwhile, except
-    /// part of a TLS record: what it does not read stays in the system's receive buffer, and once
-    /// that is full, the server has to wait.
+    /// more than `t * bytes_per_second` bytes are read. The engine buffers nothing meanwhile,
+    /// except part of a TLS record: what it does not read stays in the system's receive buffer, and
+    /// once that is full, the server has to wait.
     ///
     /// All bytes of the response count: head, framing, body and trailers, before any decoding; with
     /// TLS, the bytes of its records. The cap also applies to a tunnel, after a 101 (Switching

@@ -811,7 +811,7 @@ fn a_request_takes_few_instructions() {
     // The limits of docs/PERFORMANCE.md if they are less than a tenth away, otherwise a twentieth
     // more than the count when this was written.
     const ROWS: [(&[&str], f64); 11] = [
-        (&["--path", "/small"], 4540.0),
+        (&["--path", "/small"], 4500.0),
         (&["--path", "/small", "--connections", "50"], 3910.0),
         (&["--path", "/chunked"], 5500.0),
         (&["--path", "/chunked", "--connections", "50"], 4910.0),

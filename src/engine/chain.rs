@@ -140,9 +140,11 @@ impl Marks {
     /// The window of a low speed has ended without enough bytes, and is being looked at.
     pub(super) const SLOW: Self = Self(32768);
 
+    pub(super) const VISITED_OR_METERED: Self = Self(Self::VISITED.0 | Self::METERED.0);
+
     /// Marks that are cleared for the next request.
     pub(super) const OF_ONE_REQUEST: Self =
-        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
+        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0 | Self::METERED.0);
     /// Marks that are cleared for the next submission.
     pub(super) const OF_ONE_SUBMISSION: Self =
         Self(Self::OF_ONE_REQUEST.0 | Self::SENT.0 | Self::ANSWERED.0 | Self::UNSAFE.0);
@@ -162,15 +164,6 @@ impl Marks {
 
     pub(super) fn clear(&mut self, mark: Self) {
         self.0 &= !mark.0;
-    }
-
-    #[inline]
-    pub(super) fn set_if(&mut self, is_set: bool, mark: Self) {
-        if is_set {
-            self.set(mark);
-        } else {
-            self.clear(mark);
-        }
     }
 }
 
@@ -202,12 +195,10 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Records that the request is put on a link, and whether its speed is limited. Returns whether
-    /// the `Expect` line is sent.
+    /// Records that the request is put on a link. Returns whether the `Expect` line is sent.
     #[inline]
-    pub(super) fn begin_attempt(&mut self, link: u32, is_metered: bool) -> bool {
+    pub(super) fn begin_attempt(&mut self, link: u32) -> bool {
         self.stage = Stage::Running { link };
-        self.marks.set_if(is_metered, Marks::METERED);
         self.attempts = self.attempts.saturating_add(1);
         !self.marks.has(Marks::NO_EXPECT)
     }

@@ -79,10 +79,23 @@ impl<N: Net> Core<N> {
 
     /// Arms the deadline of a chain's phase, which begins now, or its total deadline if that is
     /// earlier.
-    pub(super) fn arm(&mut self, key: ChainKey, mut timeout: Option<Timeout>) {
+    pub(super) fn arm(&mut self, key: ChainKey, timeout: Option<Timeout>) {
         if self.chains[key].marks.has(Marks::METERED) {
-            timeout = self.on_phase(key, timeout);
+            self.arm_metered(key, timeout);
+        } else {
+            self.arm_as_it_is(key, timeout);
         }
+    }
+
+    // Not inlined, so other chains pay for one test only.
+    #[cold]
+    fn arm_metered(&mut self, key: ChainKey, timeout: Option<Timeout>) {
+        let timeout = self.on_phase(key, timeout);
+        self.arm_as_it_is(key, timeout);
+    }
+
+    #[inline(always)]
+    fn arm_as_it_is(&mut self, key: ChainKey, timeout: Option<Timeout>) {
         let (total, chain) = (self.total_tick(key), &self.chains[key]);
         let phase = chain
             .request

@@ -336,6 +336,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(Event::Head) => {
                     if self.core.links[key].h1.is_tunnel() {
                         self.core.chains.open_tunnel(chain);
+                        self.core.begin_tunnel(key);
                     }
                     self.on_head(state, key, chain, reading, &limits)
                 }

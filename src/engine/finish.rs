@@ -67,7 +67,7 @@ impl<S, M: Mode> Engine<S, M> {
             about: &about,
             info: &info,
         };
-        if self.core.is_visited(chain) && !self.core.ends_unasked(chain) {
+        if self.core.is_asked_at_end(chain) {
             if let Some(resent) = self.conclude(state, chain, response) {
                 // They share the list of redirects, which grows now. It would be copied if they
                 // still existed.
@@ -179,7 +179,6 @@ impl<N: Net> Core<N> {
         let tls = link.tls_state().and_then(TlsState::info);
         let ends = link.ends.both();
         let link = (key, self.links.generation(key));
-        self.end_metering(chain_key);
         let chain = &mut self.chains[chain_key];
         let is_visited = chain.marks.has(Marks::VISITED);
         // The timer stays armed: the chain's next step moves it, and no time passes before that.

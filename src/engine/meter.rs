@@ -18,7 +18,7 @@ use crate::timeouts::Floor;
 const BURSTS_A_SECOND: u64 = 8;
 
 /// ... but at least this many bytes, so that a low cap does not cost a system call for every few.
-const LEAST_BURST: u64 = 1024;
+pub(super) const LEAST_BURST: usize = 1024;
 
 const BILLION: i128 = 1_000_000_000;
 const NANOS_A_TICK: i128 = 1_000_000;
@@ -48,17 +48,21 @@ impl Cap {
         }
     }
 
+    pub(super) fn burst(&self) -> u64 {
+        burst_of(self.rate)
+    }
+
     /// Returns the smallest allowance that is worth a system call. As it is half a burst, nothing
     /// is lost if the host is late by the time that this many bytes take.
     fn portion(&self) -> u64 {
-        burst_of(self.rate) / 2
+        self.burst() / 2
     }
 
     /// Adds what the time since the last call allows.
     fn pass(&mut self, now: i128) {
         let time = (now - self.at).max(0);
         let more = time.saturating_mul(self.rate.get().into());
-        let most = i128::from(burst_of(self.rate)) * BILLION;
+        let most = i128::from(self.burst()) * BILLION;
         self.level = self.level.saturating_add(more).min(most);
         self.at = self.at.max(now);
     }
@@ -113,7 +117,7 @@ impl Cap {
 
 /// Returns the most bytes that a cap at this rate allows at once.
 pub(super) fn burst_of(rate: NonZeroU64) -> u64 {
-    (rate.get() / BURSTS_A_SECOND).max(LEAST_BURST)
+    (rate.get() / BURSTS_A_SECOND).max(LEAST_BURST as u64)
 }
 
 /// The window in which a low speed is measured. It runs only while the peer is waited for.
@@ -345,7 +349,7 @@ mod tests {
             (1_000_000, 125_000),
             (u64::MAX, u64::MAX / 8),
         ] {
-            assert_eq!(burst_of(NonZeroU64::new(rate).unwrap()), burst, "{rate}");
+            assert_eq!(cap(rate, 0).burst(), burst, "{rate}");
             assert_eq!(cap(rate, 0).ask(None, 0), Some(burst), "{rate}");
         }
     }
@@ -365,7 +369,7 @@ mod tests {
             let rate = 1 + below(1 << bits);
             let mut now = i128::from(below(1_000_000_000));
             let mut cap = cap(rate, now);
-            let burst = i128::from(burst_of(cap.rate));
+            let burst = i128::from(cap.burst());
             let mut gone: Vec<(i128, i128)> = Vec::new();
             for _ in 0..300 {
                 let _ = cap.let_go(now);
@@ -397,7 +401,7 @@ mod tests {
         for rate in [100, 4096, 30_000, 1_000_003] {
             let (mut now, mut sum) = (7 * MS, 0_i128);
             let mut cap = cap(rate, now);
-            let burst = i128::from(burst_of(cap.rate));
+            let burst = i128::from(cap.burst());
             let begun = now;
             for _ in 0..2000 {
                 match cap.ask(None, now) {
@@ -453,7 +457,7 @@ mod tests {
             let _ = (cap.ask(None, late), cap.due_tick(), cap.let_go(late));
             let later = late + i128::from(u64::MAX) * 100 * BILLION;
             assert!(cap.let_go(later));
-            assert_eq!(cap.ask(None, later), Some(burst_of(cap.rate)), "{rate}");
+            assert_eq!(cap.ask(None, later), Some(cap.burst()), "{rate}");
         }
     }
 

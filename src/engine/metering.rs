@@ -14,6 +14,7 @@ use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::core::{Core, Timer};
 use crate::engine::meter::Meter;
 use crate::net::Net;
+use crate::net::slots::LinkKey;
 use crate::net::transport::Written;
 use crate::request::Speeds;
 use crate::timeouts::Timeout;
@@ -131,6 +132,20 @@ impl<N: Net> Core<N> {
     pub(super) fn note_written(&mut self, key: ChainKey, done: Written) {
         if self.chains[key].marks.has(Marks::METERED) {
             self.add_written(key, done);
+        }
+    }
+
+    /// Records that a link has become a tunnel. A short request is not measured, so what it has
+    /// used of the allowance is subtracted here.
+    pub(super) fn begin_tunnel(&mut self, key: LinkKey) {
+        let front = self.links[key].h1.front();
+        let Some(front) = front.filter(|front| front.is_capped()) else {
+            return;
+        };
+        let (chain, written) = (front.tag, front.written() as u64);
+        let now = self.nanos();
+        if let Some(cap) = &mut self.meter(chain).upload {
+            cap.spend(written.min(cap.burst()), now);
         }
     }
 

@@ -9,10 +9,12 @@ use std::io;
 
 use log::{debug, trace};
 
-use crate::engine::chain::{ChainKey, Marks};
+use crate::engine::chain::{Chain, ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
+use crate::engine::meter::LEAST_BURST;
+use crate::engine::settings::Settings;
 use crate::engine::visits::{Asked, OWN_BLOCK, block_of};
 use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
@@ -61,8 +63,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
         let chain = &mut self.chains[chain_key];
-        let is_metered = self.settings.limits_speed_of(chain.request());
-        let expects = chain.begin_attempt(key, is_metered);
+        let expects = chain.begin_attempt(key);
         let request = chain.request().clone();
         let depth = depth_of(entry, &request);
         let number = match asked {
@@ -74,6 +75,11 @@ impl<N: Net> Core<N> {
         let block = (number, block);
         let exchange = Exchange::new(chain_key, request, block, expects, self.clock.micros());
         link.h1.begin(exchange);
+        if let Some(front) = link.h1.front_mut()
+            && self.settings.may_limit_speed_of(&front.request)
+        {
+            begin_metering(front, &mut self.chains[chain_key], &self.settings);
+        }
         if let Some(depth) = depth {
             self.begin_line(key, chain_key, depth);
         }
@@ -91,8 +97,7 @@ impl<N: Net> Core<N> {
             }
         }
         let chain = &mut self.chains[chain_key];
-        let is_metered = self.settings.limits_speed_of(chain.request());
-        let expects = chain.begin_attempt(key, is_metered);
+        let expects = chain.begin_attempt(key);
         let request = chain.request().clone();
         let number = match asked {
             Asked::Block => OWN_BLOCK,
@@ -149,7 +154,11 @@ impl<N: Net> Core<N> {
         // A link with unwritten bytes is written to anyway, and this request follows them.
         let is_first_unwritten = !link.h1.has_unwritten();
         let line = link.h1.line_mut().expect("a link with room has a line");
+        let is_metered = self.settings.may_limit_speed_of(&exchange.request);
         line.push(exchange, depth);
+        if is_metered && let Some(last) = line.last_mut() {
+            begin_metering(last, &mut self.chains[chain_key], &self.settings);
+        }
         if is_first_unwritten {
             self.note_unwritten(key);
         }
@@ -178,9 +187,7 @@ impl<N: Net> Core<N> {
         // Limited, so the other links get their turn however fast the peer reads.
         let mut left = self.settings.turn_bytes;
         loop {
-            let written = if is_write_capped(&self.links[key]) {
-                self.write_capped_once(key)
-            } else if has_line {
+            let written = if has_line {
                 self.write_pipeline_once(key)
             } else {
                 self.write_once(key)
@@ -321,8 +328,14 @@ impl<N: Net> Core<N> {
                 None
             };
         };
-        if writable > NAGLE_SAFE {
-            send_at_once(link, &mut self.net);
+        // Any cap allows as much as that at once.
+        if writable > LEAST_BURST {
+            if link.h1.front().is_some_and(Exchange::is_capped) {
+                return self.write_capped_once(key);
+            }
+            if writable > NAGLE_SAFE {
+                send_at_once(link, &mut self.net);
+            }
         }
         let Link { h1, reach, .. } = link;
         let (socket, tls) = reach.wire().expect("an open link has a socket");
@@ -338,7 +351,7 @@ impl<N: Net> Core<N> {
 
     /// Does what [`write_once`](Self::write_once) does, for a request whose upload is capped.
     /// Returns `None` if the cap holds it back, too.
-    #[inline(never)]
+    #[cold]
     fn write_capped_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &self.links[key];
         if link.h1.write_side() != WriteSide::Open {
@@ -406,6 +419,10 @@ impl<N: Net> Core<N> {
         if !link.h1.is_writable() || !link.has_unwritten() {
             return None;
         }
+        let is_capped = |front: &Exchange<_>| front.is_capped() && front.has_unwritten();
+        if link.h1.front().is_some_and(is_capped) {
+            return self.write_capped_once(key);
+        }
         // Nagle's algorithm would hold back a request that follows unacknowledged ones.
         if link.h1.follows_others() {
             send_at_once(link, &mut self.net);
@@ -440,13 +457,7 @@ impl<N: Net> Core<N> {
         };
         match advance {
             Advance::None => {}
-            Advance::Partly => {
-                self.note_written(chain_key, done);
-                if done.sent > 0 {
-                    // The socket accepted bytes, so the write deadline starts anew.
-                    self.arm(chain_key, Some(Timeout::Write));
-                }
-            }
+            Advance::Partly => self.on_partly_written(chain_key, done),
             Advance::AwaitsContinue => {
                 self.note_written(chain_key, done);
                 // If this timer goes off before a 100 (Continue), the body is sent anyway.
@@ -459,10 +470,6 @@ impl<N: Net> Core<N> {
                     true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
                     true => Some(Timeout::Idle),
                 };
-                if link.h1.front().is_some_and(Exchange::is_capped) {
-                    // A tunnel may follow, whose bytes come out of the same allowance.
-                    self.note_written(chain_key, done);
-                }
                 self.arm(chain_key, clock);
                 if self.is_visited(chain_key) {
                     self.give_back_block(chain_key);
@@ -470,6 +477,15 @@ impl<N: Net> Core<N> {
             }
         }
         has_line || matches!(advance, Advance::None | Advance::Partly)
+    }
+
+    #[cold]
+    fn on_partly_written(&mut self, key: ChainKey, done: Written) {
+        self.note_written(key, done);
+        if done.sent > 0 {
+            // The socket accepted bytes, so the write deadline starts anew.
+            self.arm(key, Some(Timeout::Write));
+        }
     }
 
     /// Handles a failed write. The caller may still use the link; it is ended when it is next
@@ -509,11 +525,13 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Returns whether a link's front request has a capped upload, of which something is unwritten.
-#[inline]
-fn is_write_capped<S>(link: &Link<S>) -> bool {
-    let front = link.h1.front();
-    front.is_some_and(|front| front.is_capped() && front.has_unwritten())
+/// Prepares a chain and its exchange for a limit on their speed, if there is one.
+#[cold]
+fn begin_metering(exchange: &mut Exchange<ChainKey>, chain: &mut Chain, settings: &Settings) {
+    if settings.limits_speed_of(&exchange.request) {
+        chain.marks.set(Marks::METERED);
+        exchange.cap_upload();
+    }
 }
 
 /// Turns Nagle's algorithm off, so that small segments go out at once.

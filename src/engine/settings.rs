@@ -80,8 +80,13 @@ impl Settings {
         }
     }
 
-    /// Returns whether the speed of a request's exchange is limited.
+    /// Returns whether the speed of a request's exchange may be limited. It is not if this is false.
     #[inline]
+    pub(super) fn may_limit_speed_of(&self, request: &Request) -> bool {
+        self.low_speed.is_some() || request.speeds().is_some()
+    }
+
+    /// Returns whether the speed of a request's exchange is limited.
     pub(super) fn limits_speed_of(&self, request: &Request) -> bool {
         match request.speeds() {
             None => self.low_speed.is_some(),

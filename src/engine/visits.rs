@@ -194,10 +194,24 @@ impl<N: Net> Core<N> {
         }))
     }
 
+    /// Ends what accompanied the exchange of a chain whose response is complete, except for a visit
+    /// whose policy is to be called for the response. Returns whether there is one.
+    #[inline]
+    pub(super) fn is_asked_at_end(&mut self, key: ChainKey) -> bool {
+        let marks = self.chains[key].marks;
+        marks.has_any(Marks::VISITED_OR_METERED) && self.end_exchange(key)
+    }
+
+    #[inline(never)]
+    fn end_exchange(&mut self, key: ChainKey) -> bool {
+        self.end_metering(key);
+        self.is_visited(key) && !self.ends_unasked(key)
+    }
+
     /// Ends the visit of a chain whose response is complete, if the policy need not be called for
     /// it. Returns whether it did.
     #[inline]
-    pub(super) fn ends_unasked(&mut self, key: ChainKey) -> bool {
+    fn ends_unasked(&mut self, key: ChainKey) -> bool {
         let visit = self.visit(key);
         let is_asked = visit.visiting.reads_end() || visit.is_decoding();
         if !is_asked {

@@ -25,7 +25,7 @@ pub(crate) struct Exchange<T> {
     block: u16,
     /// Whether the request's `Expect` line, if it has one, is sent.
     expects: bool,
-    /// Whether it is written no faster than the request allows.
+    /// Whether the request caps the speed at which it is written.
     is_capped: bool,
     pub(crate) taking: Taking,
     pub(crate) upload: Upload,
@@ -123,7 +123,7 @@ impl<T> Exchange<T> {
             tag,
             block: number,
             expects,
-            is_capped: request.speeds().is_some_and(|it| it.upload.is_some()),
+            is_capped: false,
             taking: Taking::Collect,
             upload: if expects { Upload::Head } else { Upload::Whole },
             written: 0,
@@ -132,6 +132,12 @@ impl<T> Exchange<T> {
             times: Times::default(),
             request,
         }
+    }
+
+    /// Caps the speed at which the request is written, if it says so. An exchange has no cap before.
+    pub(crate) fn cap_upload(&mut self) {
+        let speeds = self.request.speeds();
+        self.is_capped = speeds.is_some_and(|speeds| speeds.upload.is_some());
     }
 
     /// Returns the parts that outlive the exchange: the request, when it was put on the connection,
@@ -191,7 +197,7 @@ impl<T> Exchange<T> {
         self.written
     }
 
-    /// Returns whether the request caps the speed at which it is written. It is then written only
+    /// Returns whether the request caps the speed at which it is written. If so, it is written only
     /// at the front, and alone.
     #[inline]
     pub(crate) fn is_capped(&self) -> bool {

@@ -127,6 +127,11 @@ impl<T> Line<T> {
         self.behind.push_back(behind);
     }
 
+    /// Returns the last request in line.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Exchange<T>> {
+        self.behind.back_mut()
+    }
+
     /// Returns how much has been written of the request at `place` in the line.
     pub(crate) fn extent(&self, place: usize) -> Extent {
         match self.behind.get(place) {
@@ -332,7 +337,9 @@ mod tests {
     /// A request like that of [`behind`], with a capped upload.
     fn capped(tag: u32) -> Exchange<u32> {
         let request = Request::get("http://a.example/").upload_rate(1).build();
-        Exchange::new(tag, request.unwrap(), (0, b"X: y\r\n\r\n"), false, 0)
+        let mut capped = Exchange::new(tag, request.unwrap(), (0, b"X: y\r\n\r\n"), false, 0);
+        capped.cap_upload();
+        capped
     }
 
     #[test]
