@@ -855,10 +855,10 @@ impl Probe {
         let is_paused = world.chains[chain].paused || world.plan.depth > 1;
         // The connection of an earlier exchange may have been closed before its body was read.
         let is_paused = is_paused || world.wishes[nonce].is_accompanied();
-        // What a cap has not allowed to be read is unread when the total deadline passes. No other
-        // deadline passes meanwhile.
-        let is_paused =
-            is_paused || world.wishes[nonce].download.is_some() && self.is_total(world, now);
+        // What a cap has not allowed to be read is unread when the total deadline passes, or that
+        // of the chain. No other deadline passes meanwhile.
+        let is_capped = world.wishes[nonce].download.is_some();
+        let is_paused = is_paused || is_capped && (self.is_total(world, now) || is_of_chain(error));
         if kind == ErrorKind::Timeout && awaits && !is_paused {
             let since = world.chains[chain].start(now).from;
             world.note_timed_out(nonce, since);

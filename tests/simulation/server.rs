@@ -8,7 +8,7 @@ use httpstream::sim::{Answer, ConnectionId, Incoming, Network, Server};
 
 use crate::sessions::{Rules, SIGNATURE, masked};
 use crate::world::{
-    Answered, Body, Expectation, Form, Shared, Step, World, body_bytes, check, most_within,
+    Answered, Body, Expectation, Form, Shared, Stage, Step, World, body_bytes, check, most_within,
     upload_bytes,
 };
 
@@ -278,7 +278,11 @@ fn check_cap(world: &mut World, request: &Incoming, nonce: usize) {
     let wish = &world.wishes[nonce];
     let chain = world.chains.iter().find(|chain| chain.nonce == nonce);
     // An earlier submission of the same request may have arrived late.
-    let chain = chain.filter(|chain| wish.asked == 1 && !chain.is_over());
+    let chain = chain.filter(|chain| {
+        // The chain may have gone on: its request has failed, and arrives nonetheless.
+        let is_gone = chain.answered || matches!(chain.stage, Stage::Calling(_) | Stage::Over);
+        wish.asked == 1 && !is_gone
+    });
     let (Some(rate), Some(chain)) = (wish.upload_rate, chain) else {
         return;
     };
