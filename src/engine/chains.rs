@@ -506,13 +506,18 @@ impl Chains {
 
     /// Returns whether the generation of the chain in this slot has ended.
     pub(super) fn is_over(&self, key: ChainKey) -> bool {
-        match self.slab.get(key as usize).map(|chain| chain.stage) {
-            None | Some(Stage::Retired) => false,
+        let Some(chain) = self.slab.get(key as usize) else {
+            return false;
+        };
+        match chain.stage {
+            Stage::Retired => false,
             // Its request is the last one, which may have ended long ago.
-            Some(Stage::Waiting { .. } | Stage::Due { .. }) => {
+            Stage::Waiting { .. } | Stage::Due { .. } => {
                 self.generations.of_waiting(key).is_some_and(Mark::is_over)
             }
-            Some(_) => self.is_request_over(key),
+            // Its readback or call is running, and decides whether it goes on with that request.
+            Stage::Reading if chain.request.is_none() => false,
+            _ => self.is_request_over(key),
         }
     }
 

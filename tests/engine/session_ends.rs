@@ -62,6 +62,35 @@ fn requests_of_an_ended_session_end_wherever_they_are() {
     assert_eq!(told, expected);
 }
 
+/// A chain that has ended its session, and waits without belonging to it, goes on if another
+/// session ends, even if it is the chain itself that ends this one.
+#[test]
+fn a_call_is_not_ended_for_the_last_request_of_its_chain() {
+    let (_network, mut engine, _) = simulated(Config::default(), held);
+    let (session, other) = (Session::new(), Session::new());
+    let get = session.get("http://a.test/now").build().unwrap();
+    let (ends, its) = (session.clone(), session.clone());
+    let mut is_first = true;
+    engine.submit(get, move |told: &mut Told, reply, cx| {
+        told.push(outcome(&reply));
+        if !std::mem::take(&mut is_first) {
+            return Next::done();
+        }
+        cx.end(&ends);
+        let (its, other) = (its.clone(), other.clone());
+        let call = move |_: &mut Told, cx: &mut Context<'_, Told>| {
+            cx.end(&other);
+            Next::send(its.get("http://a.test/now").build().unwrap())
+        };
+        Next::call(call).after(SECOND)
+    });
+    let mut told = Told::new();
+    engine.advance(&mut told, SECOND / 2).unwrap();
+    session.end();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [(); 2].map(|()| Ok("200 /now now".to_owned())));
+}
+
 #[test]
 fn the_chain_that_ends_its_session_is_spared() {
     let (_network, mut engine, seen) = simulated(Config::default(), held);
