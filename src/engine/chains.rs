@@ -517,6 +517,8 @@ impl Chains {
             }
             // Its readback or call is running, and decides whether it goes on with that request.
             Stage::Reading if chain.request.is_none() => false,
+            // It has ended already, perhaps out of a wait.
+            Stage::Failed if chain.marks.has(Marks::EXPIRED) => false,
             _ => self.is_request_over(key),
         }
     }

@@ -91,6 +91,38 @@ fn a_call_is_not_ended_for_the_last_request_of_its_chain() {
     assert_eq!(told, [(); 2].map(|()| Ok("200 /now now".to_owned())));
 }
 
+/// What has ended a chain outside of its session stays that if the session of its last request ends
+/// before the readback has been told.
+#[test]
+fn the_deadline_of_a_chain_ends_a_wait_that_belongs_to_no_session() {
+    let (network, mut engine, _) = simulated(Config::default(), held);
+    let session = Session::new();
+    let get = session.get("http://a.test/now").build().unwrap();
+    let mut is_first = true;
+    engine.submit(get, move |told: &mut Told, reply: Reply<'_>, _: &mut _| {
+        told.push(outcome(&reply));
+        if !std::mem::take(&mut is_first) {
+            return Next::done();
+        }
+        Next::wait().after(60 * SECOND).chain_timeout(5 * SECOND)
+    });
+    let its = session.clone();
+    let ends = Next::call(move |_: &mut Told, cx: &mut Context<'_, Told>| {
+        cx.end(&its);
+        Next::done()
+    });
+    engine.start(ends.after(3 * SECOND));
+    let mut told = Told::new();
+    engine.advance(&mut told, SECOND).unwrap();
+    // The host is late: in one turn, the wait fails, the session is ended, and the wait is told.
+    network.sleep(20 * SECOND);
+    engine.run(&mut told).unwrap();
+    let [Ok(_), Err(why)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(why.contains("chain_timeout of 5s"), "{why}");
+}
+
 #[test]
 fn the_chain_that_ends_its_session_is_spared() {
     let (_network, mut engine, seen) = simulated(Config::default(), held);

@@ -561,7 +561,11 @@ impl World {
     pub(crate) fn on_cancel(&mut self, chain: usize, said: bool) {
         self.tell(|| format!("chain {chain}: cancel returns {said}"));
         let known = &self.chains[chain];
+        // Calls that have not been made end without notice.
+        let has_expired =
+            known.is_fresh_call && known.is_past_deadline(self.since_base(self.network.now()));
         let unsure = self.draining
+            || has_expired
             || known.part_gone
             || known.cancel_ordered
             || self.is_ended(chain)
