@@ -319,6 +319,29 @@ fn a_request_whose_connection_ends_at_the_deadline_ends_where_it_is_placed_again
 }
 
 #[test]
+fn a_request_that_finds_its_connection_closed_ends_once() {
+    let network = Network::new(1);
+    let server = |_: &Incoming| Answer::ok("").after(4 * SECOND).close();
+    network.serve(([10, 0, 0, 1], 80).into(), server);
+    let mut lab = Lab::on(network, |config| {
+        config.max_connections_per_origin = 1;
+        config.pipeline_without_trial("*", 8);
+    });
+    lab.engine.submit(get("http://10.0.0.1/"), note);
+    lab.start(send("http://10.0.0.1/").read_by(obstinate));
+    lab.advance(SECOND);
+    // In one turn, the connection is given to the second request, which is placed again since the
+    // server has closed the connection, and the deadline passes.
+    lab.network.sleep(20 * SECOND);
+    lab.run();
+    assert_eq!(lab.log.answered_at(), [21 * SECOND]);
+    lab.log.told[1].assert_expired(21 * SECOND, Phase::Queue);
+    assert_eq!(lab.log.told.len(), 2);
+    assert_eq!(lab.engine.stats().retried, 1, "it was not placed again");
+    assert_eq!(lab.network.ledger().requests().len(), 1);
+}
+
+#[test]
 fn a_request_behind_others_in_a_pipeline_ends_and_the_others_stay() {
     let mut lab = Lab::with(|config| {
         config.max_connections_per_origin = 1;
