@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::engine::chain::{ChainKey, Marks, Terms, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
+use crate::h1::WriteSide;
 use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
@@ -120,7 +121,8 @@ impl<N: Net> Core<N> {
     }
 
     /// Arms the deadline of the phase that a link's front exchange is in, because a cap now holds
-    /// the exchange back, or no longer does. `of_reads` is whether it is the cap on what is read.
+    /// the exchange back, or no longer does, or because its request cannot be written any more.
+    /// `of_reads` is whether it is the cap on what is read.
     pub(super) fn arm_again(&mut self, key: LinkKey, chain: ChainKey, of_reads: bool) {
         let h1 = &self.links[key].h1;
         let awaits = |front: &Exchange<_>| front.upload == Upload::AwaitingContinue;
@@ -137,8 +139,9 @@ impl<N: Net> Core<N> {
     fn timeout_of_phase(&self, key: LinkKey, chain: ChainKey) -> Option<Timeout> {
         let is_paused = self.chains[chain].marks.has(Marks::PAUSED);
         let h1 = &self.links[key].h1;
+        let writes = h1.write_side() == WriteSide::Open;
         Some(match h1.front() {
-            Some(front) if is_paused && front.has_unwritten() => Timeout::Write,
+            Some(front) if is_paused && writes && front.has_unwritten() => Timeout::Write,
             _ if is_paused => return None,
             _ if h1.response().has_head() || h1.inbound().is_some() => Timeout::Idle,
             Some(front) if front.is_sent() => Timeout::FirstByte,

@@ -513,6 +513,12 @@ impl<N: Net> Core<N> {
                 debug!("{token:?} writing failed ({problem})");
             }
         }
+        if let Some(chain) = self.links[key].chain()
+            && self.chains[chain].marks.has(Marks::PAUSED)
+        {
+            // It no longer waits for the peer to accept the rest of the request.
+            self.arm_again(key, chain, false);
+        }
         self.run_later(key);
     }
 

@@ -220,11 +220,6 @@ impl ClientEnd {
     /// Receives a reset. Bytes that arrived earlier stay readable unless `discards`. After an end
     /// of file, the reset affects only sends.
     pub(super) fn on_reset(&mut self, discards: bool) -> Readiness {
-        let error = if self.ended {
-            ErrorKind::BrokenPipe
-        } else {
-            ErrorKind::ConnectionReset
-        };
         self.held_back.clear();
         self.end_held_back = false;
         if discards && !self.received.is_empty() {
@@ -233,6 +228,11 @@ impl ClientEnd {
             self.received.clear();
             self.ended = false;
         }
+        let error = if self.ended {
+            ErrorKind::BrokenPipe
+        } else {
+            ErrorKind::ConnectionReset
+        };
         self.on_death(error)
     }
 

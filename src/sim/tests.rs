@@ -504,6 +504,23 @@ fn reset_may_discard_what_had_arrived() {
 }
 
 #[test]
+fn reset_that_discards_what_had_arrived_discards_the_end_as_well() {
+    let faults = Faults::none().with(Fault::ResetDiscards, 1000);
+    let mut bench = Bench::with_faults(1, faults, |_: &Incoming| Answer::raw("hel").close());
+    let socket = bench.connected(7);
+    bench.send(&socket, GET).unwrap();
+    bench.network.sleep(10 * MS);
+    assert_eq!(
+        bench.send(&socket, GET),
+        Ok(GET.len()),
+        "the end has arrived"
+    );
+    bench.network.sleep(10 * MS);
+    assert_eq!(bench.send(&socket, GET), Err(ErrorKind::ConnectionReset));
+    assert_eq!(bench.recv(&socket, 99), Ok(vec![]));
+}
+
+#[test]
 fn request_to_a_server_that_has_closed_is_taken_and_reset() {
     let mut bench = Bench::new(hello);
     let socket = bench.connected(7);

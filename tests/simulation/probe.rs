@@ -1082,9 +1082,11 @@ impl Probe {
             ErrorKind::Policy | ErrorKind::Status => true,
             _ => false,
         };
-        // A server that answers early and then closes may destroy its answer with a reset.
+        // A server that answers early and then closes may destroy its answer with a reset. Until it
+        // answers, it does not read the rest.
         let early = wish.steps.iter().any(|step| step.script.early)
-            && matches!(kind, ErrorKind::Truncated | ErrorKind::ClosedBeforeResponse);
+            && (matches!(kind, ErrorKind::Truncated | ErrorKind::ClosedBeforeResponse)
+                || is_slow && error.phase() == Phase::Write);
         // So may a server that closes with pipelined requests unread (RFC 9112 §9.6).
         let idempotent = wish.steps.iter().any(|step| step.idempotent);
         let unread = world.plan.depth > 1 && idempotent && kind == ErrorKind::Truncated;
