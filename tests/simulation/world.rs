@@ -446,9 +446,9 @@ impl World {
         let ledger = self.network.ledger();
         let last = ledger.requests().rfind(|request| request.path() == path);
         // A connection that is still open belonged to another attempt, and requests from before
-        // `since` to another exchange.
+        // `since` to another exchange. Those of that very moment may belong to either.
         let closed = last
-            .filter(|request| request.at >= since)
+            .filter(|request| request.at > since)
             .map(|request| request.connection)
             .filter(|connection| !self.network.is_open(*connection));
         self.timed_out.extend(closed);
