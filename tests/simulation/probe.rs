@@ -649,8 +649,9 @@ impl Probe {
         self.check_cap(world, response.body().len(), now);
         let known = &world.chains[chain];
         let wish = &world.wishes[known.nonce];
-        // Bytes that arrive during a pause, or while the host is away, are read at once.
-        let is_excused = known.was_paused || world.late > Duration::ZERO;
+        // Bytes that arrive during a pause, or while the host is away, are read at once. So are
+        // those behind a segment that was delayed.
+        let is_excused = known.was_paused || world.late > Duration::ZERO || !world.plan.benign;
         let is_too_slow = wish.is_too_slow && !is_excused && !wish.is_accompanied();
         check!(
             world,
@@ -856,9 +857,9 @@ impl Probe {
         // The connection of an earlier exchange may have been closed before its body was read.
         let is_paused = is_paused || world.wishes[nonce].is_accompanied();
         // What a cap has not allowed to be read is unread when the total deadline passes, or that
-        // of the chain. No other deadline passes meanwhile.
-        let is_capped = world.wishes[nonce].download.is_some();
-        let is_paused = is_paused || is_capped && (self.is_total(world, now) || is_of_chain(error));
+        // of the chain. So is what is more than one turn reads. No other deadline passes meanwhile.
+        let is_rest = world.wishes[nonce].download.is_some() || world.plan.large;
+        let is_paused = is_paused || is_rest && (self.is_total(world, now) || is_of_chain(error));
         if kind == ErrorKind::Timeout && awaits && !is_paused {
             let since = world.chains[chain].start(now).from;
             world.note_timed_out(nonce, since);
