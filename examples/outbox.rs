@@ -6,8 +6,11 @@
 //!
 //! The server allows 30 messages in any second, and 20 to a chat in any minute. The session knows
 //! these limits, so the server need not refuse anything. If another client uses them up, the server
-//! answers 429 with the time to wait; then the chat waits, and no other. No message is lost, sent
-//! twice, or overtaken by another one to the same chat.
+//! answers 429 with the time to wait; then the chat waits, and no other. No message is lost to the
+//! limits, sent twice, or overtaken by another one to the same chat.
+//!
+//! A message that may have arrived, because the connection broke or the server answered 503, is not
+//! sent again. If the server recognizes a message by an id, call `.idempotent(true)` on it.
 //!
 //! The server is simulated, and so is the time: the run takes milliseconds.
 

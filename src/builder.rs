@@ -455,7 +455,8 @@ impl RequestBuilder {
     /// Sets [`Timeouts::low_speed`]: the request fails if less than `bytes_per_second` is
     /// transferred on average over a `window`. [`LowSpeed`] has the details.
     ///
-    /// 0 bytes a second turn the check off, also if the engine has one.
+    /// 0 bytes a second turn the check off, also if the engine has one. The head of the response
+    /// counts, so a slow body may pass the first window.
     ///
     /// ```
     /// use std::time::Duration;

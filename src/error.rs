@@ -864,6 +864,10 @@ impl fmt::Display for Error {
         // Without a connection the last attempt sent nothing, so only the earlier ones count.
         let has_connection = phase > Phase::Tls && self.0.sent != Sent::No;
         match (self.0.attempts, has_connection) {
+            // It was waiting to be sent again.
+            (1, false) if phase == Phase::Queue && self.0.sent != Sent::No => {
+                f.write_str(" (sent once before)")
+            }
             (0 | 1, _) => Ok(()),
             (2, false) => f.write_str(" (sent once before)"),
             (n, false) => write!(f, " (sent {} times before)", n - 1),

@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use common::{Bench, Server, ok};
 use httpstream::resolver::Table;
-use httpstream::{Engine, Error, ErrorKind, Next, Phase, Reply, Request, RequestBuilder, Sent};
+use httpstream::session::{Retry, Session};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{
+    Config, Engine, Error, ErrorKind, Next, Phase, Reply, Request, RequestBuilder, Sent, Sim,
+};
 
 /// A request that is identified by its path, which is as secret as its query.
 fn secretive(base: &str) -> Request {
@@ -222,6 +226,33 @@ fn it_says_how_often_the_request_was_sent() {
     assert!(error.resend_is_safe(), "a GET may be sent again");
     let text = format!("{error:#}");
     assert!(text.ends_with(" (sent once before)"), "{text}");
+}
+
+#[test]
+fn a_request_that_waits_to_be_sent_again_has_been_sent() {
+    let network = Network::new(1);
+    network.serve(([10, 0, 0, 1], 80).into(), |_: &Incoming| {
+        Answer::status(503).header("Retry-After", "9")
+    });
+    let mut engine = Engine::<Option<Error>, Sim>::on_network(&network, Config::default()).unwrap();
+    let retry = Retry::attempts(3);
+    let session = Session::builder().retry(retry).build().unwrap();
+    let request = session.get("http://10.0.0.1/").build().unwrap();
+    let chain = engine.submit(request, |error, reply, _| {
+        *error = reply.err();
+        Next::done()
+    });
+    let mut error = None;
+    engine.advance(&mut error, Duration::from_secs(1)).unwrap();
+    assert!(error.is_none() && engine.cancel(chain));
+    engine.run(&mut error).unwrap();
+    let error = error.unwrap();
+    assert_eq!(
+        (error.kind(), error.attempts(), error.request_sent()),
+        (ErrorKind::Cancelled, 1, Sent::Yes)
+    );
+    let expected = "http://10.0.0.1: canceled while waiting to be sent (sent once before)";
+    assert_eq!(format!("{error:#}"), expected);
 }
 
 #[test]

@@ -82,11 +82,43 @@ impl<S> Engine<S, Owned> {
     /// new.
     ///
     /// No chain goes on to another step. Requests that a [policy](crate::policy) holds back or
-    /// sends again count as in flight. Delayed chains are canceled at once, calls included, and so
-    /// is what readbacks submit meanwhile. What is left after `within` is canceled as well. `stop`
-    /// has no effect during a drain. The engine stays usable.
+    /// sends again count as in flight, and so does a long poll: cancel it first, by the id that
+    /// [`start`](Self::start) has returned, or the drain waits for its response. Delayed chains,
+    /// calls included, are canceled at once. So is whatever readbacks submit during the drain. What
+    /// is left after `within` is canceled as well. `stop` has no effect during a drain. The engine
+    /// stays usable.
     ///
-    /// Returns how many of the chains that existed before were canceled.
+    /// Returns how many of the chains that existed before were canceled. What was submitted during
+    /// the drain does not count.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Next, Request, Sim};
+    ///
+    /// # let network = Network::new(1);
+    /// # network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+    /// #     "/poll" => Answer::ok("").after(Duration::from_secs(50)),
+    /// #     _ => Answer::ok("").after(Duration::from_secs(1)),
+    /// # });
+    /// let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default())?;
+    /// let poll = engine.submit(Request::get("http://10.0.0.1/poll").build()?, |_, _, _| {
+    ///     Next::again()
+    /// });
+    /// engine.submit(Request::post("http://10.0.0.1/send").body("bye").build()?, |sent, reply, _| {
+    ///     *sent += u32::from(reply.is_ok());
+    ///     Next::done()
+    /// });
+    /// let mut sent = 0;
+    /// // Until the program is told to end, for example by Ctrl-C, whose handler calls
+    /// // `Submitter::stop`. Then what is under way is finished, but not the poll.
+    /// engine.advance(&mut sent, Duration::from_millis(10))?;
+    /// engine.cancel(poll);
+    /// assert_eq!(engine.drain(&mut sent, Duration::from_secs(10))?, 0);
+    /// assert_eq!(sent, 1);
+    /// assert!(network.elapsed() < Duration::from_secs(2), "it did not wait for the poll");
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     ///
     /// If readbacks keep submitting when they are canceled, the drain ends after a few rounds, and
     /// the rest stays [pending](Self::pending).

@@ -288,6 +288,7 @@ pub enum Flow {
     /// [`Timeouts::total`](crate::Timeouts::total), five minutes by default, covers the whole body,
     /// pauses included. For a large download, lift it (`.timeouts(|t| t.total = None)`) and rely on
     /// the idle timeout.
+    #[doc(alias = "Continue")]
     Stream,
     /// Reads the body to its end and drops it. The connection can then be used again.
     Discard,
@@ -516,13 +517,13 @@ impl<S> Next<S> {
     /// Use it for something that is scheduled again and again, of which only the last schedule
     /// counts: a refresh after the latest change, or a timer that is put off.
     ///
-    /// The chain takes the key when the step is started or returned. It holds the key while the
-    /// step is delayed or waits, and until its call runs, the `on_due` of its wait is called, or
-    /// its task is polled for the first time. From then on, the chain no longer holds the key, and
-    /// a successor does not cancel it: a request that is queued, held back by its
-    /// [policy](crate::policy) or in flight is under way. A request without a delay is under way at
-    /// once, so it only cancels the holder. [`cancel_key`](Context::cancel_key) cancels without a
-    /// successor.
+    /// The chain takes the key when the step is started or returned, and holds it while the step is
+    /// delayed or waits. A call, a task or a wait is over when the call runs, the task is polled
+    /// for the first time, or `on_due` is called. A request is under way once its delay is over,
+    /// even if it is queued or held back by its [policy](crate::policy). From then on, the chain no
+    /// longer holds the key, and a successor does not cancel it. A request without a delay is under
+    /// way at once, so it only cancels the holder. [`cancel_key`](Context::cancel_key) cancels
+    /// without a successor.
     ///
     /// Keys belong to the engine, and the readbacks of [`within`](crate::within) share them: if
     /// each of many bots needs a key of its own, put the bot's name into it. A key that no chain

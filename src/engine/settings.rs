@@ -80,7 +80,7 @@ impl Settings {
         }
     }
 
-    /// Returns whether the speed of a request's exchange may be limited. It is not if this is false.
+    /// Returns whether the speed of a request's exchange may be limited. If false, it is not.
     #[inline]
     pub(super) fn may_limit_speed_of(&self, request: &Request) -> bool {
         self.low_speed.is_some() || request.speeds().is_some()

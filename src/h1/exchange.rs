@@ -134,7 +134,7 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Caps the speed at which the request is written, if it says so. An exchange has no cap before.
+    /// Caps the speed at which the request is written, if it says so. Before, there is no cap.
     pub(crate) fn cap_upload(&mut self) {
         let speeds = self.request.speeds();
         self.is_capped = speeds.is_some_and(|speeds| speeds.upload.is_some());

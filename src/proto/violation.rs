@@ -320,7 +320,7 @@ impl fmt::Display for Violation {
             Violation::BodyTooLarge { limit, seen } => {
                 write!(
                     f,
-                    "body exceeds max_body_bytes ({limit} bytes; {seen} received or announced by Content-Length)"
+                    "body exceeds max_body_bytes ({limit} bytes; {seen} received, decoded or announced by Content-Length)"
                 )
             }
             Violation::DecodedTooLarge { limit, seen } => {

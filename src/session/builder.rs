@@ -140,7 +140,8 @@ impl SessionBuilder {
     /// Requests that must wait do so before they take a connection, and the
     /// [lanes](crate::RequestBuilder::lane) take turns, so that one with many requests does not
     /// keep the others waiting. Requests without a lane take turns as if they were in one, and a
-    /// 429 holds all of them back.
+    /// 429 holds all of them back. Those of a higher [priority](crate::RequestBuilder::priority) go
+    /// before all others, whatever their lane: a heartbeat, for example.
     ///
     /// The engines that share a session take turns as well. One that is not turned, because a
     /// readback blocks, holds up the others when it is its turn.
@@ -165,7 +166,9 @@ impl SessionBuilder {
     /// when the one before it has ended, retries included. Higher
     /// [priorities](crate::RequestBuilder::priority) come first.
     ///
-    /// A request counts as running until its readback is called.
+    /// A request counts as running until its readback is called. What the readback then returns,
+    /// [`again`](crate::Next::again) included, enters the lane as a new request, behind those that
+    /// wait. To keep the order, let [`retry`](Self::retry) send messages again.
     pub fn lane_concurrency(mut self, most: usize) -> Self {
         self.lane_concurrency = Some(most);
         self

@@ -99,6 +99,17 @@
 //!
 //! The total timeout counts from the submission of a request, so the time in a lane is part of it.
 //!
+//! A message is usually a POST, which is sent again only if the server has refused it with 429, or
+//! was not reached at all: after any other failure it may have been processed. If the API
+//! recognizes a message that it gets twice, by an id in it, mark the request as
+//! [`idempotent`](crate::RequestBuilder::idempotent). Otherwise, decide in the readback what
+//! becomes of a message that may have arrived. All requests of the session share the
+//! [budget](Retry::budget) for retries: raise it if one client has to outlast a server that fails
+//! often.
+//!
+//! On exit, [cancel](crate::Engine::cancel) what is not to be waited for, such as a long poll, and
+//! [`drain`](crate::Engine::drain).
+//!
 //! # The end of a session
 //! When a login ends, what was prepared for it must not be sent any more. [`Session::end`] ends all
 //! requests of the session that were begun before, with

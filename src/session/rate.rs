@@ -4,11 +4,12 @@ use std::time::Duration;
 
 /// How often requests are sent: at most so many in any window of time, as the server counts them.
 ///
-/// Each request takes a token. A token comes back one window after its request was answered. If the
-/// response takes longer than a second or a tenth of the window, as that to a long poll, the token
-/// comes back one window after this time. A server that counts the requests of the last window
-/// therefore never counts too many, as long as they reach it within this time, new connections
-/// included.
+/// Each request takes a token, which comes back one window after the response. A response that
+/// takes long, such as that to a long poll, is not waited for: one second after the request was
+/// sent, or a tenth of the window if that is more, the server is assumed to have counted it, and
+/// the token comes back one window after that. A server that counts the requests of the last window
+/// therefore never counts too many, as long as requests reach it within this time, on new
+/// connections as well.
 ///
 /// If a kept connection turns out to be closed, the engine may send a request
 /// [again](crate::Error::attempts) at once, on another one. This takes a token, but does not wait

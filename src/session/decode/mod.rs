@@ -90,8 +90,8 @@ const MAX_BYTES: u64 = 1 << 30;
 ///   there are more than three codings. The source names the coding.
 /// - [`TooLarge`](crate::ErrorKind::TooLarge): the decoded body exceeds
 ///   [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) if it is collected, or
-///   [`max_bytes`](Self::max_bytes) if it is streamed. So does the result of each of several
-///   codings, and a body that is longer before it is decoded than twice that and 64 KiB.
+///   [`max_bytes`](Self::max_bytes) if it is streamed. The limit also applies to the result of each
+///   of several codings. Before it is decoded, a body may have twice the limit and 64 KiB.
 ///
 /// Bytes after the end of a coding are ignored, as in browsers, except with `zstd`. After a gzip
 /// member, they are another one if they begin like one.
