@@ -364,6 +364,10 @@ impl<N: Net> Core<N> {
         if is_queued {
             self.dequeue(key);
         }
+        if self.chains[key].stage == Stage::New {
+            // It may be about to be sent again.
+            self.agenda.restarts.retain(|other| *other != key);
+        }
         if let Some(origin) = self.chains[key].origin.get() {
             // An idle link that was of no use to this request may do for the next one in the queue.
             self.pool.serve_soon(origin);

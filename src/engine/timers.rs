@@ -121,9 +121,7 @@ impl<N: Net> Core<N> {
     /// Ends what a chain is doing, because the deadline of the chain as a whole has passed.
     pub(super) fn expire(&mut self, key: ChainKey) {
         match self.chains[key].stage {
-            // Its request is about to be placed again, which fails because of the deadline.
-            Stage::New => {}
-            Stage::Delayed | Stage::HeldBack { .. } | Stage::Queued { .. } => {
+            Stage::New | Stage::Delayed | Stage::HeldBack { .. } | Stage::Queued { .. } => {
                 self.fail_unlinked(key, ErrorKind::Timeout);
             }
             Stage::Waiting { call } => self.fail_wait(key, call, ErrorKind::Timeout),

@@ -1,7 +1,7 @@
 //! The visit of a request in a session: what is done at each step on its way.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
@@ -237,6 +237,8 @@ impl InSession {
         // The body says how long to wait: this request, and in any case its lane.
         let holds_lane = status == StatusCode::TOO_MANY_REQUESTS && self.has_place();
         if retry.reads_bodies() && retry.has_status(status) && (is_again || holds_lane) {
+            // At least for what the head says, and until the body says more.
+            self.hold_lane(status, asked, at);
             self.progress().undecided = Some(Undecided { status, asked });
             return Held::Undecided;
         }
@@ -305,7 +307,8 @@ impl InSession {
             return None;
         };
         // A lane that is held back sends no more than the server allows.
-        let is_held = status == StatusCode::TOO_MANY_REQUESTS && self.has_place();
+        let is_429 = status == StatusCode::TOO_MANY_REQUESTS;
+        let is_held = is_429 && self.has_place() && !self.is_astray();
         let is_charged = !(is_held && asked.is_some_and(|asked| !asked.is_zero()));
         let retry = self.rules.retry.as_ref()?;
         let (wait, is_charged) = if is_charged {
@@ -437,8 +440,22 @@ fn has_coding_of_another(request: &Request, head: &Response<'_>) -> bool {
         )
 }
 
+/// Whether the request times out before this wait is over.
+fn is_late(wait: Duration, at: &Moment<'_>) -> bool {
+    let left = |end: Instant| end.saturating_duration_since(at.now());
+    at.deadline().is_some_and(|end| wait >= left(end))
+}
+
 fn is_error(status: StatusCode) -> bool {
     status.as_u16() >= 400
+}
+
+/// A visit that ends without [`Visit::reset`], because of a panic or with its engine, sends no
+/// retry either.
+impl Drop for InSession {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl Visit for InSession {
@@ -568,24 +585,35 @@ impl Visit for InSession {
         reply: &Reply<'_>,
         at: &Moment<'_>,
     ) -> Result<Verdict, Error> {
-        if let Some(place) = self.place() {
-            place.on_answered(at);
-        }
         // An exchange that failed after its head led on all the same, but what a policy nested
-        // inside has refused stands.
-        let is_refused = match reply {
-            Ok(_) => false,
-            Err(error) => matches!(error.kind(), ErrorKind::Policy | ErrorKind::Status),
+        // inside has refused stands. Without a head, what is known is of an earlier exchange, and
+        // that policy has sent the request again.
+        let (is_refused, has_head) = match reply {
+            Ok(_) => (false, true),
+            Err(error) => (
+                matches!(error.kind(), ErrorKind::Policy | ErrorKind::Status),
+                error.status().is_some(),
+            ),
         };
-        if is_refused {
+        if is_refused || !has_head {
             self.forget_next();
         }
-        if let Some(progress) = &mut self.progress
-            && let Some(Next { request, why }) = progress.next.take()
-        {
-            self.note_next(why);
+        if let Some(next) = self.progress.as_mut().and_then(|it| it.next.take()) {
+            let Next { request, why } = next;
             let after = why.after();
-            return Ok(Verdict::Resend { request, after });
+            if matches!(why, Why::Challenged | Why::Redirected { .. }) || !is_late(after, at) {
+                self.note_next(why);
+                return Ok(Verdict::Resend { request, after });
+            }
+            // There was time for a retry when the head arrived. The body has taken the rest of it,
+            // and was dropped.
+            return match reply {
+                Ok(response) => Err(Error::of_status(response)),
+                Err(_) => {
+                    self.rules.counts.failed.add_one();
+                    Ok(Verdict::Deliver)
+                }
+            };
         }
         if !is_refused && let Some(after) = self.judge_end(request, reply, at) {
             self.note_next(Why::Retried { after });

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Token;
@@ -264,8 +265,11 @@ impl World {
             }
             self.close(&socket);
         }
-        self.polls[poll].edges.clear();
-        self.polls[poll].stale.clear();
+        let poll = &mut self.polls[poll];
+        poll.edges.clear();
+        poll.stale.clear();
+        // Wakers may be left, but there is nobody to wake.
+        poll.signals = Arc::default();
     }
 
     pub(super) fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -648,6 +648,18 @@ fn dropped_engine_leaves_nothing_open() {
     );
 }
 
+#[test]
+fn wakers_of_a_dropped_engine_wake_nobody() {
+    let bench = Bench::new(hello);
+    let network = bench.network.clone();
+    let wakers = [bench.net.waker(), bench.net.waker()];
+    wakers[0].wake();
+    assert!(network.has_events() && network.take_edge());
+    drop(bench);
+    wakers[1].wake();
+    assert!(!network.has_events() && !network.take_edge());
+}
+
 // ---- servers ----
 
 #[test]

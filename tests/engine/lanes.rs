@@ -224,6 +224,34 @@ fn every_exchange_takes_a_token() {
 }
 
 #[test]
+fn a_request_that_has_failed_may_still_arrive() {
+    let times = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&times);
+    let server = move |request: &Incoming| {
+        noted.borrow_mut().push(request.at);
+        Answer::ok("")
+    };
+    let mut config = Config::default();
+    config.timeouts.first_byte = Some(Duration::from_millis(10));
+    let (network, mut engine, _) = simulated(config, server);
+    let rate = Rate::new(1, 10 * SECOND);
+    let session = Session::builder().base("http://a.test/").rate(rate);
+    let get = session.build().unwrap().get("x").build().unwrap();
+    engine.submit(get.clone(), note);
+    engine.submit(get, note);
+    // The first one is given up while it is on its way, and the second one gets there sooner.
+    let mut told = Told::new();
+    network.set_latency(SECOND / 5);
+    engine.advance(&mut told, SECOND).unwrap();
+    assert!(told[0].as_ref().unwrap_err().contains("timed out"));
+    network.set_latency(Duration::from_millis(1));
+    engine.run(&mut told).unwrap();
+    assert!(told[1].is_ok(), "{told:?}");
+    let times = times.take();
+    assert!(times[1] - times[0] > 10 * SECOND, "{times:?}");
+}
+
+#[test]
 fn a_429_holds_back_its_lane_and_no_other() {
     for with_retry in [false, true] {
         let (server, arrived) = server(|request| {
@@ -259,6 +287,61 @@ fn a_429_holds_back_its_lane_and_no_other() {
         assert!(of("a").iter().all(|at| (20.0..21.0).contains(at)));
         assert!(of("b").iter().all(|at| *at < 1.0));
     }
+}
+
+/// The server asks for a short wait, and the retry itself takes a longer one than a server may ask
+/// for.
+#[test]
+fn a_429_holds_back_its_lane_however_long_the_retry_waits() {
+    let count = Cell::new(0);
+    let (server, arrived) = server(move |_| {
+        count.set(count.get() + 1);
+        (count.get() == 1).then(|| Answer::status(429).header("Retry-After", "4"))
+    });
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let minute = 60 * SECOND;
+    let patient = Retry::attempts(2).backoff(minute, minute).floor(minute);
+    let session = Session::builder()
+        .base("http://a.test/")
+        .lane_concurrency(2)
+        .retry(patient.max_wait(5 * SECOND));
+    let session = session.build().unwrap();
+    engine.submit(message(&session, "a", 0), note);
+    let mut told = Told::new();
+    engine.advance(&mut told, SECOND).unwrap();
+    engine.submit(message(&session, "a", 1), note);
+    engine.run(&mut told).unwrap();
+    let arrived = arrived.borrow();
+    let at: Vec<_> = arrived
+        .iter()
+        .map(|(_, number, at)| (*number, at.floor()))
+        .collect();
+    assert_eq!(at, [(1, 60.0), (0, 60.0)]);
+}
+
+/// The body may ask for a longer wait, but the head has asked already.
+#[test]
+fn a_429_holds_back_its_lane_while_its_body_arrives() {
+    let count = Cell::new(0);
+    let (server, arrived) = server(move |_| {
+        count.set(count.get() + 1);
+        let slow = || busy("20").body("x".repeat(100)).drip(10, SECOND);
+        (count.get() == 1).then(slow)
+    });
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = Session::builder()
+        .base("http://a.test/")
+        .lane_concurrency(2)
+        .retry(Retry::attempts(2).wait_from(|_| None));
+    let session = session.build().unwrap();
+    engine.submit(message(&session, "a", 0), note);
+    let mut told = Told::new();
+    engine.advance(&mut told, 12 * SECOND).unwrap();
+    engine.submit(message(&session, "a", 1), note);
+    engine.run(&mut told).unwrap();
+    let arrived = arrived.borrow();
+    assert_eq!(arrived.len(), 2);
+    assert!(arrived.iter().all(|(.., at)| *at >= 20.0), "{arrived:?}");
 }
 
 #[test]

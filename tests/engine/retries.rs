@@ -380,6 +380,90 @@ fn a_panic_when_it_hears_of_a_retry_ends_only_that_chain() {
     }
 }
 
+/// A panic drops the visit instead of ending it.
+#[test]
+fn what_a_panic_ends_takes_nothing_from_the_budget() {
+    let (server, times) = script((0..11).map(|_| Answer::status(503)).collect());
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = built(session(second(Retry::attempts(2)).budget(0.0)));
+    let get = session.get("x").build().unwrap();
+    let mut told = Told::new();
+    for _ in 0..10 {
+        let panics = |_: &mut Told, _: &mut Context<'_, Told>| {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        };
+        engine.submit_to(get.clone(), Hears(panics));
+        let run = catch_unwind(AssertUnwindSafe(|| engine.run(&mut told)));
+        assert!(run.is_err());
+    }
+    told.clear();
+    engine.submit(get, note);
+    engine.run(&mut told).unwrap();
+    assert_eq!((told, times.take().len()), (vec![at_last()], 12));
+    assert_eq!(session.stats().retried, 1);
+}
+
+/// The readback would hear of a retry that is never sent, and only of a timeout in the end.
+#[test]
+fn a_retry_for_which_the_body_leaves_no_time_is_not_begun() {
+    let slow = || {
+        let body = Answer::status(503).body("x".repeat(100));
+        body.drip(10, SECOND)
+    };
+    let answers = [slow(), slow().truncate(140).close()];
+    for (answer, kind) in answers.into_iter().zip(["Status", "Truncated"]) {
+        let (server, times) = script(vec![answer]);
+        let (_network, mut engine, _) = simulated(Config::default(), server);
+        let retry = Retry::attempts(2).backoff(40 * SECOND, 40 * SECOND);
+        let session = built(session(retry.floor(40 * SECOND)).total(50 * SECOND));
+        engine.submit_to(session.get("x").build().unwrap(), Streams);
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        assert_eq!((told, times.take().len()), (vec![Ok(kind.into())], 1));
+        assert_eq!(session.stats().retried, 0);
+    }
+}
+
+#[test]
+fn what_a_replaced_response_led_to_is_forgotten_although_its_successor_is_not_sent() {
+    let server = |request: &Incoming| match request.path() {
+        "/hold" => Answer::ok("").after(100 * SECOND),
+        "/x" => found(302, "/y"),
+        _ => Answer::status(503),
+    };
+    for path in ["x", "busy"] {
+        let mut config = Config::default();
+        config.max_connections = 1;
+        let (_network, mut engine, seen) = simulated(config, server);
+        let again = at_end(move |request, reply| match reply {
+            Ok(_) => Ok(Verdict::Resend {
+                request: request.clone(),
+                after: SECOND,
+            }),
+            Err(_) => Ok(Verdict::Deliver),
+        });
+        let session = session(second(Retry::attempts(3)))
+            .redirects(Redirects::limited(3))
+            .policy(again);
+        let session = built(session.total(10 * SECOND));
+        engine.submit_to(session.get(path).build().unwrap(), Streams);
+        let hold = Request::get("http://a.test/hold").build().unwrap();
+        let mut told = Told::new();
+        engine.advance(&mut told, SECOND / 2).unwrap();
+        engine.submit(hold, |_: &mut Told, _, _| Next::done());
+        engine.run(&mut told).unwrap();
+        // Of the policy inside, and not of a retry or a redirect of the session.
+        let expected = match path {
+            "busy" => vec![Ok("retry after 1s: 503".into()), Ok("Timeout".into())],
+            _ => vec![Ok("Timeout".into())],
+        };
+        assert_eq!(told, expected);
+        assert_eq!(seen.take().len(), 2);
+        let stats = session.stats();
+        assert_eq!((stats.redirected, stats.retried, stats.failed), (0, 0, 1));
+    }
+}
+
 #[test]
 fn a_poll_for_ever_is_ended_by_the_total_or_with_the_session() {
     let (server, times) = script((0..1000).map(|_| Answer::status(503)).collect());
@@ -458,6 +542,28 @@ fn the_load_on_a_server_in_trouble_stays_within_the_budget() {
     let unlimited = Retry::attempts(4).budget(f32::INFINITY);
     let (requests, _) = load(unlimited, 600, |_| Answer::status(503));
     assert_eq!(requests, 2400);
+}
+
+/// The lane is not held back for another origin, so nothing else bounds the load.
+#[test]
+fn a_429_of_another_origin_takes_from_the_budget() {
+    let sent = |target: &'static str| {
+        let server = move |request: &Incoming| match request.path() {
+            "/x" => found(307, target),
+            _ => busy(429, "1"),
+        };
+        let (_network, mut engine, seen) = simulated(Config::default(), server);
+        let session = session(second(Retry::attempts(30)).budget(0.0))
+            .redirects(Redirects::limited(3))
+            .lane_concurrency(1);
+        let get = built(session).get("x").lane("a").build().unwrap();
+        engine.submit(get, note);
+        engine.run(&mut Told::new()).unwrap();
+        seen.take().len()
+    };
+    // One more is refilled meanwhile.
+    assert_eq!(sent("http://b.test/y"), 1 + 1 + 11);
+    assert_eq!(sent("/y"), 1 + 30);
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(crate) struct Coverage {
     faults: Vec<u64>,
 }
 
-const CALLS: &[&str] = &["interim", "head", "data", "reply", "error", "call"];
+const CALLS: &[&str] = &["interim", "head", "data", "reply", "error", "call", "retry"];
 
 /// Every place that 1,000 seeds have to reach, in addition to every fault of the network.
 const REQUIRED: &[(&str, &[&str])] = &[
@@ -84,6 +84,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "readback",
             "readback after",
             "part",
+            "neighbor",
         ],
     ),
     (
@@ -203,7 +204,59 @@ const REQUIRED: &[(&str, &[&str])] = &[
         "session ended from",
         &["host", "submitter", "thread", "context", "readback"],
     ),
+    (
+        "retry",
+        &[
+            "after a status",
+            "after an error",
+            "asked to wait",
+            "asked to wait by a body",
+            "not idempotent",
+            "of a redirect",
+            "slow",
+            "from a shared budget",
+            "not of this failure",
+            "spent",
+            "too long",
+            "too late",
+            "budget exhausted",
+            "not charged",
+        ],
+    ),
+    (
+        "lane",
+        &[
+            "waits for a place",
+            "waits for its rate",
+            "waits for the session's rate",
+            "held back by a 429",
+            "overtaken by priority",
+            "full",
+            "canceled in it",
+            "timed out in it",
+            "session ended",
+            "part gone in it",
+            "drained",
+            "shared by two engines",
+            "held without a name",
+            "not held by another origin",
+            "sent once more",
+            "gives its token back",
+            "has lost its token",
+        ],
+    ),
     ("policy", &["after", "wait", "decode", "resend"]),
+    (
+        "coding",
+        &[
+            "removed",
+            "left",
+            "three layers",
+            "several lines",
+            "cut short",
+            "broken",
+        ],
+    ),
     ("stale connection", &["sent again", "not sent again"]),
     (
         "answer",
@@ -222,6 +275,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "continue in time",
             "expectation failed",
             "interim",
+            "refusal",
         ],
     ),
     (
@@ -245,6 +299,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "push",
             "close",
             "submitter gone",
+            "neighbor gone",
             "submit before a late turn",
         ],
     ),

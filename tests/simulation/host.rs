@@ -4,16 +4,18 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use httpstream::sim::{Closed, Network, Random};
 use httpstream::{Engine, Error, Next, Sim, Stats, Turn, within_call};
 
 use crate::coverage::Coverage;
+use crate::lanes::LANES;
+use crate::neighbor::Neighbor;
 use crate::plan::{MOST_REQUESTS, MS, Plan, SECOND, SERVED};
 use crate::probe::{Planned, Probe, lose, of_part, part_of, start};
 use crate::server::{nonce_in, step_in};
-use crate::sessions::{Journal, Nested, logins};
+use crate::sessions::{Journal, Login, logins};
 use crate::watching::{Habit, Watching};
 use crate::world::{
     Body, Expectation, Host, KEYS, Part, Shared, Span, Stage, Terms, World, call_due, ceil_ms,
@@ -42,6 +44,8 @@ struct Run {
     /// An edge or a deadline has been reported, and the host has not finished turning since.
     told: bool,
     host: Host,
+    /// It is turned whenever the engine is.
+    neighbor: Option<Neighbor>,
     world: Shared,
     network: Network,
     /// The host's own source of randomness; the world has another.
@@ -75,11 +79,13 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         by_id: HashMap::new(),
         wishes: Vec::new(),
         answers: Vec::new(),
+        coded: HashMap::new(),
         logins: Vec::new(),
         default: None,
         journal: Journal::default(),
         stock: Vec::new(),
         digests: HashSet::new(),
+        arrived: HashSet::new(),
         coverage: Coverage::default(),
         wrong: Vec::new(),
         submitter: None,
@@ -89,19 +95,23 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         stop_asked: Some(false),
         calls: 0,
         replies: 0,
+        spent: (Duration::ZERO, Duration::ZERO),
         submitted: 0,
         timed_out: Vec::new(),
         late: Duration::ZERO,
         verbose,
         log: 0,
     }));
-    let config = {
+    let (config, neighbors) = {
         let mut borrowed = world.borrow_mut();
         let plan = &mut borrowed.plan;
         plan.furnish(&network, &mut random, &world);
         let journal = borrowed.journal.clone();
-        borrowed.logins = logins(&mut random, &borrowed.plan, &Nested { journal });
-        borrowed.journal.notes().ended = vec![0; borrowed.logins.len()];
+        borrowed.logins = logins(&mut random, &borrowed.plan, &journal);
+        let mut notes = journal.notes();
+        notes.ended = vec![0; borrowed.logins.len()];
+        (notes.base, notes.verbose) = (Some(borrowed.base), verbose);
+        drop(notes);
         if !borrowed.logins.is_empty() && random.chance(300) {
             borrowed.default = Some(random.below(borrowed.logins.len()));
         }
@@ -115,16 +125,23 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         let mut config = plan.config(&mut random);
         let default = borrowed.default.map(|number| &borrowed.logins[number]);
         config.policy = default.map(|login| (&login.session).into());
+        let shares = |login: &Login| login.rules.lanes.is_some() || login.rules.retry.is_some();
+        let neighbors = borrowed.logins.iter().any(shares) && random.chance(350);
+        let neighbors = neighbors.then(|| {
+            let mut its = plan.config(&mut random);
+            its.policy = config.policy.clone();
+            its
+        });
         match watching {
             Watching::Level => {}
             Watching::OneEvent => config.turn_events = 1,
             // Often leaves more in the poll than one turn takes.
             Watching::Edge(_) => config.turn_events = config.turn_events.min(4),
         }
-        config
+        (config, neighbors)
     };
     if verbose {
-        eprintln!("{config:#?}");
+        eprintln!("{config:#?} {neighbors:#?}");
     }
     let max_connections = config.max_connections;
     let has_alternatives = world
@@ -145,11 +162,13 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         world: world.clone(),
         parts: (0..4).map(|_| part()).collect(),
     };
+    let neighbor = neighbors.map(|config| Neighbor::new(&network, config, world.clone()));
     let mut run = Run {
         engine,
         watching,
         told: false,
         host,
+        neighbor,
         world,
         network,
         random,
@@ -177,10 +196,20 @@ impl Run {
         self.network.elapsed()
     }
 
-    /// Returns whether the engine's next deadline has passed.
+    /// Returns whether the next deadline of an engine has passed.
     fn is_past_deadline(&self) -> bool {
-        let deadline = self.engine.next_deadline();
+        let deadline = self.next_deadline();
         deadline.is_some_and(|deadline| deadline <= self.network.now())
+    }
+
+    /// Returns the next deadline of the engine and its neighbor.
+    fn next_deadline(&self) -> Option<Instant> {
+        let its = self
+            .neighbor
+            .as_ref()
+            .and_then(|it| it.engine.next_deadline());
+        let own = self.engine.next_deadline();
+        its.into_iter().chain(own).min()
     }
 
     /// Returns whether the engine's interface indicates that a turn is due.
@@ -221,12 +250,16 @@ impl Run {
             }
             42..46 => self.meddle(),
             46 => self.end_session(),
+            48 if self.neighbor.is_some() && self.random.chance(200) => {
+                self.hit("host", "neighbor gone");
+                self.neighbor = None;
+            }
             47 => {
                 let part = self.random.below(4);
                 lose(&mut self.host, part);
             }
-            48..50 => self.drain(),
-            50..54 => self.advance(),
+            49..51 => self.drain(),
+            51..54 => self.advance(),
             54..62 => {
                 // A single turn, whether due or not.
                 let due = self.is_due();
@@ -317,6 +350,12 @@ impl Run {
         for _ in 0..self.random.between(1, 5) {
             if self.world.borrow().plan.requests == 0 {
                 return;
+            }
+            if let Some(neighbor) = &mut self.neighbor
+                && self.random.chance(300)
+            {
+                neighbor.submit();
+                continue;
             }
             let part = self.random.chance(400).then(|| self.random.below(4));
             let part = part.filter(|part| self.host.parts[*part].is_some());
@@ -558,6 +597,8 @@ impl Run {
 
     /// Makes one turn, and checks what has to hold before and after it.
     fn turn(&mut self) -> Option<Turn> {
+        let its_turn = self.neighbor.as_mut().map(Neighbor::turn);
+        let its_turn = its_turn.map(|turn| turn.expect("the simulated poll never fails"));
         let due = self.is_due();
         let turn_at = self.now();
         let spurious = self.network.struck(httpstream::sim::Fault::Spurious);
@@ -567,11 +608,15 @@ impl Run {
         self.most_open = self.most_open.max(self.network.open_fds());
         let made_up = self.network.struck(httpstream::sim::Fault::Spurious) > spurious;
         let mut world = self.world.borrow_mut();
+        world.spent.0 = Duration::ZERO;
         world.tell(|| format!("turn, due {due}: {turn:?}"));
         // While the addresses of a link race, it has a socket for each. A name here has at most
         // five.
-        let racing = 4 * self.engine.stats().links_dialing;
-        let (open, most) = (self.network.open_fds(), self.max_connections + racing);
+        let most = |engine: &Stats, most: usize| most + 4 * engine.links_dialing;
+        let its = self.neighbor.as_ref();
+        let its = its.map_or(0, |it| most(&it.engine.stats(), it.max_connections));
+        let most = its + most(&self.engine.stats(), self.max_connections);
+        let open = self.network.open_fds();
         check!(
             world,
             open <= most,
@@ -593,7 +638,8 @@ impl Run {
             );
         }
         if let Watching::Edge(habit) = self.watching {
-            self.told = habit.goes_on(turn);
+            self.told =
+                habit.goes_on(turn) || its_turn.is_some_and(|turn| habit.goes_on(Some(turn)));
         }
         if let Some(turn) = turn {
             // After a panic, the stop is reported by the next turn.
@@ -770,6 +816,7 @@ impl Run {
         for why in wrong {
             world.complain(why);
         }
+        world.check_lanes(now);
         let delayed = stats.delayed;
         let fits = (delayed_least..=delayed_most).contains(&delayed);
         check!(
@@ -810,7 +857,6 @@ impl Run {
     fn wait(&mut self, end: Duration) {
         let base = self.world.borrow().base;
         let deadline = self
-            .engine
             .next_deadline()
             .map(|at| at.saturating_duration_since(base));
         let until = deadline.map_or(end, |deadline| deadline.min(end));
@@ -830,6 +876,7 @@ impl Run {
         }
         let within = self.random.duration(40 * SECOND);
         self.hit("host", "drain");
+        let outbox = self.world.borrow().waiting();
         self.world.borrow_mut().draining = true;
         let cancelled = self.guarded(|engine, host| engine.drain(host, within));
         {
@@ -852,6 +899,7 @@ impl Run {
                 world
                     .coverage
                     .hit_if(cancelled > 0, "host", "drain that cancels");
+                world.coverage.hit_if(cancelled < outbox, "lane", "drained");
                 let world = &mut *world;
                 for (number, chain) in world.chains.iter_mut().enumerate() {
                     // Chains of a part that no longer exists end without notice. Orders may still
@@ -898,9 +946,11 @@ impl Run {
         for round in 0..200 {
             self.wake();
             self.settle();
-            if self.engine.pending() == 0 || !self.world.borrow().wrong.is_empty() {
+            let its = self.neighbor.as_ref().map_or(0, |it| it.engine.pending());
+            if self.engine.pending() + its == 0 || !self.world.borrow().wrong.is_empty() {
                 break;
             }
+            self.check_stuck();
             while let Some(chain) = self.paused_one() {
                 let id = self.world.borrow().chains[chain].id;
                 let said = id.is_some_and(|id| self.engine.resume(id));
@@ -924,7 +974,36 @@ impl Run {
         (0..world.chains.len()).find(|chain| world.chains[*chain].waits_for_resume())
     }
 
+    /// Checks that no request waits in its lane if nothing is left to happen.
+    fn check_stuck(&mut self) {
+        if self.next_deadline().is_some() || self.network.next_event_at().is_some() {
+            return;
+        }
+        let mut world = self.world.borrow_mut();
+        // With a rate of the session, a request in another lane may keep them waiting.
+        let has_rate = |login: &&Login| {
+            let lanes = login.rules.lanes.as_ref();
+            lanes.is_some_and(|lanes| lanes.rate.is_some())
+        };
+        let logins = world.logins.iter().filter(|login| !has_rate(login));
+        let lanes = logins.flat_map(|login| {
+            let lane = |name| (login.rules.number, name, login.session.lane(name));
+            LANES.map(lane)
+        });
+        let stuck: Vec<_> = lanes
+            .filter(|(_, _, lane)| lane.waiting > 0 && lane.running == 0)
+            .collect();
+        check!(
+            world,
+            stuck.is_empty(),
+            "nothing is left to happen, but requests wait: {stuck:?}"
+        );
+    }
+
     fn cancel_all(&mut self) {
+        if let Some(neighbor) = &mut self.neighbor {
+            neighbor.cancel_all();
+        }
         let mut world = self.world.borrow_mut();
         for chain in 0..world.chains.len() {
             if let Some(id) = world.chains[chain].id
@@ -942,19 +1021,27 @@ impl Run {
         if self.world.borrow().wrong.is_empty() {
             self.settle();
             self.engine.close_idle();
+            if let Some(neighbor) = &mut self.neighbor {
+                neighbor.engine.close_idle();
+            }
             // Covers the last of the timers: another attempt after exhaustion.
             self.pass(200 * MS);
             self.pass(MS);
+            if let Some(neighbor) = &self.neighbor {
+                neighbor.check_end();
+            }
             self.check_end();
             self.check_ledger();
         }
         let Self {
             engine,
             host,
+            neighbor,
             world,
             network,
             ..
         } = self;
+        drop(neighbor);
         let submitter = world.borrow_mut().submitter.take();
         drop(engine);
         let mut world = world.borrow_mut();
@@ -971,6 +1058,18 @@ impl Run {
         let mut notes = std::mem::take(&mut *world.journal.notes());
         for what in std::mem::take(&mut notes.reached) {
             world.coverage.hit("policy", what);
+        }
+        for mut lanes in notes
+            .books
+            .drain(..)
+            .flatten()
+            .filter_map(|books| books.lanes)
+        {
+            lanes.check_arrivals();
+            for (group, thing) in std::mem::take(&mut lanes.log.reached) {
+                world.coverage.hit(group, thing);
+            }
+            notes.wrong.append(&mut lanes.log.wrong);
         }
         // Dropped here, because a waker may be the last that refers to its engine.
         drop(std::mem::take(&mut notes.wakers));
@@ -1035,6 +1134,7 @@ impl Run {
             deadline.is_none(),
             "a timer is left at the end, for {deadline:?}"
         );
+        world.check_sessions();
         let lost = world.chains.iter().any(|chain| chain.part_gone);
         let told = stats.answered + stats.failed;
         let replies = world.replies;
@@ -1109,6 +1209,11 @@ impl Run {
             let each = 1 + again + u32::from(refused);
             let asked = if step == 0 { wish.asked } else { 0 };
             let asked = asked + wish.ordered.get(step).copied().unwrap_or(0);
+            // The retries of a session whose books are not kept are not known.
+            let retry = world.rules_of(nonce).filter(|rules| !rules.is_kept);
+            let retry = retry.and_then(|rules| rules.retry.as_ref());
+            let tries = retry.map_or(1, |rules| rules.attempts.unwrap_or(1000));
+            let asked = asked * tries;
             check!(
                 world,
                 arrived <= asked * each,

@@ -7,6 +7,17 @@
 //! most one delayed chain holds a key; nothing that is not idempotent is sent twice; a turn that is
 //! not due does nothing; nothing is left at the end; no credential and no cookie reaches an origin
 //! that it is not for; nothing of a session that was ended is sent.
+//!
+//! Of sessions, a policy nested inside keeps the books (`books`), for all engines that share them:
+//! - Nothing is retried that may have been processed, more often than allowed, before the time that
+//!   the server has asked for, or after a wait that the total deadline would cut short. The budget
+//!   pays for each retry as long as there is one left, and refuses none before. Readbacks hear of
+//!   each retry once.
+//! - In a lane, requests begin in order of their priority and their entry, at most as many at once
+//!   as may run, and none as long as a 429 holds it back.
+//! - No more requests arrive in any window than the rates allow, nor are more let through at once
+//!   than their bursts. None waits without a reason.
+//!
 //! `MUTANTS.md` in this directory lists faults that these checks have been shown to catch.
 //!
 //! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and prints what happens in
@@ -17,11 +28,16 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+mod books;
+mod codings;
 mod coverage;
 mod deadlines;
 mod host;
+mod lanes;
+mod neighbor;
 mod plan;
 mod probe;
+mod retries;
 mod schedules;
 mod server;
 mod sessions;

@@ -4,16 +4,18 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use httpstream::{
-    ChainId, Context, Error, ErrorKind, Flow, Next, Phase, Readback, Reply, Response, Sent,
-    within_to,
+    ChainId, Context, Error, ErrorKind, Flow, Next, Outcome, Phase, Readback, Reply, Response,
+    Sent, within_to,
 };
 
 use crate::coverage;
 use crate::plan::{MOST_REQUESTS, MS, SECOND};
-use crate::server::path_of;
+use crate::retries::{Fate, RetryRules, is_transient};
+use crate::server::{path_of, serial_of};
+use crate::sessions::{Rules, place};
 use crate::world::{
-    Answered, Body, Chain, Expectation, Host, KEYS, Part, Reading, Shared, Span, Stage, Step,
-    Terms, World, body_bytes, call_due, ceil_ms, check, most_within,
+    Answered, Body, Chain, Coding, Expectation, Host, KEYS, Part, Reading, Shared, Span, Stage,
+    Step, Terms, World, call_due, ceil_ms, check, most_within,
 };
 
 /// The payload of intentional panics. They bypass the panic hook, which would print them.
@@ -115,7 +117,10 @@ pub(crate) fn lose(host: &mut Host, part: usize) {
                 (_, Reading::NoHead) => "waiting",
                 _ => "reading",
             };
+            let nonce = chain.nonce;
             world.coverage.hit("part gone while", stage);
+            let waits = world.journal.notes().is_in_lane(nonce);
+            world.coverage.hit_if(waits, "lane", "part gone in it");
         }
     }
 }
@@ -255,6 +260,17 @@ impl Probe {
             path == path_of(nonce, step) && hops == step,
             "chain {chain}: the info is of {path} after {hops} redirects, expected {step}"
         );
+        // A response without a body keeps the coding of a nested policy.
+        let has_coding = head.header("Content-Encoding").is_some();
+        check!(
+            world,
+            answered.is_none_or(|it| {
+                has_coding == (it.coding == Coding::Left)
+                    || it.coding == Coding::None && it.len == 0
+            }),
+            "chain {chain}: {:?} has Content-Encoding: {has_coding}",
+            answered
+        );
         let is_replaced = answered.is_some_and(|answered| answered.is_replaced);
         check!(
             world,
@@ -375,6 +391,7 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
         }
         13 => {
             let time = world.random.duration(5 * MS);
+            world.spend(time);
             let network = world.network.clone();
             drop(world);
             network.sleep(time);
@@ -402,6 +419,7 @@ fn work<T: State>(state: &T) {
     let time = world.random.duration(most);
     world.coverage.hit("next", "after slow work");
     world.late += time;
+    world.spend(time);
     let network = world.network.clone();
     drop(world);
     network.sleep(time);
@@ -428,6 +446,33 @@ impl<T: State> Readback<T> for Probe {
         );
         drop(world);
         mischief(self, state, cx, "interim");
+    }
+
+    fn on_retry(
+        &mut self,
+        state: &mut T,
+        why: Outcome<'_>,
+        after: Duration,
+        cx: &mut Context<'_, T>,
+    ) {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        self.enter(&mut world, cx, "retry");
+        let (chain, nonce) = (self.chain, world.chains[self.chain].nonce);
+        world.tell(|| format!("chain {chain}: retry after {after:?} of {why:?}"));
+        let has_head = world.chains[chain].reading != Reading::NoHead;
+        check!(
+            world,
+            !has_head,
+            "chain {chain}: a retry although its readback has seen the head"
+        );
+        let is_resent = world.journal.notes().is_resent(nonce);
+        if !is_resent {
+            let now = world.since_base(cx.now());
+            self.check_retry(&mut world, why, after, now);
+        }
+        drop(world);
+        mischief(self, state, cx, "retry");
     }
 
     fn on_head(&mut self, state: &mut T, head: &Response<'_>, cx: &mut Context<'_, T>) -> Flow {
@@ -486,8 +531,8 @@ impl<T: State> Readback<T> for Probe {
         );
         check!(world, !data.is_empty(), "chain {chain}: an empty piece");
         let truth = serial.and_then(|serial| Some((world.answers.get(serial)?, serial)));
-        if let Some((answered, serial)) = truth {
-            let body = body_bytes(answered.nonce, serial, answered.len);
+        if let Some((_, serial)) = truth {
+            let body = world.body_of(serial);
             let right = body.get(from..from + data.len()) == Some(data);
             check!(
                 world,
@@ -557,9 +602,23 @@ fn is_of_chain(error: &Error) -> bool {
     format!("{error:#}").contains("chain_timeout of ")
 }
 
+/// Returns whether there may have been failures of which nobody has heard: redirects and challenges
+/// that were cut short.
+fn may_have_failed_silently(world: &World, nonce: usize) -> bool {
+    let mut answers = world.answers.iter();
+    answers.any(|it| it.nonce == nonce && matches!(it.status, 300..=399 | 401))
+}
+
 /// Returns whether what the readback returns is ignored.
 fn ends_chain(error: &Error) -> bool {
     error.kind() == ErrorKind::Cancelled || is_of_chain(error)
+}
+
+/// Returns how many requests wait in a lane that has refused another one.
+fn lane_full(error: &Error) -> Option<usize> {
+    let text = format!("{error:#}");
+    let (before, _) = text.split_once(" requests wait in its lane already")?;
+    before.rsplit(' ').next()?.parse().ok()
 }
 
 impl Chain {
@@ -627,8 +686,10 @@ impl Probe {
         let known = &world.chains[chain];
         let rate = world.wishes[known.nonce].download;
         let begun = known.start(now).from;
-        // In a pipeline, a response may be read with the end of the one before it.
-        let Some(rate) = rate.filter(|_| world.plan.depth == 1) else {
+        // In a pipeline, a response may be read with the end of the one before it. A decoded body is
+        // longer than what was read.
+        let decodes = world.rules_of(known.nonce).is_some_and(|it| it.decodes);
+        let Some(rate) = rate.filter(|_| world.plan.depth == 1 && !decodes) else {
             return;
         };
         let most = most_within(rate, now - begun);
@@ -682,7 +743,14 @@ impl Probe {
             "chain {chain}: a response although it was canceled"
         );
         if let (Some(answered), Some(serial)) = (answered, serial) {
-            let truth = body_bytes(nonce, serial, answered.len);
+            let truth = world.body_of(serial);
+            let is_passed_on = reading != Reading::Discarded;
+            check!(
+                world,
+                answered.spoiled.is_none() || !is_passed_on,
+                "chain {chain}: a response although its coding is broken: {:?}",
+                answered.spoiled
+            );
             match reading {
                 Reading::Streamed => {
                     let whole = streamed == truth.len() && response.body().is_empty();
@@ -773,6 +841,13 @@ impl Probe {
         };
         // An expectation is refused before the script begins, and so are missing credentials.
         let refused = matches!(status, 401 | 417);
+        let refused = refused || answered.is_some_and(|answered| answered.is_refusal);
+        if let Some(answered) = answered {
+            let retry = world.rules_of(nonce).and_then(|rules| rules.retry.as_ref());
+            let wall = world.wall_clock(answered.at);
+            let wait = retry.map_or(Duration::ZERO, |rules| answered.asked.by_all(rules, wall));
+            self.check_given_up(world, Some(status), step.idempotent, wait);
+        }
         let is_error = world
             .rules_of(nonce)
             .is_some_and(|rules| rules.error_for_status && status >= 400);
@@ -785,6 +860,209 @@ impl Probe {
             world,
             meant || refused,
             "chain {chain}: a response although none was sent"
+        );
+    }
+
+    /// Checks that the session may send the request again, and does so after a wait that is right.
+    fn check_retry(&self, world: &mut World, why: Outcome<'_>, after: Duration, now: Duration) {
+        let chain = self.chain;
+        let nonce = world.chains[chain].nonce;
+        let wish = world.wishes[nonce].clone();
+        let by = wish.by;
+        let retry = world.rules_of(nonce).and_then(|rules| rules.retry.clone());
+        let (Some(by), Some(rules)) = (by, retry) else {
+            world.complain(format!("chain {chain}: a retry without rules for retries"));
+            return;
+        };
+        world.chains[chain].retries += 1;
+        let failures = world.chains[chain].retries;
+        check!(
+            world,
+            rules.allows(failures),
+            "chain {chain}: a retry after {failures} failures"
+        );
+        let last = world.journal.notes().last_refusal.get(&nonce).copied();
+        let (step, status, serial) = match (why.error(), why.response()) {
+            (Some(error), _) => {
+                let step = error.request().map_or(0, |request| place(request).1);
+                let status = error.status().map(|status| status.as_u16());
+                let idempotent = wish.step(step).idempotent;
+                let is_transient = is_transient(error.kind());
+                let is_safe = idempotent || error.resend_is_safe();
+                let is_unsent = error.request_sent() == Sent::No;
+                // Of what was turned away, it may be known that it was not processed.
+                let repeats = status.is_some_and(|status| rules.repeats(status, idempotent));
+                check!(
+                    world,
+                    repeats || is_transient && is_safe,
+                    "chain {chain}: a retry after {error:?}"
+                );
+                check!(
+                    world,
+                    repeats || idempotent || is_unsent,
+                    "chain {chain}: a retry of what may have been processed, after {error:?}"
+                );
+                let serial = last.filter(|_| status.is_some_and(|status| status >= 400));
+                (step, status.filter(|_| repeats), serial)
+            }
+            (None, Some(response)) => {
+                let step = place(response.info().request()).1;
+                let status = response.status().as_u16();
+                (step, Some(status), serial_of(response))
+            }
+            (None, None) => return,
+        };
+        let answered = serial.and_then(|serial| world.answers.get(serial).copied());
+        let idempotent = world.wishes[nonce].step(step).idempotent;
+        if let Some(status) = status {
+            let is_right = answered.is_none_or(|it| (it.nonce, it.step) == (nonce, step));
+            check!(
+                world,
+                is_right && rules.repeats(status, idempotent),
+                "chain {chain}: a retry after status {status} of {answered:?}"
+            );
+        }
+        let asked = answered.map(|answered| answered.asked).unwrap_or_default();
+        let has_body = why.response().is_some();
+        let at = |time: Duration| match has_body {
+            true => asked.by_all(&rules, world.wall_clock(time)),
+            false => asked.by_head(world.wall_clock(time)),
+        };
+        // A date was read after the answer was sent, and by now.
+        let (wait, most) = (
+            at(now),
+            answered.map_or(Duration::ZERO, |answered| at(answered.at)),
+        );
+        check!(
+            world,
+            wait <= rules.longest(),
+            "chain {chain}: a retry although {asked:?} is longer than {:?}",
+            rules.longest()
+        );
+        // What a broken response has asked for is known only if the books are kept.
+        let is_known = why
+            .error()
+            .is_none_or(|error| error.status().is_none() || serial.is_some());
+        let is_known = is_known && !may_have_failed_silently(world, nonce);
+        let (is_own, is_slow) = rules.is_wait(after, failures, (wait, most));
+        check!(
+            world,
+            is_own || is_slow || !is_known,
+            "chain {chain}: a retry {failures} after {after:?}, asked {wait:?}, by {rules:?}"
+        );
+        let known = &world.chains[chain];
+        let start = known.start(now);
+        let due = wish
+            .timeouts
+            .total
+            .map(|total| start.to.saturating_add(ceil_ms(total)));
+        check!(
+            world,
+            due.is_none_or(|due| now.saturating_add(after) < ceil_ms(due)),
+            "chain {chain}: a retry after {after:?}, begun {start:?}, although it times out at {due:?}"
+        );
+        let is_kept = world.logins[by].rules.is_kept;
+        let twice = world.journal.notes().announced.insert(nonce, after);
+        let twice = twice.filter(|_| is_kept);
+        world.journal.notes().last_taken.remove(&nonce);
+        check!(
+            world,
+            twice.is_none(),
+            "chain {chain}: a retry after {twice:?} and after {after:?}"
+        );
+        let coverage = &mut world.coverage;
+        coverage.hit(
+            "retry",
+            if status.is_some() {
+                "after a status"
+            } else {
+                "after an error"
+            },
+        );
+        coverage.hit_if(!idempotent && status.is_some(), "retry", "not idempotent");
+        coverage.hit_if(wait > Duration::ZERO, "retry", "asked to wait");
+        let by_body = has_body && rules.reads_bodies && asked.in_body == Some(wait);
+        coverage.hit_if(by_body, "retry", "asked to wait by a body");
+        coverage.hit_if(is_slow && !is_own, "retry", "slow");
+        coverage.hit_if(step > 0, "retry", "of a redirect");
+        coverage.hit_if(rules.purse != by, "retry", "from a shared budget");
+    }
+
+    /// Checks that a failure was not to be retried, if the chain has heard of all retries.
+    /// `status` and `wait` are those of the response, and `is_safe` is whether the request can be
+    /// sent again.
+    fn check_given_up(
+        &self,
+        world: &mut World,
+        status: Option<u16>,
+        is_safe: bool,
+        wait: Duration,
+    ) {
+        let now = world.since_base(world.network.now());
+        let known = &world.chains[self.chain];
+        let (chain, nonce, failures) = (self.chain, known.nonce, known.retries + 1);
+        let Some(rules) = world.rules_of(nonce).filter(|_| !known.is_closure) else {
+            return;
+        };
+        let is_kept = rules.is_kept;
+        let Some(rules) = rules.retry.clone() else {
+            return;
+        };
+        let is_repeated = match status {
+            Some(status) => rules.repeats(status, is_safe),
+            None => is_safe,
+        };
+        let is_sure = !may_have_failed_silently(world, nonce);
+        let coverage = &mut world.coverage;
+        coverage.hit_if(!is_repeated, "retry", "not of this failure");
+        if !is_repeated {
+            return;
+        }
+        if !rules.allows(failures) {
+            coverage.hit("retry", "spent");
+            return;
+        }
+        if !is_sure {
+            return;
+        }
+        if wait > rules.longest() {
+            coverage.hit("retry", "too long");
+            return;
+        }
+        let start = known.start(now).from;
+        let due = world.wishes[nonce]
+            .timeouts
+            .total
+            .map(|total| start + total);
+        let longest = rules.longest_own(failures).max(wait);
+        if due.is_some_and(|due| now.saturating_add(longest) >= due) {
+            coverage.hit("retry", "too late");
+            return;
+        }
+        coverage.hit("retry", "budget exhausted");
+        let of_purse = world.logins.iter().filter(|login| {
+            let its = login.rules.retry.as_ref();
+            its.is_some_and(|its| its.purse == rules.purse)
+        });
+        let attempts: u64 = of_purse.map(|login| login.session.stats().attempts).sum();
+        let mut notes = world.journal.notes();
+        let judged = notes.last_taken.get(&nonce).copied();
+        let may_be_empty = match (is_kept, judged) {
+            // That it was empty is checked in the end.
+            (true, Some(judged)) => {
+                if let Some(purse) = notes.purses[rules.purse].as_mut() {
+                    purse.settle(judged, Fate::Refused);
+                }
+                true
+            }
+            (true, None) => false,
+            (false, _) => attempts >= 10,
+        };
+        drop(notes);
+        check!(
+            world,
+            may_be_empty && rules.attempts.is_some(),
+            "chain {chain}: given up after {failures} failures, status {status:?}, wait {wait:?}"
         );
     }
 
@@ -802,7 +1080,11 @@ impl Probe {
             ErrorKind::Cancelled => world
                 .coverage
                 .hit("cancelled while", coverage::phase(phase)),
-            ErrorKind::Timeout => world.coverage.hit("timeout while", coverage::phase(phase)),
+            ErrorKind::Timeout => {
+                world.coverage.hit("timeout while", coverage::phase(phase));
+                let left = world.journal.notes().left == Some(nonce);
+                world.coverage.hit_if(left, "lane", "timed out in it");
+            }
             _ => {}
         }
         if is_of_chain(error) {
@@ -822,6 +1104,8 @@ impl Probe {
             "chain {chain}: {kind:?}, canceled {cancelled}"
         );
         self.check_policy(world, error);
+        self.check_failed(world, error, now);
+        self.check_coding(world, error);
         check!(
             world,
             kind != ErrorKind::Aborted || aborted,
@@ -833,9 +1117,9 @@ impl Probe {
             "chain {chain}: {kind:?} although it was aborted"
         );
         if let Some(serial) = serial
-            && let Some(answered) = world.answers.get(serial).copied()
+            && serial < world.answers.len()
         {
-            let truth = body_bytes(nonce, serial, answered.len);
+            let truth = world.body_of(serial);
             let part = error.partial_body();
             check!(
                 world,
@@ -927,6 +1211,69 @@ impl Probe {
         world.coverage.hit_if(!is_write, "speed", "slow download");
     }
 
+    /// Checks that the error of a broken coding names it.
+    fn check_coding(&self, world: &mut World, error: &Error) {
+        let nonce = world.chains[self.chain].nonce;
+        let mut answers = world.answers.iter().rev();
+        let spoiled = answers
+            .find(|it| it.nonce == nonce)
+            .and_then(|it| it.spoiled);
+        let text = format!("{error:#}");
+        let is_named = ["gzip", "deflate", "content codings"]
+            .into_iter()
+            .any(|name| text.contains(name));
+        if spoiled != Some(error.kind()) || !is_named {
+            return;
+        }
+        world.coverage.hit(
+            "coding",
+            match error.kind() {
+                ErrorKind::Truncated => "cut short",
+                _ => "broken",
+            },
+        );
+    }
+
+    /// Checks that an error was not to be retried.
+    fn check_failed(&self, world: &mut World, error: &Error, now: Duration) {
+        let known = &world.chains[self.chain];
+        let nonce = known.nonce;
+        let total = world.wishes[nonce].timeouts.total;
+        let may_be_over =
+            total.is_some_and(|total| known.start(now).from.saturating_add(total) <= now);
+        let step = error.request().map_or(0, |request| place(request).1);
+        let idempotent = world.wishes[nonce].step(step).idempotent;
+        match (error.kind(), error.status()) {
+            (ErrorKind::Status, Some(status)) => {
+                let status = status.as_u16();
+                let mut answers = world.answers.iter().rev();
+                let answered = answers.find(|it| (it.nonce, it.status) == (nonce, status));
+                let retry = world.rules_of(nonce).and_then(|rules| rules.retry.as_ref());
+                let wait = retry.zip(answered).map(|(rules, answered)| {
+                    // A date may have been read as soon as the answer was sent.
+                    let wall = world.wall_clock(answered.at);
+                    answered.asked.by_all(rules, wall)
+                });
+                let wait = wait.unwrap_or_default();
+                self.check_given_up(world, Some(status), idempotent, wait);
+            }
+            // What the readback has seen of a response stands.
+            _ if may_be_over || known.reading != Reading::NoHead || is_of_chain(error) => {}
+            (kind, status) if is_transient(kind) => {
+                let is_safe = idempotent || error.resend_is_safe();
+                let mut answers = world.answers.iter().rev();
+                let answered = answers
+                    .find(|it| it.nonce == nonce)
+                    .filter(|_| status.is_some());
+                let wait = answered.map_or(Duration::ZERO, |answered| {
+                    answered.asked.by_head(world.wall_clock(answered.at))
+                });
+                self.check_given_up(world, None, is_safe, wait);
+            }
+            _ => {}
+        }
+    }
+
     fn check_sent(&self, world: &mut World, error: &Error) {
         let chain = self.chain;
         let nonce = world.chains[chain].nonce;
@@ -981,19 +1328,39 @@ impl Probe {
         let meant = match kind {
             ErrorKind::Status => {
                 let status = error.status().map_or(0, |status| status.as_u16());
-                rules.is_some_and(|rules| rules.error_for_status) && status >= 400
+                let is_late = |rules: &Rules| {
+                    // Its body has taken the time in which it was to be retried.
+                    let retry = rules.retry.as_ref();
+                    retry.is_some_and(|it| it.has_status(status) && self.is_late(world, it))
+                };
+                status >= 400 && rules.is_some_and(|it| it.error_for_status || is_late(&it))
             }
-            ErrorKind::Policy => rules
-                .and_then(|rules| rules.follows)
-                .is_some_and(|follows| wish.leads_to_more_than(follows.most)),
+            ErrorKind::Policy => match lane_full(error) {
+                Some(waiting) => rules
+                    .and_then(|rules| rules.lanes)
+                    .and_then(|lanes| lanes.max_waiting)
+                    .is_some_and(|most| waiting >= most),
+                None => rules
+                    .and_then(|rules| rules.follows)
+                    .is_some_and(|follows| wish.leads_to_more_than(follows.most)),
+            },
             _ => return,
         };
-        let name = match kind {
-            ErrorKind::Status => "status",
-            _ => "too many redirects",
-        };
-        world.coverage.hit("session", name);
+        match (kind, lane_full(error)) {
+            (ErrorKind::Status, _) => world.coverage.hit("session", "status"),
+            (_, Some(_)) => world.coverage.hit("lane", "full"),
+            (_, None) => world.coverage.hit("session", "too many redirects"),
+        }
         check!(world, meant, "chain {chain}: {error:?}");
+    }
+
+    /// Returns whether there may be no time left for a retry.
+    fn is_late(&self, world: &World, rules: &RetryRules) -> bool {
+        let now = world.since_base(world.network.now());
+        let known = &world.chains[self.chain];
+        let total = world.wishes[known.nonce].timeouts.total;
+        let longest = rules.longest_own(known.retries + 1).max(rules.longest());
+        total.is_some_and(|total| now + longest >= known.start(now).from + total)
     }
 
     /// Checks that no deadline is early. That none is late is checked between turns.
@@ -1091,12 +1458,19 @@ impl Probe {
         // So may a server that closes with pipelined requests unread (RFC 9112 §9.6).
         let idempotent = wish.steps.iter().any(|step| step.idempotent);
         let unread = world.plan.depth > 1 && idempotent && kind == ErrorKind::Truncated;
+        let mut answers = world.answers.iter().filter(|it| it.nonce == known.nonce);
+        let is_coded = answers.clone().any(|it| it.coding != Coding::None);
         let is_long = |step: &Step| {
-            let most = wish.max_body;
-            most.is_some_and(|most| step.script.len as u64 > most)
+            // Codings make some bodies longer.
+            let len = step.script.len as u64;
+            let most = len + if is_coded { len / 50 + 300 } else { 0 };
+            wish.max_body.is_some_and(|limit| most > limit)
         };
+        let is_spoiled = answers.any(|it| it.spoiled == Some(kind));
         let too_long = wish.steps.iter().any(is_long);
         let meant = |step: &Step| match (step.script.body, kind) {
+            // A server may turn the request away, and break off while it does.
+            (_, ErrorKind::Truncated) if step.trouble > 0 => true,
             (Body::Garbage | Body::BadChunk, ErrorKind::Malformed) => true,
             (Body::HugeHead, ErrorKind::TooLarge) => true,
             (Body::Truncated, ErrorKind::Truncated) => true,
@@ -1113,7 +1487,7 @@ impl Probe {
         let steps = wish.steps.clone();
         check!(
             world,
-            queue || early || meant || unread,
+            queue || early || meant || unread || is_spoiled,
             "chain {chain}: {error:?} for {steps:?}"
         );
     }

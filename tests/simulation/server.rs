@@ -4,12 +4,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use httpstream::Response;
 use httpstream::sim::{Answer, ConnectionId, Incoming, Network, Server};
 
+use crate::books::{ATTEMPT, Attempt};
+use crate::codings::{ACCEPTED, Coded, code};
+use crate::retries::{Asked, TROUBLES, Until, is_unprocessed, retry_after, wait_in};
 use crate::sessions::{Rules, SIGNATURE, masked};
 use crate::world::{
-    Answered, Body, Expectation, Form, Shared, Stage, Step, World, body_bytes, check, most_within,
-    upload_bytes,
+    Answered, Body, Coding, Expectation, Form, Shared, Stage, Step, World, body_bytes, check,
+    most_within, upload_bytes,
 };
 
 /// The number of challenges that a session answers for one request.
@@ -48,6 +52,7 @@ impl Server for Scripted {
             request.method
         );
         check_fields(&mut world, request, nonce, number);
+        check_attempt(&mut world, request, nonce, number);
         let before = self.last.insert(request.connection, (nonce, number));
         if request.pipelined {
             let may_be = |(nonce, number): (usize, usize)| {
@@ -77,13 +82,19 @@ impl Server for Scripted {
                 Some(Expectation::Failed) => {
                     world.coverage.hit("answer", "expectation failed");
                     let (serial, status) = (world.answers.len(), 417);
-                    world.answers.push(Answered {
+                    let answered = Answered {
                         nonce,
                         step: number,
                         is_replaced: false,
                         status,
                         len: 0,
-                    });
+                        is_refusal: false,
+                        at: request.at,
+                        asked: Asked::default(),
+                        coding: Coding::None,
+                        spoiled: None,
+                    };
+                    note_answer(&mut world, answered);
                     let refusal = Answer::status(status)
                         .header("X-Nonce", nonce.to_string())
                         .header("X-Serial", serial.to_string());
@@ -153,6 +164,12 @@ pub(crate) fn path_of(nonce: usize, step: usize) -> String {
     }
 }
 
+/// Returns the number of the answer that a response is.
+pub(crate) fn serial_of(head: &Response<'_>) -> Option<usize> {
+    let value = std::str::from_utf8(head.header("x-serial")?);
+    value.ok()?.parse().ok()
+}
+
 fn nonce_of(request: &Incoming, world: &mut World) -> Option<usize> {
     let nonce = nonce_in(request.path()).filter(|nonce| *nonce < world.wishes.len());
     check!(
@@ -162,6 +179,125 @@ fn nonce_of(request: &Incoming, world: &mut World) -> Option<usize> {
         request.target
     );
     nonce
+}
+
+fn note_answer(world: &mut World, answered: Answered) {
+    world.journal.notes().asked.push(answered.asked);
+    world.answers.push(answered);
+}
+
+/// Returns the attempt that a request is, if the books of its session are kept.
+fn attempt_of(world: &World, request: &Incoming) -> Option<Attempt> {
+    let number = std::str::from_utf8(request.header(ATTEMPT)?).ok()?;
+    let number: usize = number.parse().ok()?;
+    world.journal.notes().attempts.get(number).copied()
+}
+
+/// Checks that an attempt is not too early, and not one too many.
+fn check_attempt(world: &mut World, request: &Incoming, nonce: usize, number: usize) {
+    let rules = world.rules_of(nonce).filter(|rules| rules.is_kept).cloned();
+    let attempt = attempt_of(world, request);
+    let is_right = match (&rules, &attempt) {
+        (Some(rules), Some(attempt)) => {
+            attempt.session == rules.number && attempt.place == (nonce, number)
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    check!(
+        world,
+        is_right,
+        "nonce {nonce}, step {number}, arrived as {attempt:?}"
+    );
+    let (Some(rules), Some(attempt)) = (rules, attempt) else {
+        return;
+    };
+    let now = request.at;
+    if let Some(lanes) = world.journal.notes().books_of(rules.number).lanes.as_mut() {
+        let times = (attempt.begun, attempt.at, now);
+        lanes.on_arrived(attempt.exchange, attempt.lane, times);
+    }
+    if !attempt.is_retry {
+        return;
+    }
+    let session = rules.number;
+    let Some(retry) = rules.retry else {
+        world.complain(format!("nonce {nonce} was sent again by session {session}"));
+        return;
+    };
+    check!(
+        world,
+        retry.allows(attempt.retries),
+        "nonce {nonce} arrived after {} retries",
+        attempt.retries
+    );
+    let Some(former) = attempt
+        .former
+        .1
+        .and_then(|serial| world.answers.get(serial).copied())
+    else {
+        return;
+    };
+    let is_early = match former.asked.in_head {
+        Some(Until::In(wait)) => now < former.at.saturating_add(wait),
+        Some(Until::At(date)) => world.wall_clock(now) < date,
+        None => false,
+    };
+    check!(
+        world,
+        !is_early,
+        "nonce {nonce} was sent again {:?} after an answer with {:?}",
+        now - former.at,
+        former.asked
+    );
+}
+
+/// Checks that a session does not send again what may have been processed.
+fn check_repeated(world: &mut World, request: &Incoming, nonce: usize, number: usize) {
+    let Some(attempt) = attempt_of(world, request) else {
+        return;
+    };
+    let wish = &world.wishes[nonce];
+    let is_idempotent = wish.step(number).idempotent;
+    // Policies inside send again whatever they like.
+    let is_strict = attempt.is_retry && !is_idempotent && wish.policies == 0;
+    let (exchange, serial) = attempt.former;
+    let read = serial.and_then(|serial| world.answers.get(serial).copied());
+    // Of an answer that was not read, the client does not know the status.
+    let is_unprocessed = read.is_some_and(|answered| is_unprocessed(answered.status));
+    let has_arrived = world.arrived.contains(&exchange);
+    world.arrived.insert(attempt.exchange);
+    check!(
+        world,
+        !is_strict || !has_arrived || is_unprocessed,
+        "nonce {nonce}, step {number}, is not idempotent, and was sent again after {read:?}"
+    );
+}
+
+/// How a server turns a request away: a status, the fields that say for how long, and what they
+/// ask for.
+struct Refusal {
+    status: u16,
+    after: Option<String>,
+    date: Option<String>,
+    asked: Option<Until>,
+}
+
+/// Returns how a request is turned away, if it is.
+fn refusal(world: &mut World, step: &Step) -> Option<Refusal> {
+    if !world.random.chance(step.trouble) {
+        return None;
+    }
+    let now = world.network.wall_clock();
+    let status = *world.random.pick(&TROUBLES);
+    let (after, date, asked) = retry_after(&mut world.random, now);
+    world.coverage.hit("answer", "refusal");
+    Some(Refusal {
+        status,
+        after,
+        date,
+        asked,
+    })
 }
 
 /// Checks the fields by which origins recognize their clients.
@@ -199,6 +335,13 @@ fn check_fields(world: &mut World, request: &Incoming, nonce: usize, number: usi
     };
     expect("Host", Some(host.into_bytes()));
     expect("X-Key", key.map(String::into_bytes));
+    let decodes = rules.as_ref().is_some_and(|rules| rules.decodes);
+    let codings = match (by_hand.codings, decodes) {
+        (true, _) => Some("identity"),
+        (false, true) => Some(ACCEPTED),
+        (false, false) => None,
+    };
+    expect("Accept-Encoding", codings.map(Into::into));
     let auth = rules.as_ref().and_then(|rules| rules.auth.as_ref());
     let auth = auth.filter(|auth| is_at_home && auth.origin == here);
     let mut digest = None;
@@ -435,14 +578,51 @@ fn order_redirect(world: &mut World, nonce: usize, number: usize, step: &Step) -
     is_followed
 }
 
+/// Applies codings to a body now and then, and returns what the session does about them.
+fn coded(world: &mut World, nonce: usize, body: Body, bytes: &[u8]) -> Option<(Coded, Coding)> {
+    let has_body = matches!(
+        body,
+        Body::Length | Body::Chunked | Body::UntilClose | Body::Http10 | Body::Truncated
+    );
+    let decodes = world.rules_of(nonce).is_some_and(|rules| rules.decodes);
+    let is_removed = decodes && !world.wishes[nonce].by_hand.codings;
+    if !has_body || !world.random.chance(if is_removed { 400 } else { 50 }) {
+        return None;
+    }
+    let mut coded = code(&mut world.random, bytes);
+    if !is_removed {
+        coded.spoiled = None;
+        world.coverage.hit("coding", "left");
+        return Some((coded, Coding::Left));
+    }
+    let coverage = &mut world.coverage;
+    coverage.hit("coding", "removed");
+    coverage.hit_if(coded.layers == 3, "coding", "three layers");
+    coverage.hit_if(coded.names.len() > 1, "coding", "several lines");
+    Some((coded, Coding::Removed))
+}
+
 fn answer(world: &mut World, request: &Incoming, nonce: usize) -> Answer {
     let serial = world.answers.len();
     let number = step_in(request.path());
     let step = world.wishes[nonce].step(number).clone();
-    let challenge = challenge(world, request, nonce, number);
+    let refusal = refusal(world, &step);
+    let challenge = match &refusal {
+        Some(_) => None,
+        None => challenge(world, request, nonce, number),
+    };
     let mut script = step.script.clone();
     let mut is_replaced = false;
-    if let Some((_, is_answered)) = &challenge {
+    if let Some(refusal) = &refusal {
+        script.status = refusal.status;
+        script.body = *world.random.pick(&[
+            Body::Length,
+            Body::Length,
+            Body::Length,
+            Body::Chunked,
+            Body::Truncated,
+        ]);
+    } else if let Some((_, is_answered)) = &challenge {
         is_replaced = *is_answered;
         script.status = 401;
         script.body = Body::Length;
@@ -460,16 +640,34 @@ fn answer(world: &mut World, request: &Incoming, nonce: usize) -> Answer {
         Body::Http10 | Body::Garbage | Body::BadChunk | Body::HugeHead => 200,
         _ => script.status,
     };
-    world.answers.push(Answered {
+    let mut bytes = body_bytes(nonce, serial, len);
+    // Of two policies, either would decode it.
+    let is_masked = world.wishes[nonce].policies == 1 && world.random.chance(300);
+    let coded = match is_masked || is_head {
+        true => None,
+        false => coded(world, nonce, script.body, &bytes),
+    };
+    let in_body = match &coded {
+        Some((coded, Coding::Left)) => wait_in(&coded.bytes),
+        _ => wait_in(&bytes),
+    };
+    let answered = Answered {
         nonce,
         step: number,
         is_replaced,
         status,
         len: if is_head { 0 } else { len },
-    });
-    let mut bytes = body_bytes(nonce, serial, len);
-    // Of two policies, either would decode it.
-    let is_masked = world.wishes[nonce].policies == 1 && world.random.chance(300);
+        is_refusal: refusal.is_some(),
+        at: request.at,
+        asked: Asked {
+            in_head: refusal.as_ref().and_then(|refusal| refusal.asked),
+            in_body: in_body.filter(|_| !is_head),
+        },
+        coding: coded.as_ref().map_or(Coding::None, |(_, coding)| *coding),
+        spoiled: coded.as_ref().and_then(|(coded, _)| coded.spoiled),
+    };
+    note_answer(world, answered);
+    check_repeated(world, request, nonce, number);
     if is_masked {
         bytes = masked(&bytes);
     }
@@ -481,11 +679,28 @@ fn answer(world: &mut World, request: &Incoming, nonce: usize) -> Answer {
     let mut plain = Answer::status(status)
         .header("X-Nonce", nonce.to_string())
         .header("X-Serial", serial.to_string());
-    if is_masked {
-        ids += "Content-Encoding: mask\r\n";
-        plain = plain.header("Content-Encoding", "mask");
+    let mut codings = Vec::from_iter(is_masked.then(|| "mask".to_owned()));
+    if let Some((coded, coding)) = coded {
+        bytes = coded.bytes;
+        codings = coded.names;
+        if coding == Coding::Left {
+            world.coded.insert(serial, bytes.clone());
+        }
     }
-    match (challenge, step.lead) {
+    for coding in codings {
+        ids += &format!("Content-Encoding: {coding}\r\n");
+        plain = plain.header("Content-Encoding", coding);
+    }
+    let lead = step.lead.filter(|_| refusal.is_none());
+    if let Some(Refusal { after, date, .. }) = refusal {
+        if let Some(after) = after {
+            plain = plain.header("Retry-After", after);
+        }
+        if let Some(date) = date {
+            plain = plain.header("Date", date);
+        }
+    }
+    match (challenge, lead) {
         (Some((field, _)), _) => plain = plain.header("WWW-Authenticate", field),
         (None, Some(lead)) => {
             if let Some(location) = location(world, nonce, number, lead.form) {

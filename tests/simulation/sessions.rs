@@ -3,17 +3,23 @@
 //! Everything secret names the session, the request or the origin that it is for, so a server can
 //! tell from a request alone whether it got what belongs to another.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use httpstream::policy::{Decoder, Fields, Policy, Progress, Screening, Start, Verdict, Visit};
-use httpstream::session::{Auth, Jar, Redirects, Session};
+use httpstream::policy::{
+    Decoder, Fields, Policy, Progress, Screening, Start, Verdict, Visit, both,
+};
+use httpstream::session::{Auth, Decode, Jar, Redirects, Retry, Session};
 use httpstream::sim::Random;
 use httpstream::{Error, ErrorKind, Moment, Reply, Request, Response};
 
+use crate::books::{Attempt, Books, Keeper};
+use crate::lanes::LaneRules;
 use crate::plan::{MS, Plan, SECOND};
+use crate::retries::{Asked, Purse, RetryRules};
 use crate::server::{nonce_in, step_in};
 
 /// The number of jars, which sessions may share.
@@ -42,8 +48,14 @@ pub(crate) struct Rules {
     pub(crate) follows: Option<Follows>,
     pub(crate) error_for_status: bool,
     pub(crate) total: Option<Duration>,
+    pub(crate) retry: Option<RetryRules>,
+    pub(crate) lanes: Option<LaneRules>,
+    /// Whether it removes codings.
+    pub(crate) decodes: bool,
     /// Whether it has a [`Nested`] policy.
     pub(crate) is_nested: bool,
+    /// Whether a [`Keeper`] keeps its books.
+    pub(crate) is_kept: bool,
 }
 
 /// The credentials of a session.
@@ -82,10 +94,13 @@ impl Rules {
             same_origin: random.chance(150),
             keeps_method: random.chance(250),
         });
-        let total = random.chance(300).then(|| match plan.benign {
+        let retry = random.chance(500).then(|| RetryRules::draw(random, number));
+        let is_endless = retry.as_ref().is_some_and(|retry| retry.attempts.is_none());
+        let total = (is_endless || random.chance(300)).then(|| match plan.benign && !is_endless {
             true => 300 * SECOND,
             false => random.duration(20 * SECOND) + MS,
         });
+        let lanes = random.chance(450).then(|| LaneRules::draw(random));
         Self {
             number,
             base,
@@ -96,6 +111,10 @@ impl Rules {
             error_for_status: random.chance(300),
             total,
             is_nested: random.chance(400),
+            is_kept: (retry.is_some() || lanes.is_some()) && random.chance(800),
+            retry,
+            lanes,
+            decodes: random.chance(400),
         }
     }
 
@@ -113,7 +132,7 @@ impl Rules {
         format!("Digest username=\"{}\"", self.user())
     }
 
-    fn build(&self, plan: &Plan, jars: &[Jar], nested: &Nested) -> Session {
+    fn build(&self, plan: &Plan, jars: &[Jar], journal: &Journal, retry: Option<Retry>) -> Session {
         let mut builder = Session::builder().error_for_status(self.error_for_status);
         if let Some(base) = self.base {
             builder = builder.base(plan.origins[base].url);
@@ -150,9 +169,29 @@ impl Rules {
         if let Some(total) = self.total {
             builder = builder.total(total);
         }
-        if self.is_nested {
-            builder = builder.policy(Arc::new(nested.clone()));
+        if let Some(retry) = retry {
+            builder = builder.retry(retry);
         }
+        if self.decodes {
+            builder = builder.decode(Decode::all());
+        }
+        if let Some(lanes) = &self.lanes {
+            builder = lanes.add_to(builder);
+        }
+        let nested = || -> Arc<dyn Policy> {
+            let journal = journal.clone();
+            Arc::new(Nested { journal })
+        };
+        let keeper = || -> Arc<dyn Policy> {
+            let (journal, session) = (journal.clone(), self.number);
+            Arc::new(Keeper { journal, session })
+        };
+        builder = match (self.is_kept, self.is_nested) {
+            (true, true) => builder.policy(both(keeper(), nested())),
+            (true, false) => builder.policy(keeper()),
+            (false, true) => builder.policy(nested()),
+            (false, false) => builder,
+        };
         builder.build().expect("the session is valid")
     }
 }
@@ -166,21 +205,41 @@ fn basic(number: usize) -> Vec<u8> {
 }
 
 /// Creates the sessions of a run. About half of the runs have none.
-pub(crate) fn logins(random: &mut Random, plan: &Plan, nested: &Nested) -> Vec<Login> {
+pub(crate) fn logins(random: &mut Random, plan: &Plan, journal: &Journal) -> Vec<Login> {
     let count = match random.chance(550) {
         true => random.between(1, 3),
         false => 0,
     };
     let jars: Vec<Jar> = (0..JARS).map(|_| Jar::new()).collect();
-    let login = |number| {
-        let rules = Rules::draw(random, plan, number);
-        Login {
-            session: rules.build(plan, &jars, nested),
+    let mut logins: Vec<(Login, Option<Retry>)> = Vec::new();
+    for number in 0..count {
+        let mut rules = Rules::draw(random, plan, number);
+        let mut retry = rules.retry.as_ref().map(RetryRules::build);
+        // Some share the budget of the one before.
+        if let (Some((last, Some(shared))), Some(_)) = (logins.last(), &retry)
+            && last.rules.total.is_some() == rules.total.is_some()
+            && random.chance(300)
+        {
+            retry = Some(shared.clone());
+            rules.retry = last.rules.retry.clone();
+            rules.is_kept = last.rules.is_kept;
+        }
+        let login = Login {
+            session: rules.build(plan, &jars, journal, retry.clone()),
             rules,
             ended: 0,
-        }
-    };
-    (0..count).map(login).collect()
+        };
+        logins.push((login, retry));
+    }
+    let logins: Vec<Login> = logins.into_iter().map(|(login, _)| login).collect();
+    let mut notes = journal.notes();
+    let retries = logins.iter().map(|login| login.rules.retry.as_ref());
+    notes.purses = retries.map(|rules| rules.map(Purse::new)).collect();
+    let kept = logins
+        .iter()
+        .map(|login| login.rules.is_kept.then(|| Books::new(&login.rules)));
+    notes.books = kept.collect();
+    logins
 }
 
 /// A generation of a session: its number, and how often it had been ended.
@@ -196,20 +255,103 @@ pub(crate) struct Notes {
     pub(crate) ended: Vec<u64>,
     /// The generation that each request belongs to, by nonce.
     pub(crate) marks: Vec<Option<Mark>>,
-    /// The requests that policies have sent again: nonce and step.
+    /// The requests that policies have sent again, and sessions whose books are kept: nonce and
+    /// step.
     pub(crate) resent: Vec<(usize, usize)>,
     /// Of the visits that wait.
     pub(crate) wakers: Vec<Waker>,
     pub(crate) wrong: Vec<String>,
     pub(crate) reached: Vec<&'static str>,
+    /// When the run began.
+    pub(crate) base: Option<Instant>,
+    pub(crate) verbose: bool,
+    /// The books of the sessions that have a [`Keeper`].
+    pub(crate) books: Vec<Option<Books>>,
+    /// The budgets, by the session that has it first.
+    pub(crate) purses: Vec<Option<Purse>>,
+    pub(crate) attempts: Vec<Attempt>,
+    /// The requests that another engine sends, by nonce.
+    pub(crate) guests: BTreeSet<usize>,
+    /// The waits that the servers' answers have asked for, by serial number.
+    pub(crate) asked: Vec<Asked>,
+    /// The waits before retries that readbacks have heard of, by nonce.
+    pub(crate) announced: BTreeMap<usize, Duration>,
+    /// The last retry of each request that may have been taken from a budget, by nonce.
+    pub(crate) last_taken: BTreeMap<usize, u64>,
+    /// The last answer with an error status to each request, by nonce.
+    pub(crate) last_refusal: BTreeMap<usize, usize>,
+    /// The last request that has left its lane without having been let through.
+    pub(crate) left: Option<usize>,
+    /// The last request that a [`Nested`] policy has sent again.
+    resent_last: Option<usize>,
+    numbers: u64,
 }
 
 impl Notes {
+    /// Returns a number that was not returned before.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Returns the time since the run began.
+    pub(crate) fn time(&self, at: &Moment<'_>) -> Duration {
+        let base = self.base.expect("set before the run");
+        at.now().saturating_duration_since(base)
+    }
+
+    /// Prints what happens, if the run is verbose.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            eprintln!("{}", what());
+        }
+    }
+
+    pub(crate) fn complain(&mut self, now: Duration, why: String) {
+        self.wrong.push(format!("at {now:?}: {why}"));
+    }
+
+    /// Returns the books of a session.
+    ///
+    /// # Panics
+    /// If nobody keeps them.
+    pub(crate) fn books_of(&mut self, session: usize) -> &mut Books {
+        let books = self.books.get_mut(session).and_then(Option::as_mut);
+        books.expect("the session has a keeper")
+    }
+
+    /// Returns the budget of a session that retries, and whose books are kept.
+    pub(crate) fn purse_of(&mut self, session: usize) -> Option<&mut Purse> {
+        let purse = self.books_of(session).purse()?;
+        self.purses.get_mut(purse)?.as_mut()
+    }
+
+    /// Returns the wait that an answer has asked for.
+    pub(crate) fn asked_in(&self, serial: Option<usize>) -> Asked {
+        let asked = serial.and_then(|serial| self.asked.get(serial));
+        asked.copied().unwrap_or_default()
+    }
+
+    /// Returns whether a request waits in its lane.
+    pub(crate) fn is_in_lane(&self, nonce: usize) -> bool {
+        let lanes = self
+            .books
+            .iter()
+            .flatten()
+            .filter_map(|books| books.lanes.as_ref());
+        lanes.into_iter().any(|lanes| lanes.is_waiting(nonce))
+    }
+
+    /// Returns whether a [`Nested`] policy, and not the session, sends this request again.
+    pub(crate) fn is_resent(&self, nonce: usize) -> bool {
+        self.resent_last == Some(nonce)
+    }
+
     pub(crate) fn is_over(&self, mark: Option<Mark>) -> bool {
         mark.is_some_and(|(session, at)| self.ended[session] > at)
     }
 
-    fn mark_of(&self, nonce: usize) -> Option<Mark> {
+    pub(crate) fn mark_of(&self, nonce: usize) -> Option<Mark> {
         self.marks.get(nonce).copied().flatten()
     }
 }
@@ -251,7 +393,7 @@ impl Policy for Nested {
 }
 
 /// Returns the nonce and the step in a request's URL.
-fn place(request: &Request) -> (usize, usize) {
+pub(crate) fn place(request: &Request) -> (usize, usize) {
     let path = request.target().split('?').next().unwrap_or_default();
     (nonce_in(path).unwrap_or(usize::MAX), step_in(path))
 }
@@ -280,7 +422,11 @@ impl NestedVisit {
 
     fn resend(&mut self, request: &Request) -> Verdict {
         self.resends -= 1;
-        self.journal.notes().resent.push(place(request));
+        let place = place(request);
+        let mut notes = self.journal.notes();
+        notes.resent.push(place);
+        notes.resent_last = Some(place.0);
+        drop(notes);
         self.reach("resend");
         let after = match self.random.chance(500) {
             true => Duration::ZERO,
@@ -335,11 +481,11 @@ impl Visit for NestedVisit {
             _ => Screening::collect(),
         };
         Ok(match head.header("Content-Encoding") {
-            Some(_) => {
+            Some(b"mask") => {
                 self.reach("decode");
                 screening.decode(Unmask)
             }
-            None => screening,
+            Some(_) | None => screening,
         })
     }
 
@@ -350,6 +496,7 @@ impl Visit for NestedVisit {
         _: &Moment<'_>,
     ) -> Result<Verdict, Error> {
         let resends_this = std::mem::take(&mut self.resends_this);
+        self.journal.notes().resent_last = None;
         let is_over = matches!(reply, Err(error) if error.kind() == ErrorKind::Cancelled);
         let retries = reply.is_err() && self.resends > 0 && self.random.chance(200);
         if !is_over && (resends_this || retries && request.is_repeatable()) {

@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use httpstream::sim::{ConnectionId, Network, Random};
-use httpstream::{ChainId, KeepAlive, LowSpeed, Next, Request, Submitter, Timeouts};
+use httpstream::{ChainId, ErrorKind, KeepAlive, LowSpeed, Next, Request, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
+use crate::lanes::LANES;
 use crate::plan::{MS, Plan, SECOND};
+use crate::retries::Asked;
 use crate::sessions::{Journal, Login, Mark, Nested, Rules};
 
 /// The keys of chains.
@@ -41,6 +43,8 @@ pub(crate) struct World {
     pub(crate) wishes: Vec<Wish>,
     /// The answers by serial number, which they carry in a field.
     pub(crate) answers: Vec<Answered>,
+    /// The bodies that are passed on with their codings, by serial number.
+    pub(crate) coded: HashMap<usize, Vec<u8>>,
     pub(crate) logins: Vec<Login>,
     /// The session that is the engine's policy.
     pub(crate) default: Option<usize>,
@@ -50,6 +54,8 @@ pub(crate) struct World {
     pub(crate) stock: Vec<(usize, Request)>,
     /// The nonces and counts of Digest that the servers have seen.
     pub(crate) digests: HashSet<(Vec<u8>, Vec<u8>)>,
+    /// The exchanges that have arrived: see `books`.
+    pub(crate) arrived: HashSet<u64>,
     pub(crate) coverage: Coverage,
     /// The violations found so far.
     pub(crate) wrong: Vec<String>,
@@ -63,6 +69,8 @@ pub(crate) struct World {
     /// The number of callbacks so far, and of `on_reply` calls.
     pub(crate) calls: u64,
     pub(crate) replies: u64,
+    /// How long readbacks have taken since the last turn ended, and at most in any turn.
+    pub(crate) spent: (Duration, Duration),
     /// The number of chains that the engine must have counted as submitted.
     pub(crate) submitted: u64,
     /// Connections on which a deadline passed while a response was awaited.
@@ -118,6 +126,8 @@ pub(crate) struct Step {
     pub(crate) lead: Option<Lead>,
     /// Its server asks for credentials.
     pub(crate) challenges: bool,
+    /// How many of a thousand times its server turns it away.
+    pub(crate) trouble: u16,
 }
 
 /// A redirect.
@@ -147,6 +157,8 @@ pub(crate) struct ByHand {
     pub(crate) authorization: bool,
     pub(crate) cookie: bool,
     pub(crate) host: bool,
+    /// Accept-Encoding.
+    pub(crate) codings: bool,
 }
 
 impl Wish {
@@ -227,6 +239,24 @@ pub(crate) struct Answered {
     pub(crate) is_replaced: bool,
     pub(crate) status: u16,
     pub(crate) len: usize,
+    /// The server has turned the request away, whatever its script says.
+    pub(crate) is_refusal: bool,
+    /// When it was answered, and the wait that the answer asks for.
+    pub(crate) at: Duration,
+    pub(crate) asked: Asked,
+    pub(crate) coding: Coding,
+    /// The error of a readback to which the body is passed on.
+    pub(crate) spoiled: Option<ErrorKind>,
+}
+
+/// What happens to the codings of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    None,
+    /// The session removes them.
+    Removed,
+    /// The readback gets the body as it was sent.
+    Left,
 }
 
 /// A time known by its bounds.
@@ -286,6 +316,8 @@ pub(crate) struct Chain {
     pub(crate) readback: u32,
     /// Whether that readback is a closure, which receives only the reply.
     pub(crate) is_closure: bool,
+    /// Whether it has had such a readback, which hears of no retries.
+    pub(crate) was_closure: bool,
     /// `cancel` returned true, and the readback has not been told.
     pub(crate) cancelled: bool,
     pub(crate) cancel_ordered: bool,
@@ -307,6 +339,8 @@ pub(crate) struct Chain {
     pub(crate) was_paused: bool,
     /// When part of the response was last received.
     pub(crate) last_seen: Duration,
+    /// How often the session has sent the current request again.
+    pub(crate) retries: u32,
     /// How many more requests the chain may send.
     pub(crate) left: usize,
     /// The generations that its request and its wait belong to.
@@ -376,6 +410,7 @@ impl Chain {
         self.reading = Reading::NoHead;
         self.serial = None;
         self.streamed = 0;
+        self.retries = 0;
     }
 
     /// Returns the earliest and the latest time at which its request may have begun, at most `now`.
@@ -398,7 +433,12 @@ impl Chain {
 
 /// Returns the body of an answer, which both the server and the reader can compute.
 pub(crate) fn body_bytes(nonce: usize, serial: usize, len: usize) -> Vec<u8> {
-    Random::new((nonce as u64) << 32 | serial as u64).bytes(len)
+    let mut bytes = Random::new((nonce as u64) << 32 | serial as u64).bytes(len);
+    if !serial.is_multiple_of(2) {
+        // Codings make this shorter.
+        bytes.iter_mut().skip(1).for_each(|byte| *byte &= 3);
+    }
+    bytes
 }
 
 pub(crate) fn upload_bytes(nonce: usize, len: usize) -> Vec<u8> {
@@ -466,6 +506,11 @@ impl World {
         self.log = (self.log.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
+    /// Returns the time of day that the engine knows at this time.
+    pub(crate) fn wall_clock(&self, now: Duration) -> SystemTime {
+        self.network.wall_clock() - self.network.elapsed() + now
+    }
+
     pub(crate) fn since_base(&self, now: Instant) -> Duration {
         now.duration_since(self.base)
     }
@@ -476,6 +521,8 @@ impl World {
         let (nonce, request) = self.wish();
         self.wishes[nonce].asked += 1;
         self.plan.requests = self.plan.requests.saturating_sub(1);
+        let is_closure = matches!(stage, Stage::Delayed(_))
+            || matches!(stage, Stage::Ordered { delay, .. } if !delay.is_zero());
         self.chains.push(Chain {
             id: None,
             part,
@@ -483,8 +530,8 @@ impl World {
             nonce,
             stage,
             readback: 0,
-            is_closure: matches!(stage, Stage::Delayed(_))
-                || matches!(stage, Stage::Ordered { delay, .. } if !delay.is_zero()),
+            is_closure,
+            was_closure: is_closure,
             cancelled: false,
             cancel_ordered: false,
             is_fresh_call: false,
@@ -499,6 +546,7 @@ impl World {
             streamed: 0,
             was_paused: false,
             last_seen: Duration::ZERO,
+            retries: 0,
             left,
             mark: self.wishes[nonce].mark,
             wait_mark: None,
@@ -515,6 +563,7 @@ impl World {
         let (chain, request) = self.new_chain(part, stage);
         let known = &mut self.chains[chain];
         (known.is_fresh_call, known.is_closure) = (true, false);
+        known.was_closure = false;
         known.mark = None;
         (chain, request)
     }
@@ -576,6 +625,8 @@ impl World {
             unsure || said == expected,
             "chain {chain}: cancel returned {said} instead of {expected}"
         );
+        let waits = said && self.journal.notes().is_in_lane(self.chains[chain].nonce);
+        self.coverage.hit_if(waits, "lane", "canceled in it");
         let known = &mut self.chains[chain];
         known.cancelled |= said;
         if said && known.is_fresh_call {
@@ -734,6 +785,10 @@ impl World {
             }
         }
         let mut notes = self.journal.notes();
+        let books = notes.books[session].as_ref();
+        let lanes = books.and_then(|books| books.lanes.as_ref());
+        let waits = lanes.is_some_and(|lanes| lanes.has_waiting());
+        self.coverage.hit_if(waits, "lane", "session ended");
         notes.ended[session] = ended;
         notes.marks = self.wishes.iter().map(|wish| wish.mark).collect();
     }
@@ -818,6 +873,7 @@ impl World {
             script: script(random, &self.plan, &timeouts, upload),
             lead: None,
             challenges: challenges(random, rules.as_ref()),
+            trouble: trouble(random, rules.as_ref()),
         };
         let steps = steps(
             random,
@@ -827,6 +883,10 @@ impl World {
             idempotent,
             first,
         );
+        let is_laned = rules.as_ref().is_some_and(|rules| rules.lanes.is_some());
+        let lane = random.chance(if is_laned { 800 } else { 50 });
+        let lane = lane.then(|| *random.pick(&LANES));
+        let priority = *random.pick(&[0, 0, 0, 0, 0, 5, -5, 127, -128]);
         let method_of_http = method.parse().unwrap_or_default();
         let url = format!("{}/{nonce}", self.plan.origins[origin].url);
         let is_relative = own.is_some() && base == Some(origin) && random.chance(500);
@@ -840,6 +900,10 @@ impl World {
         };
         let mark = own.map(|own| (own, self.logins[own].ended));
         builder = builder.body(upload_bytes(nonce, upload));
+        if let Some(lane) = lane {
+            builder = builder.lane(lane);
+        }
+        builder = builder.priority(priority);
         if expect.is_some() {
             builder = builder.header("Expect", "100-continue");
         }
@@ -856,6 +920,7 @@ impl World {
             authorization: random.chance(120),
             cookie: random.chance(120),
             host: random.chance(60),
+            codings: random.chance(100),
         };
         if by_hand.authorization {
             builder = builder.header("Authorization", format!("Bearer hand-{nonce}"));
@@ -865,6 +930,9 @@ impl World {
         }
         if by_hand.host {
             builder = builder.header("Host", format!("hand-{nonce}.test"));
+        }
+        if by_hand.codings {
+            builder = builder.header("Accept-Encoding", "identity");
         }
         if random.chance(60) {
             builder = builder.close();
@@ -918,7 +986,7 @@ impl World {
             builder = builder.low_speed(bytes_per_second, window);
         }
         let request = builder.build().expect("the request is valid");
-        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?} rates {download:?} {upload_rate:?} too slow {is_too_slow}"));
+        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?} lane {lane:?} priority {priority} rates {download:?} {upload_rate:?} too slow {is_too_slow}"));
         self.wishes.push(Wish {
             steps,
             upload,
@@ -941,6 +1009,83 @@ impl World {
         });
         self.journal.notes().marks.push(mark);
         (nonce, request)
+    }
+
+    /// Returns how many requests wait in the lanes of all sessions.
+    pub(crate) fn waiting(&self) -> usize {
+        let waiting = self.logins.iter().map(|login| login.session.waiting());
+        waiting.sum()
+    }
+
+    /// Notes that a readback takes this long.
+    pub(crate) fn spend(&mut self, time: Duration) {
+        self.spent.0 += time;
+        self.spent.1 = self.spent.1.max(self.spent.0);
+    }
+
+    /// Checks that requests wait in their lanes only as long as they must, once the engine has done
+    /// all it can.
+    pub(crate) fn check_lanes(&mut self, now: Duration) {
+        let mut notes = self.journal.notes();
+        for (login, books) in self.logins.iter().zip(&mut notes.books) {
+            if let Some(lanes) = books.as_mut().and_then(|books| books.lanes.as_mut()) {
+                // The engine does not know how long a readback took until it begins something else.
+                lanes.check_settled(&login.session, now, self.spent.1);
+            }
+        }
+    }
+
+    /// Checks what the sessions have counted, once everything has ended.
+    pub(crate) fn check_sessions(&mut self) {
+        let is_unheard = |chain: &Chain| chain.was_closure || chain.part_gone;
+        let are_all_heard = !self.chains.iter().any(is_unheard);
+        let journal = self.journal.clone();
+        let notes = journal.notes();
+        for number in 0..self.logins.len() {
+            let login = &self.logins[number];
+            let session = login.session.clone();
+            let stats = session.stats();
+            let running = LANES
+                .map(|name| session.lane(name))
+                .map(|lane| lane.running);
+            check!(
+                self,
+                session.waiting() == 0 && running == [0; LANES.len()],
+                "session {number}: {} wait and {running:?} run at the end",
+                session.waiting()
+            );
+            let Some(books) = &notes.books[number] else {
+                continue;
+            };
+            let retried = books.retried..=books.retried + books.unsure;
+            check!(
+                self,
+                books.attempts == stats.attempts && retried.contains(&stats.retried),
+                "session {number} counts {stats:?}, but {} attempts and {retried:?} retries",
+                books.attempts
+            );
+            check!(
+                self,
+                !are_all_heard || books.heard == books.retried,
+                "session {number} has retried {} times, and readbacks have heard of {}",
+                books.retried,
+                books.heard
+            );
+        }
+        for purse in notes.purses.iter().flatten() {
+            for why in purse.check() {
+                self.complain(format!("{why}, of {purse:?}"));
+            }
+        }
+    }
+
+    /// Returns the body of an answer, as a readback gets it.
+    pub(crate) fn body_of(&self, serial: usize) -> Vec<u8> {
+        if let Some(coded) = self.coded.get(&serial) {
+            return coded.clone();
+        }
+        let answered = self.answers.get(serial);
+        answered.map_or(Vec::new(), |it| body_bytes(it.nonce, serial, it.len))
     }
 
     /// Returns whether there are servers for all that a request may lead to.
@@ -996,6 +1141,13 @@ fn challenges(random: &mut Random, rules: Option<&Rules>) -> bool {
     let has_digest = |rules: &Rules| rules.auth.as_ref().is_some_and(|auth| auth.value.is_none());
     let likely = rules.is_some_and(has_digest);
     random.chance(if likely { 600 } else { 20 })
+}
+
+fn trouble(random: &mut Random, rules: Option<&Rules>) -> u16 {
+    match rules.is_some_and(|rules| rules.retry.is_some() || rules.lanes.is_some()) {
+        true => *random.pick(&[0, 0, 0, 300, 700, 1000]),
+        false => *random.pick(&[0, 0, 0, 0, 0, 0, 0, 300]),
+    }
 }
 
 /// Creates the steps of a request that begins with `first`. A request without a session is
@@ -1067,6 +1219,7 @@ fn steps(
             script: script(random, plan, timeouts, usize::from(has_body)),
             lead: None,
             challenges: challenges(random, rules),
+            trouble: trouble(random, rules),
         };
         steps.push(next);
     }

@@ -301,8 +301,8 @@ impl Place {
         };
     }
 
-    /// Called when the head of the response has arrived, or when the exchange has ended without
-    /// one.
+    /// Called when the head of the response has arrived. An exchange that fails without one is not
+    /// over for the server: the request may still be on its way.
     pub(super) fn on_answered(&mut self, at: &Moment<'_>) {
         let Token::Sent {
             of_lane,

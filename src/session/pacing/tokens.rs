@@ -59,7 +59,7 @@ pub(super) struct Tokens {
     unsent: VecDeque<(u64, u64)>,
     /// The number of the last request that has taken a token.
     taken: u64,
-    /// The requests that have been sent and whose tokens have not come back, in order.
+    /// The requests that have been sent, in order, from the first whose token has not come back.
     sent: VecDeque<Sent>,
     /// The number of the first of them. All requests are numbered in the order in which they are
     /// sent.
@@ -107,7 +107,7 @@ impl Pace {
         (self.window / 10).max(LEAST_SLACK)
     }
 
-    /// Returns how often to look whether another request has been sent.
+    /// Returns how often to look whether another request has been sent, given up or answered.
     fn glance(self) -> u64 {
         (self.window / 10).clamp(10_000, 1_000_000)
     }
@@ -121,6 +121,13 @@ impl Pace {
         } else {
             earliest + self.slack()
         }
+    }
+
+    /// Whether the token of a request may come back earlier than [`returns`](Self::returns) says:
+    /// if the request is answered.
+    fn may_hurry(self, sent: Sent, now: u64) -> bool {
+        let is_late = now >= sent.at() + self.window + MARGIN;
+        is_late && !sent.is_answered() && now < sent.at() + self.slack()
     }
 }
 
@@ -142,18 +149,34 @@ impl Tokens {
             self.unsent.pop_front();
         }
         let by_bucket = self.full_at.saturating_sub(pace.ahead);
-        let out = self.unsent.len() + self.sent.len();
-        let by_window = match out.checked_sub(pace.most) {
-            None => 0,
-            Some(over) => match self.sent.get(over) {
-                Some(&sent) => pace.returns(sent, now),
-                // It depends on when another request is sent.
-                None => now + pace.glance(),
-            },
+        let by_window = match self.unsent.len() + self.sent.len() < pace.most {
+            true => 0,
+            false => self.first_back(pace, now),
         };
         match by_bucket.max(by_window) {
             at if at > now => Ready::At(at),
             _ => Ready::Now,
+        }
+    }
+
+    /// Returns when the first token comes back, or may: 0 if there is one.
+    fn first_back(&self, pace: Pace, now: u64) -> u64 {
+        let (mut out, mut first) = (self.unsent.len(), u64::MAX);
+        // Other requests may be sent, give their tokens back, or be answered.
+        let mut is_open = !self.unsent.is_empty();
+        // They come back in another order if some requests are answered late or not at all.
+        for &sent in &self.sent {
+            let at = pace.returns(sent, now);
+            if at > now {
+                out += 1;
+                first = first.min(at);
+                is_open |= pace.may_hurry(sent, now);
+            }
+        }
+        match out < pace.most {
+            true => 0,
+            false if is_open => first.min(now + pace.glance()),
+            false => first,
         }
     }
 
@@ -288,10 +311,7 @@ mod tests {
         let (one, two) = (tokens.take(pace, 0), tokens.take(pace, 0));
         assert_eq!(tokens.ready(pace, 5 * SECOND), Ready::At(51 * SECOND / 10));
         let number = tokens.on_sent(pace, one, 5 * SECOND);
-        assert_eq!(
-            tokens.ready(pace, 5 * SECOND),
-            Ready::At(6 * SECOND + MARGIN)
-        );
+        assert_eq!(tokens.ready(pace, 5 * SECOND), Ready::At(51 * SECOND / 10));
         // The other one failed to connect.
         tokens.give_back(two);
         assert_eq!(tokens.ready(pace, 5 * SECOND), Ready::Now);
@@ -300,6 +320,74 @@ mod tests {
         assert!(tokens.is_full(pace, 6 * SECOND + MARGIN));
         // Much too late.
         tokens.on_answered(pace, number, 200 * SECOND);
+    }
+
+    /// Takes a token for a request that is sent at once, and returns its number.
+    fn send(tokens: &mut Tokens, pace: Option<Pace>, now: u64) -> u64 {
+        assert_eq!(tokens.ready(pace, now), Ready::Now);
+        let token = tokens.take(pace, now);
+        tokens.on_sent(pace, token, now)
+    }
+
+    #[test]
+    fn a_request_without_a_response_keeps_only_its_own_token() {
+        let pace = pace(2, 1, 2);
+        let mut tokens = Tokens::default();
+        send(&mut tokens, pace, 0);
+        let second = send(&mut tokens, pace, SECOND / 10);
+        tokens.on_answered(pace, second, SECOND / 5);
+        let third = 6 * SECOND / 5 + MARGIN;
+        assert_eq!(tokens.ready(pace, third - 1), Ready::At(third));
+        send(&mut tokens, pace, third);
+        assert_eq!(tokens.ready(pace, third), Ready::At(2 * SECOND + MARGIN));
+        send(&mut tokens, pace, 2 * SECOND + MARGIN);
+    }
+
+    #[test]
+    fn what_was_sent_again_stays_out_although_another_token_is_back() {
+        let pace = pace(2, 1, 2);
+        let mut tokens = Tokens::default();
+        send(&mut tokens, pace, 0);
+        let second = send(&mut tokens, pace, 0);
+        tokens.on_answered(pace, second, 0);
+        // The engine sends the first one again.
+        let again = tokens.take(pace, SECOND);
+        tokens.on_sent(pace, again, SECOND);
+        let next = 2 * SECOND + MARGIN;
+        assert_eq!(tokens.ready(pace, SECOND + MARGIN), Ready::At(next));
+    }
+
+    #[test]
+    fn an_answer_that_takes_longer_than_the_window_is_noticed() {
+        let rate = Rate::new(1, Duration::from_millis(100));
+        let pace = Some(Pace::new(rate));
+        let mut tokens = Tokens::default();
+        let number = send(&mut tokens, pace, 0);
+        let (window, glance) = (SECOND / 10, SECOND / 100);
+        assert_eq!(tokens.ready(pace, 0), Ready::At(window + MARGIN));
+        let now = window + MARGIN;
+        assert_eq!(tokens.ready(pace, now), Ready::At(now + glance));
+        tokens.on_answered(pace, number, now + 1);
+        let back = now + 1 + window + MARGIN;
+        assert_eq!(tokens.ready(pace, now + glance), Ready::At(back));
+        send(&mut tokens, pace, back);
+        // An answer after a second changes nothing, so it is not waited for.
+        assert_eq!(
+            tokens.ready(pace, back + SECOND),
+            Ready::At(back + SECOND + window + MARGIN)
+        );
+    }
+
+    #[test]
+    fn a_token_that_is_given_back_is_noticed() {
+        let pace = pace(2, 60, 2);
+        let mut tokens = Tokens::default();
+        send(&mut tokens, pace, 0);
+        let (now, glance) = (40 * SECOND, SECOND);
+        let unsent = tokens.take(pace, now);
+        assert_eq!(tokens.ready(pace, now), Ready::At(now + glance));
+        tokens.give_back(unsent);
+        assert_eq!(tokens.ready(pace, now + glance), Ready::Now);
     }
 
     #[test]
