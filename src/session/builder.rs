@@ -154,8 +154,9 @@ impl SessionBuilder {
     /// those for one chat. Requests without a lane are not limited by it.
     ///
     /// With this or another limit, a 429 (Too Many Requests) holds back its lane, and no other, for
-    /// as long as the server asks, but at most for an hour. Requests that wait may
-    /// [time out](Self::total) meanwhile.
+    /// as long as the server asks, but at most for an hour. With [`retry`](Self::retry), the
+    /// request that was refused waits as long, and is sent before those behind it. Requests that
+    /// wait may [time out](Self::total) meanwhile.
     pub fn lane_rate(mut self, rate: Rate) -> Self {
         self.lane_rate = Some(rate);
         self

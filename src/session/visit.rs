@@ -295,6 +295,25 @@ impl InSession {
         wait
     }
 
+    /// Lets a request that was refused with 429 wait for as long as its lane is held back, whose
+    /// later requests it would otherwise be lost to, unless the longest wait was set.
+    fn outlast(&self, judged: Judged, status: StatusCode, at: &Moment<'_>) -> Judged {
+        let holds_lane = || self.has_place() && !self.is_astray();
+        let retry = self.rules.retry.as_ref();
+        match judged {
+            Judged::TooLong(wait)
+                if status == StatusCode::TOO_MANY_REQUESTS
+                    && wait <= MAX_HOLD
+                    && !is_late(wait, at)
+                    && retry.is_some_and(|it| !it.has_longest())
+                    && holds_lane() =>
+            {
+                Judged::Again(wait)
+            }
+            judged => judged,
+        }
+    }
+
     /// Takes a retry, and returns how long to wait before it.
     fn take(
         &mut self,
@@ -303,7 +322,7 @@ impl InSession {
         asked: Option<Duration>,
         at: &Moment<'_>,
     ) -> Option<Duration> {
-        let Judged::Again(wait) = judged else {
+        let Judged::Again(wait) = self.outlast(judged, status, at) else {
             return None;
         };
         // A lane that is held back sends no more than the server allows.

@@ -355,7 +355,7 @@ fn a_lane_is_held_back_as_long_as_the_server_asks_whether_or_not_it_is_retried()
     #[rustfmt::skip]
     let rows: [Row; 4] = [
         // More than the longest wait for a retry.
-        ("in its head", |it| it.retry(Retry::forever()), || busy("200"), &[1, 2]),
+        ("in its head", |it| it.retry(Retry::forever().max_wait(60 * SECOND)), || busy("200"), &[1, 2]),
         ("nothing is retried", |it| it, || busy("200"), &[1, 2]),
         ("the last attempt", |it| it.retry(Retry::attempts(1)), || busy("200"), &[1, 2]),
         // Nobody can wait for a year, so they time out.
@@ -398,6 +398,62 @@ fn a_lane_is_held_back_as_long_as_the_server_asks_whether_or_not_it_is_retried()
 
 fn busy(after: &str) -> Answer {
     Answer::status(429).header("Retry-After", after)
+}
+
+/// A lane that goes on without the request that was refused would lose exactly that one.
+#[test]
+fn a_request_that_was_refused_waits_as_long_as_its_lane() {
+    // How long the server asks to wait, which messages arrive, and what becomes of the first one.
+    let hour = Retry::attempts(3).max_wait(60 * SECOND);
+    let rows: [(&str, u16, Retry, &[usize], bool); 6] = [
+        ("50", 429, Retry::attempts(3), &[0, 1, 2], true),
+        ("90", 429, Retry::attempts(3), &[0, 1, 2], true),
+        ("3600", 429, Retry::forever(), &[0, 1, 2], true),
+        // Longer than a lane is held back, or than was set, or for another reason.
+        ("3601", 429, Retry::forever(), &[1, 2], false),
+        ("61", 429, hour, &[1, 2], false),
+        ("90", 503, Retry::forever(), &[1, 2], false),
+    ];
+    for (asked, status, retry, expected, is_sent) in rows {
+        let count = Cell::new(0);
+        let (server, arrived) = server(move |_| {
+            count.set(count.get() + 1);
+            (count.get() == 1).then(|| Answer::status(status).header("Retry-After", asked))
+        });
+        let (_network, mut engine, _) = simulated(Config::default(), server);
+        let session = outbox()
+            .retry(retry)
+            .total(10_000 * SECOND)
+            .build()
+            .unwrap();
+        for number in 0..3 {
+            let message = message(&session, "a", number).edit().idempotent(true);
+            engine.submit(message.build().unwrap(), note);
+        }
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        assert_eq!(numbers(&arrived, "a"), expected, "{status} {asked}");
+        let is_ok = told
+            .iter()
+            .all(|it| it.as_ref().is_ok_and(|it| it.starts_with("200")));
+        assert_eq!(is_ok, is_sent, "{status} {asked}: {told:?}");
+        if is_sent {
+            let at = arrived.borrow()[0].2;
+            assert!(at >= asked.parse().unwrap(), "{asked}: sent at {at}");
+        }
+    }
+    // Not if the request would time out before.
+    let (server, arrived) = server(|_| Some(busy("90")));
+    let (_network, mut engine, _) = simulated(Config::default(), server);
+    let session = outbox()
+        .retry(Retry::forever())
+        .total(80 * SECOND)
+        .build()
+        .unwrap();
+    engine.submit(message(&session, "a", 0), note);
+    let mut told = Told::new();
+    engine.advance(&mut told, SECOND).unwrap();
+    assert_eq!((told.len(), arrived.borrow().len()), (1, 0));
 }
 
 #[test]

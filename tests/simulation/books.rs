@@ -455,7 +455,7 @@ impl Visit for KeeperVisit {
         };
         let is_again = rules.repeats(status, request.is_idempotent())
             && rules.allows(self.retries + 1)
-            && asked <= rules.longest();
+            && asked <= rules.longest_after(Some(status), self.holds_lane(&mut notes));
         self.is_undecided = rules.reads_bodies
             && rules.has_status(status)
             && (is_again || status == 429 && self.has_place(&mut notes));
@@ -500,7 +500,7 @@ impl Visit for KeeperVisit {
         if let Some(rules) = rules {
             let is_undecided = std::mem::take(&mut self.is_undecided);
             let is_again = rules.allows(self.retries + 1)
-                && wait <= rules.longest()
+                && wait <= rules.longest_after(status, self.holds_lane(&mut notes))
                 && match reply {
                     Ok(_) => {
                         is_undecided
@@ -565,9 +565,14 @@ impl KeeperVisit {
         lanes.is_some_and(|lanes| lanes.has(self.visit))
     }
 
+    /// Returns whether a 429 holds back the lane of the request.
+    fn holds_lane(&self, notes: &mut Notes) -> bool {
+        self.has_place(notes) && !self.is_astray
+    }
+
     /// Returns whether a retry takes nothing from the budget, since its lane is held back.
     fn is_free(&self, notes: &mut Notes, status: u16, asked: Duration) -> bool {
-        let is_held = status == 429 && self.has_place(notes) && !self.is_astray;
+        let is_held = status == 429 && self.holds_lane(notes);
         let is_free = is_held && !asked.is_zero();
         if let Some(lanes) = notes
             .books_of(self.session)

@@ -17,7 +17,7 @@ use crate::plan::{MS, SECOND};
 pub(crate) const LANES: [&str; 5] = ["a", "a", "a", "b", "c"];
 
 /// The longest time that a server holds back a lane.
-const MAX_HOLD: Duration = Duration::from_secs(3600);
+pub(crate) const MAX_HOLD: Duration = Duration::from_secs(3600);
 
 /// The least time in which requests are assumed to reach a server.
 const LEAST_SLACK: Duration = SECOND;

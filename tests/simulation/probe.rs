@@ -933,11 +933,12 @@ impl Probe {
             at(now),
             answered.map_or(Duration::ZERO, |answered| at(answered.at)),
         );
+        // In a lane or not, which only the books know.
+        let longest = rules.longest_after(status, true);
         check!(
             world,
-            wait <= rules.longest(),
-            "chain {chain}: a retry although {asked:?} is longer than {:?}",
-            rules.longest()
+            wait <= longest,
+            "chain {chain}: a retry although {asked:?} is longer than {longest:?}",
         );
         // What a broken response has asked for is known only if the books are kept.
         let is_known = why
@@ -1005,6 +1006,10 @@ impl Probe {
             return;
         };
         let is_kept = rules.is_kept;
+        // A session without a rate limits only what is in a lane.
+        let in_lane = world.wishes[nonce].in_lane;
+        let lanes = rules.lanes.as_ref();
+        let has_place = lanes.is_some_and(|lanes| in_lane || lanes.rate.is_some());
         let Some(rules) = rules.retry.clone() else {
             return;
         };
@@ -1013,6 +1018,7 @@ impl Probe {
             None => is_safe,
         };
         let is_sure = !may_have_failed_silently(world, nonce);
+        let may_be_astray = world.wishes[nonce].steps.len() > 1;
         let coverage = &mut world.coverage;
         coverage.hit_if(!is_repeated, "retry", "not of this failure");
         if !is_repeated {
@@ -1025,8 +1031,12 @@ impl Probe {
         if !is_sure {
             return;
         }
-        if wait > rules.longest() {
+        if wait > rules.longest_after(status, has_place) {
             coverage.hit("retry", "too long");
+            return;
+        }
+        // At another origin, it holds back no lane.
+        if wait > rules.longest() && may_be_astray {
             return;
         }
         let start = known.start(now).from;

@@ -7,6 +7,7 @@ use httpstream::ErrorKind;
 use httpstream::session::Retry;
 use httpstream::sim::Random;
 
+use crate::lanes::MAX_HOLD;
 use crate::plan::{MS, SECOND};
 
 /// The statuses with which servers turn requests away.
@@ -85,6 +86,15 @@ impl RetryRules {
     /// Returns the longest wait that a server may ask for.
     pub(crate) fn longest(&self) -> Duration {
         self.max_wait.unwrap_or(self.cap)
+    }
+
+    /// Returns the longest wait that a server may ask for with this status. `holds` is whether it
+    /// holds back the lane of the request.
+    pub(crate) fn longest_after(&self, status: Option<u16>, holds: bool) -> Duration {
+        match self.max_wait {
+            None if status == Some(429) && holds => self.cap.max(MAX_HOLD),
+            _ => self.longest(),
+        }
     }
 
     /// Returns whether a request that got this status may be sent again.

@@ -105,6 +105,7 @@ pub(crate) struct Wish {
     pub(crate) upload_rate: Option<u64>,
     /// Its response is slower than its low speed, if nothing else ends it.
     pub(crate) is_too_slow: bool,
+    pub(crate) in_lane: bool,
     /// How often a chain has sent it, and how often its head and its end have arrived.
     pub(crate) asked: u32,
     pub(crate) heads: u32,
@@ -1001,6 +1002,7 @@ impl World {
             download,
             upload_rate,
             is_too_slow,
+            in_lane: lane.is_some(),
             asked: 0,
             heads: 0,
             arrived: 0,

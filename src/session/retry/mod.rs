@@ -155,8 +155,9 @@ impl Retry {
     }
 
     /// Sets the longest wait that a server may ask for: by default, the cap of the
-    /// [`backoff`](Self::backoff). If it asks for more, the request is not sent again, and the
-    /// readback receives the response.
+    /// [`backoff`](Self::backoff), or an hour if the server refuses a request with 429 whose
+    /// [lane](super::SessionBuilder::lane_rate) is held back as long. If it asks for more, the
+    /// request is not sent again, and the readback receives the response.
     #[must_use]
     pub fn max_wait(mut self, most: Duration) -> Self {
         self.max_wait = Some(most);
@@ -299,7 +300,7 @@ impl Retry {
         at: &Moment<'_>,
     ) -> Judged {
         match self.judge_head(failures, response, is_safe, at) {
-            Judged::Again(_) if self.reads_bodies() => {
+            Judged::Again(_) | Judged::TooLong(_) if self.reads_bodies() => {
                 self.judge_wait(failures, self.asked(response), at)
             }
             judged => judged,
@@ -333,10 +334,10 @@ impl Retry {
             return Judged::Spent;
         }
         let asked = asked.unwrap_or_default();
-        if asked > self.longest_asked() {
-            return Judged::TooLong(asked);
-        }
         let wait = self.own_wait(failures, at.random()).max(asked);
+        if asked > self.longest_asked() {
+            return Judged::TooLong(wait);
+        }
         let left = at
             .deadline()
             .map(|end| end.saturating_duration_since(at.now()));
@@ -358,6 +359,11 @@ impl Retry {
         let most = self.base.saturating_mul(1 << doublings).min(self.cap);
         let floor = self.floor.unwrap_or(self.base / 5);
         share_of(most, random).max(floor)
+    }
+
+    /// Returns whether the longest wait that a server may ask for was set.
+    pub(super) fn has_longest(&self) -> bool {
+        self.max_wait.is_some()
     }
 
     /// Returns the longest wait that a server may ask for.
