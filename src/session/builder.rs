@@ -128,7 +128,8 @@ impl SessionBuilder {
     }
 
     /// Sends failed requests again: see [`Retry`]. Without this setting, failures are delivered.
-    /// The readback is told of each retry by [`Readback::on_retry`](crate::Readback::on_retry).
+    /// The readback is told of each retry by [`Readback::on_retry`](crate::Readback::on_retry). Why
+    /// a request is not sent again is logged at the level `debug`.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.rules.retry = Some(retry);
         self

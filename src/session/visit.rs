@@ -1,9 +1,11 @@
 //! The visit of a request in a session: what is done at each step on its way.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
+use log::debug;
 
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
@@ -242,7 +244,7 @@ impl InSession {
             self.progress().undecided = Some(Undecided { status, asked });
             return Held::Undecided;
         }
-        let wait = self.take(judged, status, asked, at);
+        let wait = self.take(request, judged, (status, asked), at);
         self.hold_lane(status, wait.max(asked), at);
         match wait {
             Some(wait) => Held::Again(wait),
@@ -290,7 +292,7 @@ impl InSession {
                 (judged, StatusCode::OK, None)
             }
         };
-        let wait = self.take(judged, status, asked, at);
+        let wait = self.take(request, judged, (status, asked), at);
         self.hold_lane(status, wait.max(asked), at);
         wait
     }
@@ -317,13 +319,25 @@ impl InSession {
     /// Takes a retry, and returns how long to wait before it.
     fn take(
         &mut self,
+        request: &Request,
         judged: Judged,
-        status: StatusCode,
-        asked: Option<Duration>,
+        (status, asked): (StatusCode, Option<Duration>),
         at: &Moment<'_>,
     ) -> Option<Duration> {
-        let Judged::Again(wait) = self.outlast(judged, status, at) else {
-            return None;
+        let given_up = |why: fmt::Arguments<'_>| {
+            debug!("{}: not sent again, {why}", request.origin());
+        };
+        let wait = match self.outlast(judged, status, at) {
+            Judged::Again(wait) => wait,
+            Judged::Final => return None,
+            Judged::Spent => {
+                given_up(format_args!("after {} attempts", self.failures()));
+                return None;
+            }
+            Judged::TooLong(wait) => {
+                given_up(format_args!("since a wait of {wait:?} is too long"));
+                return None;
+            }
         };
         // A lane that is held back sends no more than the server allows.
         let is_429 = status == StatusCode::TOO_MANY_REQUESTS;
@@ -331,7 +345,11 @@ impl InSession {
         let is_charged = !(is_held && asked.is_some_and(|asked| !asked.is_zero()));
         let retry = self.rules.retry.as_ref()?;
         let (wait, is_charged) = if is_charged {
-            retry.take(wait, at)?
+            let Some(taken) = retry.take(wait, at) else {
+                given_up(format_args!("since the budget for retries is spent"));
+                return None;
+            };
+            taken
         } else {
             (wait, false)
         };
