@@ -686,8 +686,8 @@ impl Probe {
         let known = &world.chains[chain];
         let rate = world.wishes[known.nonce].download;
         let begun = known.start(now).from;
-        // In a pipeline, a response may be read with the end of the one before it. A decoded body is
-        // longer than what was read.
+        // In a pipeline, a response may be read with the end of the one before it. A decoded body
+        // is longer than what was read.
         let decodes = world.rules_of(known.nonce).is_some_and(|it| it.decodes);
         let Some(rate) = rate.filter(|_| world.plan.depth == 1 && !decodes) else {
             return;
