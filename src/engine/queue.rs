@@ -8,6 +8,7 @@ use log::debug;
 
 use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::{Core, Timer};
+use crate::error::ErrorKind;
 use crate::net::Net;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
@@ -61,6 +62,9 @@ impl<N: Net> Core<N> {
     /// Does what [`place`](Self::place) does, for a request that is sent again. The request keeps
     /// its place in line: at the end, it would wait behind everything that was submitted after it.
     pub(super) fn place_again(&mut self, key: ChainKey) {
+        if self.chain_is_over(key) {
+            return self.fail_unlinked(key, ErrorKind::Timeout);
+        }
         let origin = self.chains[key].origin_key();
         match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
