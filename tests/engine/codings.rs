@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::{Compress, Compression, FlushCompress};
 use httpstream::policy::both;
 use httpstream::session::{Auth, Decode, Redirects, Session, SessionBuilder};
 use httpstream::sim::{Answer, Incoming, Network};
@@ -551,6 +551,50 @@ fn a_body_that_grows_without_end_is_stopped_at_the_limit() {
         let (told, _) = exchange(request, server);
         let (_, _, _, body) = told.ends[0].as_ref().unwrap();
         assert_eq!(body.len(), BOMB, "{coding}");
+    }
+}
+
+/// Ten gigabytes of zeros in ten megabytes of gzip, without the sums behind them: nobody gets there.
+fn ten_gigabytes() -> Vec<u8> {
+    let plain = vec![0; 1 << 20];
+    let mut megabyte = Vec::with_capacity(16 << 10);
+    let mut deflate = Compress::new(Compression::best(), false);
+    // Each piece can be decoded by itself, so it can be repeated.
+    let flush = FlushCompress::Full;
+    deflate.compress_vec(&plain, &mut megabyte, flush).unwrap();
+    assert_eq!(deflate.total_in(), 1 << 20);
+    let header = b"\x1f\x8b\x08\0\0\0\0\0\0\xff";
+    [header, &megabyte.repeat(10 << 10)[..]].concat()
+}
+
+#[test]
+fn ten_gigabytes_are_stopped_at_the_limit_as_well() {
+    const MOST: usize = 1 << 20;
+    let gigabytes = ten_gigabytes();
+    assert!(gigabytes.len() < 20 << 20, "{}", gigabytes.len());
+    let session = Session::builder().decode(Decode::all().max_bytes(MOST as u64));
+    let session = session.build().unwrap();
+    let rows = [
+        ("gzip, gzip", gzip(&gigabytes)),
+        ("gzip, gzip, gzip", gzip(&gzip(&gigabytes))),
+        ("gzip", gigabytes),
+        ("zstd", zstd_bomb(80 << 10)),
+        ("zstd, gzip", gzip(&zstd_bomb(80 << 10))),
+    ];
+    for (coding, wire) in rows {
+        let server = move |_: &Incoming| coded(coding, wire.clone());
+        let told = streamed(session.get(url("/")), None, server.clone());
+        assert_eq!(
+            (told.bytes, &*told.kinds),
+            (MOST, &[ErrorKind::TooLarge][..]),
+            "{coding}"
+        );
+        let (told, _) = exchange(session.get(url("/")), server);
+        assert_eq!(
+            (told.bytes, &*told.kinds),
+            (0, &[ErrorKind::TooLarge][..]),
+            "{coding}"
+        );
     }
 }
 

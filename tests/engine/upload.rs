@@ -358,11 +358,13 @@ fn a_417_behind_the_whole_body_is_an_answer() {
 
 #[test]
 fn cancelling_an_upload_closes_its_connection() {
-    let gate = Gate::new();
-    let told = gate.clone();
+    // Only the second one lets the server read, so that the upload cannot end before.
+    let (gate, reading) = (Gate::new(), Gate::new());
+    let (told, may_read) = (gate.clone(), reading.clone());
     let server = Server::start(move |peer| {
         let head = peer.head().unwrap();
         peer.tell(head, Vec::new());
+        may_read.pass();
         assert!(peer.hold().len() < LARGE);
         told.open(1);
     });
@@ -378,6 +380,7 @@ fn cancelling_an_upload_closes_its_connection() {
         facts(&error),
         (ErrorKind::Cancelled, Phase::Write, Sent::Maybe)
     );
+    reading.open(1);
     gate.pass();
     bench.assert_empty();
 }
