@@ -554,7 +554,8 @@ fn a_body_that_grows_without_end_is_stopped_at_the_limit() {
     }
 }
 
-/// Ten gigabytes of zeros in ten megabytes of gzip, without the sums behind them: nobody gets there.
+/// Ten gigabytes of zeros in ten megabytes of gzip, without the sums behind them, which nobody
+/// reaches.
 fn ten_gigabytes() -> Vec<u8> {
     let plain = vec![0; 1 << 20];
     let mut megabyte = Vec::with_capacity(16 << 10);
