@@ -942,3 +942,52 @@ fn on_loopback_bodies_arrive_whole_in_both_directions() {
     }
     bench.assert_empty();
 }
+
+/// Answers the head of a request, and resets the connection.
+struct Impatient;
+
+impl httpstream::sim::Server for Impatient {
+    fn on_head(&mut self, _: &Incoming) -> Option<Answer> {
+        Some(Answer::ok("some of the body").truncate(45).reset())
+    }
+
+    fn on_request(&mut self, _: &Incoming) -> Answer {
+        unreachable!("the head has been answered")
+    }
+}
+
+/// Pauses at the head.
+struct Paused;
+
+impl Readback<Log> for Paused {
+    fn on_head(&mut self, _: &mut Log, _: &Response<'_>, _: &mut Context<'_, Log>) -> Flow {
+        Flow::Pause
+    }
+
+    fn on_reply(&mut self, log: &mut Log, reply: Reply<'_>, _: &mut Context<'_, Log>) -> Next<Log> {
+        log.ends.push((Duration::ZERO, reply.map(|_| 0)));
+        Next::done()
+    }
+}
+
+/// The cap lets go of a request whose connection has been reset during a pause.
+#[test]
+fn a_request_that_cannot_be_written_any_more_does_not_time_out_in_a_pause() {
+    let network = Network::new(1);
+    network.serve(([10, 0, 0, 1], 80).into(), Impatient);
+    let mut engine = engine(&network, |_| {});
+    let request = Request::post("http://10.0.0.1/")
+        .body(vec![0; 3000])
+        .upload_rate(1000)
+        .low_speed(1, SECOND)
+        .timeouts(|t| (t.write, t.idle, t.total) = (Some(SECOND), Some(SECOND), None));
+    let chain = engine.submit_to(request.build().unwrap(), Paused);
+    let mut log = Log::default();
+    engine.advance(&mut log, 1000 * SECOND).unwrap();
+    assert!(log.ends.is_empty(), "{:?}", log.ends);
+    // Resumed, it learns of the reset.
+    assert!(engine.resume(chain));
+    engine.run(&mut log).unwrap();
+    let error = log.ends[0].1.as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Truncated, "{error:#}");
+}
