@@ -118,6 +118,7 @@ impl Marks {
 
     /// With either of these marks, bytes that have arrived for the chain are not read.
     pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
+    /// With any of these marks, bytes are not read, or only within the request's limits.
     pub(super) const STANDS_STILL_OR_METERED: Self = Self(Self::STANDS_STILL.0 | Self::METERED.0);
     /// Part of the current submission may have been processed by a server: an attempt that the
     /// engine or the policy has replaced, or the current attempt once its exchange has ended.
@@ -140,6 +141,7 @@ impl Marks {
     /// The window of a low speed has ended without enough bytes, and is being looked at.
     pub(super) const SLOW: Self = Self(32768);
 
+    /// With either of these marks, something accompanies the exchange, and ends with it.
     pub(super) const VISITED_OR_METERED: Self = Self(Self::VISITED.0 | Self::METERED.0);
 
     /// Marks that are cleared for the next request.

@@ -99,8 +99,8 @@
 //!
 //! The total timeout counts from the submission of a request, so the time in a lane is part of it.
 //!
-//! A message is usually a POST, which is sent again only if the server has refused it with 429, or
-//! was not reached at all: after any other failure it may have been processed. If the API
+//! A message is usually a POST, which is sent again only if the server has refused it (408, 425 or
+//! 429) or was not reached at all: after any other failure it may have been processed. If the API
 //! recognizes a message that it gets twice, by an id in it, mark the request as
 //! [`idempotent`](crate::RequestBuilder::idempotent). Otherwise, decide in the readback what
 //! becomes of a message that may have arrived. All requests of the session share the
