@@ -187,8 +187,8 @@ impl SessionBuilder {
     /// Sets how long a request may take in total, with redirects, retries, and the time in its
     /// lane. A retry whose wait would last longer is not begun, so that the readback learns of the
     /// failure rather than of the timeout. If that shows only once the body has been read and
-    /// dropped, the readback receives an error of kind [`Status`](crate::ErrorKind::Status) in place
-    /// of the response. By default, the engine's [`Timeouts::total`](crate::Timeouts::total)
+    /// dropped, the readback receives an error of kind [`Status`](crate::ErrorKind::Status) in
+    /// place of the response. By default, the engine's [`Timeouts::total`](crate::Timeouts::total)
     /// applies. A request that sets [its own](crate::RequestBuilder::timeout) keeps that, and
     /// [`long_poll`](crate::RequestBuilder::long_poll) raises this one as it raises the engine's.
     pub fn total(mut self, total: Duration) -> Self {
