@@ -36,12 +36,14 @@ fn a_refusal_stops_the_upload_and_is_delivered() {
         "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig",
         "HTTP/1.1 503 x\r\nContent-Length: 3\r\n\r\nbig",
     ] {
-        let taken = Gate::new();
-        let closed = taken.clone();
+        let (delivered, taken) = (Gate::new(), Gate::new());
+        let (at, closed) = (delivered.clone(), taken.clone());
         let server = Server::start(move |peer| {
             let head = peer.head().unwrap();
             peer.tell(head, Vec::new());
             peer.send(wire.as_bytes());
+            // Reads nothing before, or the client could have written everything by then.
+            at.pass();
             // The client has closed without sending everything.
             assert!(peer.hold().len() < LARGE);
             closed.open(1);
@@ -50,6 +52,7 @@ fn a_refusal_stops_the_upload_and_is_delivered() {
         let got = bench.fetch_ok(server.post("/", vec![b'x'; LARGE]));
         assert_eq!(got.text(), "big");
         assert_eq!(bench.stats().links_open, 0);
+        delivered.open(1);
         taken.pass();
         bench.assert_empty();
     }
