@@ -85,6 +85,10 @@ pub enum ErrorKind {
     /// A policy refused the request or gave it up. Such errors are created by [`Error::policy`];
     /// the source holds the reason.
     Policy,
+    /// The body of the request could not be read from its [source](crate::BodySource), or is not as
+    /// long as the source said; or the body of the response could not be written to the file that it
+    /// is saved to. The source of the error holds the reason.
+    Body,
 }
 
 impl ErrorKind {
@@ -110,6 +114,7 @@ impl ErrorKind {
             ErrorKind::Full => "the engine's inbox is full",
             ErrorKind::Status => "response status is an error",
             ErrorKind::Policy => "stopped by its policy",
+            ErrorKind::Body => "the body could not be read or saved on this machine",
         }
     }
 }

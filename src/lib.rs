@@ -477,6 +477,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod body;
 mod builder;
 mod config;
 #[cfg(all(unix, any(feature = "calloop", feature = "tokio")))]
@@ -517,6 +518,7 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
+pub use body::{BodySource, Supply};
 pub use builder::RequestBuilder;
 pub use builder::url::IntoUrl;
 pub use config::{AddressFilter, Config, ResolverFactory};

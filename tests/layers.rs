@@ -30,6 +30,8 @@ const LAYERS: &[&[&str]] = &[
     &["net"],
     &["response", "sim"],
     &["policy"],
+    // Sources of request bodies, whose trailers are a policy's fields.
+    &["body"],
     &["config"],
     &["engine"],
     // Edges, which no other module imports.

@@ -394,6 +394,7 @@ pub(crate) fn kind(kind: ErrorKind) -> &'static str {
         ErrorKind::Cancelled => "cancelled",
         ErrorKind::Aborted => "aborted",
         ErrorKind::Policy => "policy",
+        ErrorKind::Body => "body",
         ErrorKind::Status => "status",
         _ => "another kind",
     }
