@@ -534,6 +534,13 @@ impl Error {
         self
     }
 
+    /// Turns this error into one about a file that the response was written to.
+    pub(crate) fn into_file(mut self, why: io::Error) -> Self {
+        self.0.kind = ErrorKind::Body;
+        self.0.source = Source::Io(why);
+        self
+    }
+
     fn placed(kind: ErrorKind, at: Circumstances, source: Source) -> Self {
         let Circumstances {
             phase,

@@ -119,8 +119,9 @@
 //!
 //! Functions and closures receive whole responses. A type that implements [`Readback`] also
 //! receives response heads, interim responses and pieces of the body as they arrive. It returns a
-//! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
-//! a readback on one part of the state. After a 101 (Switching Protocols) response,
+//! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`Save`] is
+//! such a type: it writes the body to a file, and continues a download that breaks off. [`within`]
+//! runs a readback on one part of the state. After a 101 (Switching Protocols) response,
 //! [`Context::write`] sends bytes on the connection.
 //!
 //! # Sessions
@@ -495,6 +496,7 @@ mod request;
 pub mod resolver;
 mod response;
 mod route;
+mod save;
 mod sched;
 pub mod session;
 #[cfg(feature = "sim")]
@@ -535,6 +537,7 @@ pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation
 pub use request::Request;
 pub use response::{Info, Reply, Response, ResponseExt, Timings};
 pub use route::{Keepalive, Route, public_only};
+pub use save::{Save, SaveThen, Saved};
 pub use session::{Retry, Session};
 pub use timeouts::{LowSpeed, Timeouts};
 

@@ -36,6 +36,8 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     // Edges, which no other module imports.
     &["embed", "session"],
+    // Edges that use a session's rules.
+    &["save"],
 ];
 
 /// Modules that are below another one, but that it must not import.

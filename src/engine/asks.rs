@@ -85,6 +85,7 @@ impl<S> Readbacks<S> {
 pub(super) struct Asks<'a, S> {
     pub(super) chains: &'a mut Chains,
     pub(super) readbacks: &'a mut Readbacks<S>,
+    pub(super) is_draining: bool,
 }
 
 impl<S> Asks<'_, S> {
@@ -213,5 +214,9 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn stop(&mut self) {
         self.chains.stop();
+    }
+
+    fn is_ending(&self, id: ChainId) -> bool {
+        self.is_draining || self.chains.is_ending(id)
     }
 }

@@ -293,6 +293,12 @@ impl Chains {
         true
     }
 
+    /// Returns whether a chain was canceled or its deadline has passed.
+    pub(super) fn is_ending(&self, id: ChainId) -> bool {
+        let key = self.find(id);
+        key.is_some_and(|key| self[key].marks.has_any(Marks::ENDS))
+    }
+
     /// Queues the cancellation of the chain that holds a key. Returns false if no chain does.
     pub(super) fn cancel_key(&mut self, name: &str) -> bool {
         let holder = self.keys.holder(name);

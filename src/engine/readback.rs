@@ -783,6 +783,7 @@ pub(crate) trait Sink<S> {
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>);
     fn stop(&mut self);
+    fn is_ending(&self, id: ChainId) -> bool;
 }
 
 impl<'a, S> Context<'a, S> {
@@ -992,6 +993,35 @@ impl<'a, S> Context<'a, S> {
             ..
         } = self.seen;
         Moment::new(present, wakeups, Some(id))
+    }
+
+    /// Returns whether the chain ends with this call, so that a step that it returns does not
+    /// begin: the chain was [canceled](Self::cancel), its [deadline](Next::chain_timeout) has
+    /// passed, or the engine [drains](crate::Engine::drain).
+    ///
+    /// Use it in a readback that would repeat a failed request by itself, and reports its failure
+    /// only at the end.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Context, Next, Reply};
+    ///
+    /// fn on_reply(log: &mut Vec<String>, reply: Reply<'_>, cx: &mut Context<'_, Vec<String>>)
+    /// -> Next<Vec<String>> {
+    ///     match reply {
+    ///         Ok(_) => Next::done(),
+    ///         Err(_) if cx.failures() < 3 && !cx.is_ending() => {
+    ///             Next::again().after(Duration::from_secs(1))
+    ///         }
+    ///         Err(error) => {
+    ///             log.push(format!("{error:#}"));
+    ///             Next::done()
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn is_ending(&self) -> bool {
+        self.sink.is_ending(self.seen.id)
     }
 
     /// Makes [`Engine::run`](crate::Engine::run) return at the end of this turn.

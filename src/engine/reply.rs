@@ -422,6 +422,7 @@ impl<S, M: Mode> Engine<S, M> {
         let mut asks = Asks {
             chains: &mut self.core.chains,
             readbacks: &mut self.readbacks,
+            is_draining: self.core.agenda.draining,
         };
         let cx = Context::new(&mut asks, seen);
         // A panic may leave two things in an inconsistent state: the readback, which is dropped,

@@ -296,6 +296,10 @@ where
     fn stop(&mut self) {
         self.sink.stop();
     }
+
+    fn is_ending(&self, id: ChainId) -> bool {
+        self.sink.is_ending(id)
+    }
 }
 
 fn wrap<P, S, T>(part: &P, readback: Box<dyn Readback<T>>) -> Box<dyn Readback<S>>

@@ -55,6 +55,7 @@ mod real_servers;
 mod response_limits;
 mod retries;
 mod routes;
+mod saving;
 mod schedules;
 mod session_ends;
 mod sessions;
