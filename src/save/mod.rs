@@ -106,7 +106,9 @@ type Progress = Box<dyn FnMut(u64, Option<u64>) + Send>;
 /// # What is saved
 /// The body of a response with status 200 (OK) or 203 (Non-Authoritative Information), after
 /// redirects if the request is in a [session](crate::session) that follows them. If the session
-/// decodes the body, the decoded one is saved. All other responses are errors of the kind
+/// decodes the body, the decoded one is saved. A body that has neither a length nor chunks lasts
+/// until the connection ends, so nobody can tell whether it is complete. All other responses are
+/// errors of the kind
 /// [`Status`](ErrorKind::Status) with that [status](Error::status), among them:
 ///
 /// - 204 (No Content) and 205, which have nothing to save;
@@ -523,7 +525,6 @@ impl Save {
         match (stage, reply) {
             (Stage::Failed(why), reply) => Step::End(Err(Error::of_file(why, reply))),
             (Stage::Complete, reply) if !is_cancelled(&reply) => self.finish(reply),
-            (_, Err(error)) if cx.is_ending() => Step::End(Err(error)),
             (Stage::StartingOver, reply) => self.ask(Part::Whole, Duration::ZERO, reply, cx),
             (Stage::Receiving { from, end }, Ok(response)) if end.is_none_or(|it| it == here) => {
                 // A server may send less than was asked for (RFC 9110 §15.3.7). If it does not say
