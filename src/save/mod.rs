@@ -145,7 +145,11 @@ type Progress = Box<dyn FnMut(u64, Option<u64>) + Send>;
 /// A `Save` whose chain goes on saves the next response, too: what [`then`](Self::then) returns may
 /// be [`Next::again`], or another request. It is saved to the same path.
 #[must_use = "a readback does nothing until it is submitted with a request"]
-pub struct Save {
+pub struct Save(Box<Saving>);
+
+/// The settings of a [`Save`], and its state. Boxed, because a [`Submitter`](crate::Submitter)
+/// returns what it does not accept, and errors should be small.
+struct Saving {
     path: PathBuf,
     resumes: bool,
     retry: Option<Retry>,
@@ -182,7 +186,7 @@ impl Save {
     /// Saves the response to this path. A relative path is resolved when the first response
     /// arrives.
     pub fn to(path: impl AsRef<Path>) -> Self {
-        Self {
+        Self(Box::new(Saving {
             path: path.as_ref().to_owned(),
             resumes: false,
             retry: None,
@@ -190,7 +194,7 @@ impl Save {
             progress: None,
             download: Download::default(),
             asked: None,
-        }
+        }))
     }
 
     /// Sets whether a download that breaks off is attempted again, and continued where it broke
@@ -235,7 +239,7 @@ impl Save {
     /// While a download is resumed, [`Context::request`] and [`Error::request`] return the request
     /// for the rest of the file.
     pub fn resume(mut self, yes: bool) -> Self {
-        self.resumes = yes;
+        self.0.resumes = yes;
         self
     }
 
@@ -249,7 +253,7 @@ impl Save {
     /// In a session that retries, its own retries come first. They end when the first byte of a
     /// file has arrived.
     pub fn retry(mut self, retry: Retry) -> Self {
-        self.retry = Some(retry);
+        self.0.retry = Some(retry);
         self
     }
 
@@ -258,7 +262,7 @@ impl Save {
     /// [`FileTooLarge`](io::ErrorKind::FileTooLarge). If the server says the length in advance,
     /// nothing is written.
     pub fn max_bytes(mut self, most: u64) -> Self {
-        self.max_bytes = Some(most);
+        self.0.max_bytes = Some(most);
         self
     }
 
@@ -269,7 +273,7 @@ impl Save {
     ///
     /// `Send`, so that a `Save` can be submitted through a [`Submitter`](crate::Submitter), too.
     pub fn progress(mut self, told: impl FnMut(u64, Option<u64>) + Send + 'static) -> Self {
-        self.progress = Some(Box::new(told));
+        self.0.progress = Some(Box::new(told));
         self
     }
 
@@ -376,7 +380,7 @@ enum Part {
     Rest,
 }
 
-impl Save {
+impl Saving {
     /// Takes the head of a response to `request`.
     fn take_head(&mut self, head: &Response<'_>, request: Option<&Request>) -> Flow {
         self.download.stage = match self.judge(head, request) {
@@ -669,18 +673,18 @@ fn error_of(reply: Reply<'_>) -> Error {
 
 impl<S> Readback<S> for Save {
     fn on_head(&mut self, _: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
-        self.take_head(head, cx.request())
+        self.0.take_head(head, cx.request())
     }
 
     fn on_data(&mut self, _: &mut S, data: &[u8], _: &mut Context<'_, S>) -> Flow {
-        self.take_piece(data)
+        self.0.take_piece(data)
     }
 
     fn on_reply(&mut self, _: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
-        match self.take_end(reply, cx) {
+        match self.0.take_end(reply, cx) {
             Step::Ask(request, wait) => Next::send(request).after(wait),
             Step::End(saved) => {
-                self.download = Download::default();
+                self.0.download = Download::default();
                 if let Err(error) = saved {
                     warn!("a download has failed: {error:#}");
                 }
@@ -695,19 +699,19 @@ where
     F: FnMut(&mut S, Result<Saved, Error>, &mut Context<'_, S>) -> Next<S>,
 {
     fn on_head(&mut self, _: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
-        self.save.take_head(head, cx.request())
+        self.save.0.take_head(head, cx.request())
     }
 
     fn on_data(&mut self, _: &mut S, data: &[u8], _: &mut Context<'_, S>) -> Flow {
-        self.save.take_piece(data)
+        self.save.0.take_piece(data)
     }
 
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
-        match self.save.take_end(reply, cx) {
+        match self.save.0.take_end(reply, cx) {
             Step::Ask(request, wait) => Next::send(request).after(wait),
             Step::End(saved) => {
                 // Drops the temporary file, if there still is one, before anybody is told.
-                self.save.download = Download::default();
+                self.save.0.download = Download::default();
                 (self.then)(state, saved, cx)
             }
         }
@@ -716,13 +720,21 @@ where
 
 impl fmt::Debug for Save {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Saving {
+            path,
+            resumes,
+            retry,
+            max_bytes,
+            download,
+            ..
+        } = &*self.0;
         f.debug_struct("Save")
-            .field("path", &self.path)
-            .field("resumes", &self.resumes)
-            .field("retry", &self.retry)
-            .field("max_bytes", &self.max_bytes)
-            .field("here", &self.download.here)
-            .field("total", &self.download.total)
+            .field("path", path)
+            .field("resumes", resumes)
+            .field("retry", retry)
+            .field("max_bytes", max_bytes)
+            .field("here", &download.here)
+            .field("total", &download.total)
             .finish_non_exhaustive()
     }
 }

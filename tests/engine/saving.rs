@@ -1251,8 +1251,8 @@ fn two_downloads_to_one_target_do_not_mix() {
             lab.engine.submit_to(request, save);
         }
         lab.run();
-        let lengths = lab.world.saved.iter().map(|it| it.as_ref().unwrap().bytes);
-        let last = lengths.last().unwrap();
+        let mut lengths = lab.world.saved.iter().map(|it| it.as_ref().unwrap().bytes);
+        let last = lengths.next_back().unwrap();
         let expected = if last == 10_000 {
             vec![1; 10_000]
         } else {
