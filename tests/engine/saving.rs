@@ -782,8 +782,8 @@ fn a_download_for_a_part_that_is_gone_leaves_no_file() {
     assert!(dir.names().is_empty());
 }
 
-/// A server that may break off, be busy, lie about its parts, and change its file, on a network with
-/// faults. Whatever is saved is one version of the file.
+/// A server that may break off, be busy, lie about its parts, and change its file, on a network
+/// with faults. Whatever is saved is one version of the file.
 #[test]
 fn whatever_happens_only_whole_files_are_saved() {
     let (mut complete, mut resumed, mut failed) = (0, 0, 0);
