@@ -22,7 +22,7 @@ use http::Method;
 use crate::error::Error;
 use crate::generation::Mark;
 use crate::proto::{Invalid, InvalidPart, Limits};
-use crate::request::{Carried, Request};
+use crate::request::{Carried, CarriedBody, Request};
 use crate::route::Route;
 use crate::timeouts::{LowSpeed, LowSpeedEdit, Timeout, Timeouts};
 use draft::Draft;
@@ -399,6 +399,15 @@ impl RequestBuilder {
     #[cfg(feature = "json")]
     pub fn json(self, value: &(impl serde::Serialize + ?Sized)) -> Self {
         self.with(|parts| parts.set_json(value))
+    }
+
+    /// Sets a body that is read while it is sent, and its Content-Type, which is sent unless the
+    /// caller sets one.
+    pub(crate) fn carry_body(self, body: Arc<CarriedBody>, body_type: Option<String>) -> Self {
+        self.with(|parts| {
+            parts.carry_body(body, body_type);
+            Ok(())
+        })
     }
 
     /// Sets the body. Its length is sent as `Content-Length`; an empty body has one only with POST,

@@ -123,6 +123,7 @@ impl<N: Net> Core<N> {
                 self.disarm(key);
                 self.ask_start(key);
             }
+            (Stage::Running { .. }, Waits::ForBody) => self.on_supply_woken(key),
             // The waker belongs to an earlier wait. It does not cut a delay short.
             _ => {}
         }

@@ -29,6 +29,8 @@ pub(super) enum Command {
     Resume(ChainId),
     /// The chain's tunnel has bytes to be written.
     Flush(ChainId),
+    /// The source of the chain's request has failed.
+    FailBody(ChainId),
     /// Continues a waiting chain now, if it is waiting for its waker.
     Wake(Woken),
     /// Opens a connection to the origin, by this route or the default one.
@@ -238,6 +240,12 @@ impl Chains {
     /// Wakes a chain, if it is still waiting when the command is carried out.
     pub(super) fn wake(&mut self, woken: Woken) {
         self.commands.push_back(Command::Wake(woken));
+    }
+
+    /// Queues the end of a chain's exchange, because the source of its body has failed.
+    pub(super) fn fail_body(&mut self, key: ChainKey) {
+        let id = self.id(key);
+        self.commands.push_back(Command::FailBody(id));
     }
 
     #[inline]

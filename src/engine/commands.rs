@@ -113,6 +113,11 @@ impl<N: Net> Core<N> {
                     self.flush(link);
                 }
             }
+            Command::FailBody(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.fail_body(key);
+                }
+            }
             Command::Preconnect(_) if self.agenda.draining => {}
             Command::Preconnect(preconnect) => {
                 let (origin, route) = *preconnect;

@@ -8,7 +8,7 @@ use crate::engine::chain::{ChainKey, Marks, Terms, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::h1::WriteSide;
-use crate::h1::exchange::{Exchange, Upload};
+use crate::h1::exchange::Exchange;
 use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
@@ -125,8 +125,7 @@ impl<N: Net> Core<N> {
     /// `of_reads` is whether it is the cap on what is read.
     pub(super) fn arm_again(&mut self, key: LinkKey, chain: ChainKey, of_reads: bool) {
         let h1 = &self.links[key].h1;
-        let awaits = |front: &Exchange<_>| front.upload == Upload::AwaitingContinue;
-        if h1.front().is_some_and(awaits) || h1.is_tunnel() && !of_reads {
+        if h1.front().is_some_and(Exchange::awaits_continue) || h1.is_tunnel() && !of_reads {
             // The chain's timer limits the wait for a 100 (Continue), or the silence of a tunnel.
             self.arm_meter(chain);
         } else {
@@ -143,6 +142,7 @@ impl<N: Net> Core<N> {
         Some(match h1.front() {
             Some(front) if is_paused && writes && front.has_unwritten() => Timeout::Write,
             _ if is_paused => return None,
+            Some(front) if front.waits_for_supply() => return None,
             _ if h1.response().has_head() || h1.inbound().is_some() => Timeout::Idle,
             Some(front) if front.is_sent() => Timeout::FirstByte,
             Some(_) | None => Timeout::Write,

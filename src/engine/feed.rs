@@ -16,7 +16,7 @@ use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
 use crate::error::Sent;
 use crate::h1::Event;
-use crate::h1::exchange::{Taking, Upload};
+use crate::h1::exchange::{Exchange, Taking};
 use crate::h1::reading::{Body, Reading};
 use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
@@ -246,17 +246,18 @@ impl<S, M: Mode> Engine<S, M> {
         let between = reading.rest().is_empty();
         core.keep(key, reading);
         let h1 = &core.links[key].h1;
-        let upload = h1.front().map(|front| front.upload);
+        let front = h1.front();
         // After an interim response, the wait for the final one continues.
         let clock = match h1.response().has_head() || !between {
-            true => Timeout::Idle,
-            false if upload == Some(Upload::Sent) => Timeout::FirstByte,
-            false => Timeout::Write,
+            _ if front.is_some_and(Exchange::waits_for_supply) => None,
+            true => Some(Timeout::Idle),
+            false if front.is_some_and(Exchange::is_sent) => Some(Timeout::FirstByte),
+            false => Some(Timeout::Write),
         };
         // Interim responses other than 100 (Continue) do not extend the wait for a 100.
-        if upload != Some(Upload::AwaitingContinue) {
+        if !front.is_some_and(Exchange::awaits_continue) {
             core.catch_up();
-            core.arm(chain, Some(clock));
+            core.arm(chain, clock);
         }
         Go::On
     }

@@ -44,6 +44,7 @@ impl<N: Net> Core<N> {
     pub(super) fn end_metering(&mut self, key: ChainKey) {
         if self.chains[key].marks.has(Marks::METERED) {
             self.drop_meter(key);
+            self.end_supply(key);
             self.chains[key].marks.clear(Marks::METERED);
         }
     }

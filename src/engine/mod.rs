@@ -25,6 +25,7 @@
 //! - `shortage`: handles connections that this machine has no resources for
 //! - `secure`: the handshakes of a link
 //! - `sending`: puts a request on a link and writes it
+//! - `supplying`: sends bodies that are read from sources
 //! - `visits`: calls a policy
 //! - `probing`: checks whether a kept connection may be given a request
 //! - `fail`: ends an exchange without a response
@@ -36,7 +37,7 @@
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a
-//! running readback is lent), `visit`, `meter`, `clock`, `quiet`, `ages`, `lookups`, `buffers`,
+//! running readback is lent), `visit`, `meter`, `supplies`, `clock`, `quiet`, `ages`, `lookups`, `buffers`,
 //! `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a link in
 //! `h1`.
 //!
@@ -95,6 +96,8 @@ mod shortage;
 mod simulated;
 mod stats;
 mod submitter;
+mod supplies;
+mod supplying;
 mod task;
 mod timers;
 mod turn;
