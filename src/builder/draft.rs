@@ -16,7 +16,9 @@ use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, valu
 use crate::proto::percent::{self, Place, percent_encode};
 use crate::proto::target::{Fault, Target, UNDISPLAYABLE, Userinfo, check_host_value};
 use crate::proto::{Invalid, InvalidPart, Scheme};
-use crate::request::{CarriedBody, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines};
+use crate::request::{
+    CarriedBody, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines,
+};
 use crate::timeouts::TimeoutsEdit;
 
 /// The longest accepted method in bytes. The longest in the IANA registry has 17.
@@ -429,7 +431,10 @@ impl Draft {
             return Err(InvalidPart::Body.is(fault));
         }
         let length = self.body.len().map(|length| length as u64);
-        if self.content_length.is_some_and(|given| Some(given) != length) {
+        if self
+            .content_length
+            .is_some_and(|given| Some(given) != length)
+        {
             let fault = Fault::whole(match length {
                 Some(_) => "not the length of the body",
                 None => "the source of the body says how long it is",

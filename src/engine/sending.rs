@@ -492,10 +492,11 @@ impl<N: Net> Core<N> {
                 }
             }
         }
-        has_line || matches!(
-            advance,
-            Advance::None | Advance::Partly | Advance::NeedsSupply
-        )
+        has_line
+            || matches!(
+                advance,
+                Advance::None | Advance::Partly | Advance::NeedsSupply
+            )
     }
 
     #[cold]

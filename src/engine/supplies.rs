@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use crate::body::{BodySource, Factory, Supply};
 use crate::engine::chain::ChainKey;
+use crate::h1::layout::Layout;
 use crate::policy::Fields;
 use crate::request::Request;
 
@@ -52,6 +53,10 @@ pub(super) struct Supplied {
     base: usize,
     /// Where in the buffer the bytes end.
     end: usize,
+    /// The source has said that it has no more.
+    has_ended: bool,
+    /// The source has nothing yet, and its waker has not been woken since it said so.
+    is_waiting: bool,
     /// The waker that the source is given.
     waker: Option<Waker>,
     pub(super) failed: Option<SupplyFailure>,
@@ -73,17 +78,6 @@ enum Framing {
     Chunked,
 }
 
-/// What a read of a source has led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pulled {
-    /// There is something to write.
-    Bytes,
-    /// The source has nothing yet.
-    Waits,
-    /// The source has ended, and what is in the buffer is the rest.
-    End,
-}
-
 impl Supplies {
     pub(super) fn get(&self, key: ChainKey) -> Option<&Supplied> {
         self.by_chain.get(&key).map(|supplied| &**supplied)
@@ -91,6 +85,13 @@ impl Supplies {
 
     pub(super) fn get_mut(&mut self, key: ChainKey) -> Option<&mut Supplied> {
         self.by_chain.get_mut(&key).map(|supplied| &mut **supplied)
+    }
+
+    /// Returns the bytes of a chain's request that can be written before its source is read.
+    #[cold]
+    pub(super) fn layout(&self, key: ChainKey) -> Layout<'_> {
+        let supplied = self.get(key).expect("a request with a source has a supply");
+        Layout::of_bytes(supplied.waiting(0))
     }
 
     pub(super) fn insert(&mut self, key: ChainKey, source: Box<dyn BodySource>) {
@@ -106,6 +107,8 @@ impl Supplies {
             buffer: Box::default(),
             base: 0,
             end: 0,
+            has_ended: false,
+            is_waiting: false,
             waker: None,
             failed: None,
         };
@@ -136,7 +139,7 @@ impl Supplies {
         written: usize,
         request: &Request,
         waker: impl FnOnce() -> Waker,
-    ) -> io::Result<Pulled> {
+    ) -> io::Result<()> {
         let supplied = self.by_chain.get_mut(&key);
         let supplied = supplied.expect("a request with a source has a supply");
         supplied.discard_written(written);
@@ -196,12 +199,27 @@ impl Supplied {
         self.is_untouched
     }
 
+    /// Returns whether the source has nothing yet, and is not to be read until it is woken.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// Records that the waker of the source has been woken.
+    pub(super) fn on_woken(&mut self) {
+        self.is_waiting = false;
+    }
+
+    /// Returns whether the source has said that it has no more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// Returns how many bytes at the end are not written yet. When the source has yielded as many
     /// bytes as it said, the last one waits until it has ended. Otherwise a source that yields more
     /// would be found out when the server already has a complete request.
     fn held_back(&self) -> usize {
         match self.framing {
-            Framing::Length(size) => usize::from(self.read == size && self.source.is_some()),
+            Framing::Length(size) => usize::from(self.read == size && !self.has_ended),
             Framing::Chunked => 0,
         }
     }
@@ -224,23 +242,26 @@ impl Supplied {
         self.buffer = buffer;
     }
 
-    fn pull(&mut self, request: &Request, waker: &Waker) -> io::Result<Pulled> {
+    fn pull(&mut self, request: &Request, waker: &Waker) -> io::Result<()> {
         self.is_untouched = false;
-        let mut pulled = Pulled::Waits;
         for _ in 0..MAX_READS {
             if self.buffer.len() - self.end < LEAST_ROOM {
                 break;
             }
             match self.read_once(waker)? {
-                Supply::Bytes(_) => pulled = Pulled::Bytes,
-                Supply::Wait => break,
+                Supply::Bytes(_) => {}
+                Supply::Wait => {
+                    self.is_waiting = true;
+                    break;
+                }
                 Supply::End => {
                     self.finish(request)?;
-                    return Ok(Pulled::End);
+                    self.has_ended = true;
+                    break;
                 }
             }
         }
-        Ok(pulled)
+        Ok(())
     }
 
     /// Reads the source once, and frames what it yields.

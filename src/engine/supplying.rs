@@ -16,7 +16,7 @@ use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::engine::sending::send_at_once;
-use crate::engine::supplies::{Pulled, SupplyFailure};
+use crate::engine::supplies::SupplyFailure;
 use crate::engine::visits::block_of;
 use crate::error::{Error, ErrorKind};
 use crate::h1::exchange::{Exchange, Supply, Upload};
@@ -87,14 +87,11 @@ impl<N: Net> Core<N> {
     /// Writes what a link's only request has been supplied with, and reads its source if there is
     /// nothing left. Returns `None` if there is nothing to write for now.
     #[cold]
-    pub(super) fn write_supplied_once(
-        &mut self,
-        key: LinkKey,
-    ) -> Option<Result<Written, Trouble>> {
+    pub(super) fn write_supplied_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let chain = self.links[key].chain()?;
         let mut supply = self.front_of(key).supply()?;
-        if supply == Supply::Open && self.needs_supply(key, chain) {
-            supply = self.pull(key, chain)?;
+        if supply == Supply::Open {
+            supply = self.replenish(key, chain)?;
         }
         let has_outbound = self.links[key].has_outbound();
         if supply == Supply::Waiting {
@@ -129,58 +126,60 @@ impl<N: Net> Core<N> {
         front.expect("a request that is being supplied is in front")
     }
 
-    /// Returns whether the source is to be read before anything is written: when everything has
-    /// been, and at the beginning, so that the body goes out together with the head.
-    fn needs_supply(&self, key: LinkKey, chain: ChainKey) -> bool {
+    /// Reads the source of a request when everything else has been written, and at the beginning,
+    /// so that the body goes out together with the head. Returns `None` if the source failed.
+    fn replenish(&mut self, key: LinkKey, chain: ChainKey) -> Option<Supply> {
         let front = self.front_of(key);
         let supplied = self.supplies.get(chain);
-        front.written() == front.writable() || supplied.is_some_and(|it| it.is_untouched())
+        let supplied = supplied.expect("a request with a source has a supply");
+        let is_due = front.written() == front.writable() || supplied.is_untouched();
+        if is_due && !supplied.is_waiting() {
+            self.pull(key, chain)?;
+        }
+        let front = self.links[key].h1.front_mut()?;
+        let supplied = self.supplies.get(chain)?;
+        let bytes = supplied.bytes();
+        let supply = if supplied.has_ended() {
+            Supply::Ended
+        } else if supplied.is_waiting() && front.written() == bytes {
+            Supply::Waiting
+        } else {
+            Supply::Open
+        };
+        front.on_supply(bytes, supply);
+        Some(supply)
     }
 
     /// Reads the source of a request. Returns `None` if it failed.
-    fn pull(&mut self, key: LinkKey, chain: ChainKey) -> Option<Supply> {
+    fn pull(&mut self, key: LinkKey, chain: ChainKey) -> Option<()> {
         let id = self.chains.id(chain);
         let written = self.front_of(key).written();
         let (supplies, wakeups) = (&mut self.supplies, &self.wakeups);
         let request = self.chains[chain].request();
         let pulled = catch_unwind(AssertUnwindSafe(|| {
-            supplies.pull(chain, written, request, || wakeups.waker(id, Waits::ForBody))
+            supplies.pull(chain, written, request, || {
+                wakeups.waker(id, Waits::ForBody)
+            })
         }));
         self.clock.since = Since::UserCode;
         let supplied = self.supplies.get_mut(chain);
         let supplied = supplied.expect("it has just been pulled from");
-        let supply = match pulled {
-            Ok(Ok(Pulled::Bytes)) => Supply::Open,
-            // What was there before, such as the head, is written first.
-            Ok(Ok(Pulled::Waits)) if !supplied.waiting(written).is_empty() => Supply::Open,
-            Ok(Ok(Pulled::Waits)) => Supply::Waiting,
-            Ok(Ok(Pulled::End)) => {
-                let source = supplied.take_source();
-                self.discard(source);
-                Supply::Ended
+        let failure = match pulled {
+            Ok(Ok(())) => {
+                let ended = supplied.has_ended().then(|| supplied.take_source());
+                self.discard(ended);
+                return Some(());
             }
-            Ok(Err(error)) => {
-                supplied.failed = Some(SupplyFailure::Error(error));
-                return self.cut_supply(key, chain);
-            }
+            Ok(Err(error)) => SupplyFailure::Error(error),
             Err(panic) => {
-                supplied.failed = Some(SupplyFailure::Panicked);
                 self.panic.get_or_insert(panic);
-                return self.cut_supply(key, chain);
+                SupplyFailure::Panicked
             }
         };
-        let bytes = self.supplies.get(chain).map_or(written, |it| it.bytes());
+        supplied.failed = Some(failure);
+        // The caller may still use the link; a command ends its exchange.
         let front = self.links[key].h1.front_mut()?;
-        front.on_supply(bytes, supply);
-        Some(supply)
-    }
-
-    /// Stops a request whose source has failed. The caller may still use the link; a command ends
-    /// its exchange.
-    fn cut_supply(&mut self, key: LinkKey, chain: ChainKey) -> Option<Supply> {
-        if let Some(front) = self.links[key].h1.front_mut() {
-            front.upload = Upload::Cut;
-        }
+        front.upload = Upload::Cut;
         self.chains.fail_body(chain);
         None
     }
@@ -205,6 +204,9 @@ impl<N: Net> Core<N> {
 
     /// Reads a source again that was waited for.
     pub(super) fn on_supply_woken(&mut self, key: ChainKey) {
+        if let Some(supplied) = self.supplies.get_mut(key) {
+            supplied.on_woken();
+        }
         let Stage::Running { link } = self.chains[key].stage else {
             return;
         };

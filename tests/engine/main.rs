@@ -58,6 +58,7 @@ mod routes;
 mod schedules;
 mod session_ends;
 mod sessions;
+mod sources;
 mod speed_caps;
 mod splits;
 mod stale_connection;
