@@ -21,6 +21,7 @@ use http::Method;
 
 use crate::error::Error;
 use crate::generation::Mark;
+use crate::proto::target::Fault;
 use crate::proto::{Invalid, InvalidPart, Limits};
 use crate::request::{Carried, CarriedBody, Request};
 use crate::route::Route;
@@ -408,6 +409,11 @@ impl RequestBuilder {
             parts.carry_body(body, body_type);
             Ok(())
         })
+    }
+
+    /// Makes the request invalid, because of its body.
+    pub(crate) fn refuse_body(self, fault: Fault, what: &str) -> Self {
+        self.with(|_| Err(InvalidPart::Body.is(fault).with_text(what)))
     }
 
     /// Sets the body. Its length is sent as `Content-Length`; an empty body has one only with POST,

@@ -518,7 +518,7 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
-pub use body::{BodySource, Supply};
+pub use body::{BodySource, Form, Supply};
 pub use builder::RequestBuilder;
 pub use builder::url::IntoUrl;
 pub use config::{AddressFilter, Config, ResolverFactory};

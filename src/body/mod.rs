@@ -14,9 +14,11 @@ use crate::policy::Fields;
 use crate::request::{CarriedBody, Request};
 
 mod channel;
+mod form;
 mod reader;
 
 pub use channel::{BodyReceiver, BodySender, channel};
+pub use form::Form;
 
 /// A source of bytes that the engine reads when the connection has room for them: the body of a
 /// request, or what is sent on a tunnel.
@@ -228,5 +230,20 @@ impl RequestBuilder {
     pub fn body_file(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_path_buf();
         self.body_with(move || reader::open(&path))
+    }
+
+    /// Sets a form with files as the body, and its Content-Type, `multipart/form-data` (RFC 7578),
+    /// which names the boundary between the parts.
+    ///
+    /// A part that is invalid makes the request invalid. Files that cannot be opened or read fail
+    /// it with [`ErrorKind::Body`](crate::ErrorKind::Body).
+    pub fn multipart(self, mut form: Form) -> Self {
+        if let Some(form::FormFault { fault, name }) = form.take_fault() {
+            return self.refuse_body(fault, &format!("part {name:?} of the form"));
+        }
+        let boundary = form::boundary();
+        let body_type = format!("multipart/form-data; boundary={boundary}");
+        let make = move || Ok(Box::new(form.open(&boundary)?) as Box<dyn BodySource>);
+        self.carry_body(Factory::Each(Box::new(make)).carried(), Some(body_type))
     }
 }

@@ -52,19 +52,27 @@ pub(super) fn open(path: &Path) -> io::Result<Opened> {
 }
 
 fn open_regular(path: &Path) -> io::Result<(File, u64)> {
-    // A named pipe would block until somebody writes to it.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
-    }
+    check_regular(path)?;
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
 
-fn at(path: &Path, error: &io::Error) -> io::Error {
+/// Returns the length of a regular file. Opening a named pipe would block until somebody writes to
+/// it.
+pub(super) fn check_regular(path: &Path) -> io::Result<u64> {
+    let metadata = path.metadata()?;
+    match metadata.is_file() {
+        true => Ok(metadata.len()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+    }
+}
+
+/// Returns the error with the path that it concerns.
+pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -31,6 +31,7 @@ mod decoding;
 mod draining;
 mod embedding;
 mod filtering;
+mod forms;
 mod framing_on_the_wire;
 mod futures;
 mod hostile_sessions;
