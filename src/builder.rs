@@ -25,7 +25,7 @@ use crate::proto::target::Fault;
 use crate::proto::{Invalid, InvalidPart, Limits};
 use crate::request::{Carried, CarriedBody, Request};
 use crate::route::Route;
-use crate::timeouts::{LowSpeed, LowSpeedEdit, Timeout, Timeouts};
+use crate::timeouts::{LowSpeed, LowSpeedEdit, Timeout, Timeouts, milliseconds};
 use draft::Draft;
 use url::IntoUrl;
 
@@ -235,7 +235,8 @@ impl RequestBuilder {
     ///   host.
     /// - `Content-Length` must equal the length of the body.
     /// - `Connection: close` has the effect of [`close`](Self::close).
-    /// - `Expect: 100-continue` is left out if there is no body to hold back.
+    /// - `Expect: 100-continue` is left out if there is no body to hold back; see
+    ///   [`expect_continue`](Self::expect_continue).
     /// - `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8), and `Connection:
     ///   Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
     ///   [`Context::write`](crate::Context::write).
@@ -421,6 +422,24 @@ impl RequestBuilder {
     pub fn body(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.with(|parts| {
             parts.set_body(bytes.into(), None);
+            Ok(())
+        })
+    }
+
+    /// Lets the body wait for the server's consent: adds `Expect: 100-continue`, and sends the body
+    /// after a 100 (Continue) or once `wait` has passed (RFC 9110 §10.1.1). A final response that
+    /// comes first is delivered without the body having been sent; after a 417 (Expectation
+    /// Failed), the request is sent once more without the field.
+    ///
+    /// Useful for large uploads that a server may refuse or redirect by their head. Not every server
+    /// answers with a 100, so `wait` should be short; it is rounded up to whole milliseconds. With
+    /// `header("Expect", "100-continue")` it is one second. Without a body there is nothing to wait,
+    /// and the field is left out.
+    pub fn expect_continue(self, wait: Duration) -> Self {
+        self.header("Expect", "100-continue").with(|parts| {
+            // What lasts for weeks is no wait for an interim response, but it is what was asked for.
+            let longest = Duration::from_millis(u64::from(u32::MAX >> 1));
+            parts.rare.continue_wait = milliseconds(Some(wait.min(longest)));
             Ok(())
         })
     }

@@ -16,11 +16,14 @@ use crate::generation::Mark;
 use crate::proto::target::Target;
 use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
-use crate::timeouts::{Floor, LowSpeedEdit, TimeoutsEdit};
+use crate::timeouts::{Floor, LowSpeedEdit, Ms, TimeoutsEdit};
 
 /// The most requests that may be unanswered on one connection. Beyond a few dozen, servers answer
 /// no faster.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
+
+/// How long a body waits for a 100 (Continue) unless the request says otherwise.
+const CONTINUE_MILLIS: u32 = 1000;
 
 /// An HTTP request: an immutable value, serialized once, cheap to clone and to send to other
 /// threads.
@@ -83,6 +86,8 @@ pub(crate) struct Rare {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) speeds: Option<Box<Speeds>>,
     pub(crate) pipeline: Option<u16>,
+    /// How long the body waits for a 100 (Continue), if it expects one.
+    pub(crate) continue_wait: Option<Ms>,
     pub(crate) policies: Option<Carried>,
     /// The generation of its session that the request belongs to.
     pub(crate) mark: Option<Mark>,
@@ -153,6 +158,7 @@ impl Rare {
             route,
             speeds,
             pipeline,
+            continue_wait,
             policies,
             mark,
             lane,
@@ -164,6 +170,7 @@ impl Rare {
             && route.is_none()
             && speeds.is_none()
             && pipeline.is_none()
+            && continue_wait.is_none()
             && policies.is_none()
             && mark.is_none()
             && lane.is_none()
@@ -690,6 +697,15 @@ impl Request {
             .map(|line| line.place)
     }
 
+    /// Returns how long the body waits for a 100 (Continue), in microseconds, before it is sent
+    /// without one (RFC 9110 §10.1.1).
+    #[inline]
+    pub(crate) fn continue_wait(&self) -> u64 {
+        let rare = self.0.rare.as_ref();
+        let ms = rare.and_then(|rare| rare.continue_wait).map(Ms::get);
+        u64::from(ms.unwrap_or(CONTINUE_MILLIS)) * 1000
+    }
+
     /// Whether the head has a line `Expect: 100-continue`.
     #[inline]
     pub(crate) fn expects_continue(&self) -> bool {
@@ -790,6 +806,7 @@ impl Request {
             let mark = rare.mark.map(|mark| format!("{mark:?}"));
             Some((
                 (rare.limits, rare.pipeline, rare.lane, rare.priority),
+                rare.continue_wait,
                 (route, policies, mark, rare.speeds, body),
             ))
         };
@@ -808,7 +825,7 @@ mod tests {
         const COUNTS: usize = 2 * size_of::<usize>();
         assert!(COUNTS + size_of::<Inner>() <= 112, "{}", size_of::<Inner>());
         assert_eq!(size_of::<Option<Request>>(), size_of::<usize>());
-        // Every request of a session has one of these as well.
-        assert!(size_of::<Rare>() <= 80, "{}", size_of::<Rare>());
+        // Every request of a session has one of these as well. 88 bytes is a size class, too.
+        assert!(size_of::<Rare>() <= 88, "{}", size_of::<Rare>());
     }
 }

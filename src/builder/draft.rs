@@ -447,6 +447,9 @@ impl Draft {
             self.lines.drain(line);
             self.read_lines();
         }
+        if self.expect.is_none() {
+            self.rare.continue_wait = None;
+        }
         let body_type = self.body_type.take().filter(|_| !self.has_content_type);
         if let Some(body_type) = &body_type {
             self.push_line("Content-Type", body_type.as_bytes());

@@ -33,9 +33,6 @@ use crate::timeouts::Timeout;
 /// acknowledged (RFC 9293 §3.7.4).
 const NAGLE_SAFE: usize = 1200;
 
-/// How long a body waits for a 100 (Continue) before it is sent anyway (RFC 9110 §10.1.1).
-const CONTINUE_MILLIS: u64 = 1000;
-
 /// The maximum number of slices in one send of a pipeline. A request takes two or three.
 const PIPELINE_PARTS: usize = 64;
 
@@ -477,7 +474,7 @@ impl<N: Net> Core<N> {
             Advance::AwaitsContinue => {
                 self.note_written(chain_key, done);
                 // If this timer goes off before a 100 (Continue), the body is sent anyway.
-                let due = now + CONTINUE_MILLIS * 1000;
+                let due = now + self.chains[chain_key].request().continue_wait();
                 self.arm_at(chain_key, tick_after(due));
             }
             Advance::Sent => {
