@@ -16,9 +16,12 @@ use crate::request::{CarriedBody, Request};
 mod channel;
 mod form;
 mod reader;
+mod stream;
 
 pub use channel::{BodyReceiver, BodySender, channel};
 pub use form::Form;
+pub use stream::BodyStream;
+pub(crate) use stream::{Control, StreamPipe};
 
 /// A source of bytes that the engine reads when the connection has room for them: the body of a
 /// request, or what is sent on a tunnel.

@@ -41,7 +41,7 @@
 //! `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a link in
 //! `h1`.
 //!
-//! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
+//! The public interface: `api`, `readback`, `within`, `future`, `opening`, `task`, `submitter`, `local`,
 //! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
 
 // First, because the documentation lists methods in this order, and should begin with
@@ -77,6 +77,7 @@ mod lookups;
 mod meter;
 mod metering;
 mod mode;
+mod opening;
 mod orders;
 mod outbox;
 mod overdue;

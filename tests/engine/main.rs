@@ -44,6 +44,7 @@ mod low_speed;
 mod malformed_response;
 mod names;
 mod network_changes;
+mod opened;
 mod panicking;
 mod pipelining;
 mod policies;
