@@ -1354,9 +1354,11 @@ impl Probe {
                     .and_then(|rules| rules.follows)
                     .is_some_and(|follows| wish.leads_to_more_than(follows.most)),
             },
+            ErrorKind::Body => wish.supplied.is_some_and(|it| it.fault.is_some()),
             _ => return,
         };
         match (kind, lane_full(error)) {
+            (ErrorKind::Body, _) => world.coverage.hit("source", "failed"),
             (ErrorKind::Status, _) => world.coverage.hit("session", "status"),
             (_, Some(_)) => world.coverage.hit("lane", "full"),
             (_, None) => world.coverage.hit("session", "too many redirects"),
@@ -1457,7 +1459,7 @@ impl Probe {
                 error.reused_connection() && wish.steps.iter().any(|step| !step.idempotent)
             }
             // Checked for all plans.
-            ErrorKind::Policy | ErrorKind::Status => true,
+            ErrorKind::Policy | ErrorKind::Status | ErrorKind::Body => true,
             _ => false,
         };
         // A server that answers early and then closes may destroy its answer with a reset. Until it
