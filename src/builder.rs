@@ -431,13 +431,14 @@ impl RequestBuilder {
     /// comes first is delivered without the body having been sent; after a 417 (Expectation
     /// Failed), the request is sent once more without the field.
     ///
-    /// Useful for large uploads that a server may refuse or redirect by their head. Not every server
-    /// answers with a 100, so `wait` should be short; it is rounded up to whole milliseconds. With
-    /// `header("Expect", "100-continue")` it is one second. Without a body there is nothing to wait,
-    /// and the field is left out.
+    /// Useful for large uploads that a server may refuse or redirect by their head. Not every
+    /// server answers with a 100, so `wait` should be short; it is rounded up to whole
+    /// milliseconds. With `header("Expect", "100-continue")` it is one second. Without a body there
+    /// is nothing to wait, and the field is left out.
     pub fn expect_continue(self, wait: Duration) -> Self {
         self.header("Expect", "100-continue").with(|parts| {
-            // What lasts for weeks is no wait for an interim response, but it is what was asked for.
+            // What lasts for weeks is no wait for an interim response, but it is what was asked
+            // for.
             let longest = Duration::from_millis(u64::from(u32::MAX >> 1));
             parts.rare.continue_wait = milliseconds(Some(wait.min(longest)));
             Ok(())

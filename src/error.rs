@@ -86,8 +86,8 @@ pub enum ErrorKind {
     /// the source holds the reason.
     Policy,
     /// The body of the request could not be read from its [source](crate::BodySource), or is not as
-    /// long as the source said; or the body of the response could not be written to the file that it
-    /// is saved to. The source of the error holds the reason.
+    /// long as the source said; or the body of the response could not be written to the file that
+    /// it is saved to. The source of the error holds the reason.
     Body,
 }
 

@@ -37,12 +37,12 @@
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a
-//! running readback is lent), `visit`, `meter`, `supplies`, `clock`, `quiet`, `ages`, `lookups`, `buffers`,
-//! `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a link in
-//! `h1`.
+//! running readback is lent), `visit`, `meter`, `supplies`, `clock`, `quiet`, `ages`, `lookups`,
+//! `buffers`, `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a
+//! link in `h1`.
 //!
-//! The public interface: `api`, `readback`, `within`, `future`, `opening`, `task`, `submitter`, `local`,
-//! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
+//! The public interface: `api`, `readback`, `within`, `future`, `opening`, `task`, `submitter`,
+//! `local`, `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
 
 // First, because the documentation lists methods in this order, and should begin with
 // `Engine::new`.

@@ -2,8 +2,8 @@
 //!
 //! A source is user code that does not see the state `S`, so `Core` can call it, as it calls a
 //! policy. It is called while its link is being written to, when everything that it yielded before
-//! has been written. When it has nothing yet, the link is left alone until its waker is woken. While
-//! a request waits for its source, no deadline runs but that of the request as a whole.
+//! has been written. When it has nothing yet, the link is left alone until its waker is woken.
+//! While a request waits for its source, no deadline runs but that of the request as a whole.
 //!
 //! A chain with a source has [`Marks::METERED`], by which its supply ends with its exchange.
 
