@@ -477,16 +477,19 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backlog;
 mod builder;
 mod config;
 #[cfg(all(unix, any(feature = "calloop", feature = "tokio")))]
 mod embed;
 mod engine;
 mod error;
+pub mod events;
 mod generation;
 mod h1;
 mod id;
 mod io_error;
+pub mod lines;
 mod net;
 pub mod policy;
 mod proto;
@@ -527,7 +530,9 @@ pub use engine::{
     Shared, Stats, Submitter, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
+pub use events::Events;
 pub use id::{ChainId, ConnectionId};
+pub use lines::Lines;
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;
