@@ -120,8 +120,9 @@
 //! Functions and closures receive whole responses. A type that implements [`Readback`] also
 //! receives response heads, interim responses and pieces of the body as they arrive. It returns a
 //! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
-//! a readback on one part of the state. After a 101 (Switching Protocols) response,
-//! [`Context::write`] sends bytes on the connection.
+//! a readback on one part of the state. [`Events`] reads an event stream and opens it again when it
+//! ends, and [`Lines`] reads newline-delimited JSON and the like. After a 101 (Switching Protocols)
+//! response, [`Context::write`] sends bytes on the connection.
 //!
 //! # Sessions
 //!

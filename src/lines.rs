@@ -47,7 +47,7 @@ use crate::response::{Reply, Response};
 ///     seen.push(String::from_utf8_lossy(line).into_owned());
 ///     Flow::Stream
 /// });
-/// let lines = lines.then(|seen, reply, _| {
+/// let lines = lines.then(|seen: &mut Vec<String>, reply, _| {
 ///     seen.push(reply.map_or_else(|error| error.to_string(), |_| "the end".to_owned()));
 ///     Next::done()
 /// });
@@ -513,10 +513,12 @@ mod tests {
         check(&wire.chunks(1).collect::<Vec<_>>());
     }
 
+    type Row = (&'static str, &'static [u8], &'static [&'static [u8]]);
+
     #[test]
     fn lines_end_with_lf_or_crlf() {
         #[rustfmt::skip]
-        let rows: &[(&str, &[u8], &[&[u8]])] = &[
+        let rows: &[Row] = &[
             ("nothing", b"", &[]),
             ("a line", b"abc\n", &[b"abc"]),
             ("two lines", b"abc\nde\n", &[b"abc", b"de"]),

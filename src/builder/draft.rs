@@ -190,8 +190,8 @@ impl Draft {
         }
     }
 
-    /// Returns whether a field line of this name was added. Not asked of fields that are kept apart,
-    /// such as Host.
+    /// Returns whether a field line of this name was added. Fields that are kept apart, such as
+    /// Host, are not looked for.
     pub(super) fn has_header(&self, name: &str) -> bool {
         self.fields & field_bit(name.as_bytes()) != 0
             && lines(&self.lines).any(|line| line.is_named(name))

@@ -132,8 +132,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Applies the timeouts that a readback has changed for the response it is reading. The deadline
-    /// of its phase begins anew.
+    /// Applies the timeouts that a readback has changed for the response it is reading. The
+    /// deadline of its phase begins anew.
     pub(super) fn apply_retimed(&mut self, key: LinkKey, chain: ChainKey) {
         if self.chains.retimed(chain).is_some() {
             self.apply_floor(chain);

@@ -88,9 +88,9 @@ use crate::timeouts::{Retimed, Timeouts};
 ///
 /// # Which methods are called
 /// For each request of a chain, `on_interim`, `on_retry`, `on_head`, `on_data` and `on_resume` are
-/// called any number of times, and then `on_reply` exactly once, whatever happens, as long as the engine
-/// lives. The only exception is a panic in user code of the chain, its [policy](crate::policy)
-/// included, which ends the chain.
+/// called any number of times, and then `on_reply` exactly once, whatever happens, as long as the
+/// engine lives. The only exception is a panic in user code of the chain, its
+/// [policy](crate::policy) included, which ends the chain.
 ///
 /// When a chain has waited without a request ([`Next::wait`]), `on_due` is called. If the chain is
 /// canceled during the wait, `on_reply` is called instead.
@@ -949,7 +949,8 @@ impl<'a, S> Context<'a, S> {
     /// ```
     /// use std::time::Duration;
     /// use httpstream::sim::{Answer, Incoming, Network};
-    /// use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
+    /// use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request};
+    /// use httpstream::{Response, Sim};
     ///
     /// struct Ticks;
     ///
@@ -968,7 +969,12 @@ impl<'a, S> Context<'a, S> {
     ///         Flow::Stream
     ///     }
     ///
-    ///     fn on_data(&mut self, seen: &mut usize, data: &[u8], _: &mut Context<'_, usize>) -> Flow {
+    ///     fn on_data(
+    ///         &mut self,
+    ///         seen: &mut usize,
+    ///         data: &[u8],
+    ///         _: &mut Context<'_, usize>,
+    ///     ) -> Flow {
     ///         *seen += data.len();
     ///         Flow::Stream
     ///     }

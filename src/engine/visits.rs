@@ -301,8 +301,8 @@ impl<N: Net> Core<N> {
         chain.marks.clear(Marks::ORIGIN_ENTERED);
     }
 
-    /// Does what [`set_request`](Self::set_request) does, and keeps the chain in the generation that
-    /// it belongs to.
+    /// Does what [`set_request`](Self::set_request) does, and keeps the chain in the generation
+    /// that it belongs to.
     #[cold]
     pub(super) fn set_request_instead(&mut self, key: ChainKey, request: Request) {
         let mark = self.chains.mark_of_request(key).cloned();

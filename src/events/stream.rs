@@ -77,8 +77,8 @@ impl Stream {
     }
 
     /// Waits for the next event. Returns `None` when the stream is over for good because the server
-    /// says so, by a 204 (No Content), or because it has ended and may not be opened again. If it is
-    /// over for another reason, an error comes first. No event is lost if the future is dropped.
+    /// says so, by a 204 (No Content), or because it has ended and may not be opened again. If it
+    /// is over for another reason, an error comes first. No event is lost if the future is dropped.
     ///
     /// # Errors
     /// - Those of the exchange, once the attempts are used up or if they are not retried;
