@@ -249,6 +249,14 @@ impl RequestBuilder {
         self.with(|parts| parts.header(name.as_ref(), value.as_ref()))
     }
 
+    /// Adds a field line, unless there is one of this name already.
+    pub(crate) fn header_if_unset(self, name: &str, value: &str) -> Self {
+        self.with(|parts| match parts.has_header(name) {
+            true => Ok(()),
+            false => parts.header(name, value.as_bytes()),
+        })
+    }
+
     /// Removes all field lines of this name, so that [`header`](Self::header) can set another
     /// value: those added by `header`, those taken over by [`edit`](Request::edit), and those that
     /// [`close`](Self::close), [`form`](Self::form) and `json` would add. `Host` is the URL's

@@ -120,8 +120,9 @@
 //! Functions and closures receive whole responses. A type that implements [`Readback`] also
 //! receives response heads, interim responses and pieces of the body as they arrive. It returns a
 //! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
-//! a readback on one part of the state. After a 101 (Switching Protocols) response,
-//! [`Context::write`] sends bytes on the connection.
+//! a readback on one part of the state. [`Events`] reads an event stream and opens it again when it
+//! ends, and [`Lines`] reads newline-delimited JSON and the like. After a 101 (Switching Protocols)
+//! response, [`Context::write`] sends bytes on the connection.
 //!
 //! # Sessions
 //!
@@ -477,6 +478,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backlog;
 pub mod body;
 mod builder;
 mod config;
@@ -484,10 +486,12 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+pub mod events;
 mod generation;
 mod h1;
 mod id;
 mod io_error;
+pub mod lines;
 mod net;
 pub mod policy;
 mod proto;
@@ -529,7 +533,9 @@ pub use engine::{
     Shared, Stats, Submitter, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
+pub use events::Events;
 pub use id::{ChainId, ConnectionId};
+pub use lines::Lines;
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;

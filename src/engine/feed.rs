@@ -98,12 +98,25 @@ impl<S, M: Mode> Engine<S, M> {
             return Go::On;
         };
         let has_held = !inbound.held.is_empty();
+        let was_paused = inbound.is_paused;
         let is_complete = h1.response().is_complete();
         let Some(chain) = h1.tag() else {
             return Go::On;
         };
         if self.core.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
+        }
+        if was_paused {
+            if let Some(inbound) = h1.inbound_mut() {
+                inbound.is_paused = false;
+            }
+            if let Some(fed) = self.on_resume(state, key, chain) {
+                self.on_held_stopped(key, chain, fed);
+                return Go::Stop;
+            }
+            // From here on, the exchange waits for the peer again.
+            self.core.catch_up();
+            self.core.arm(chain, Some(Timeout::Idle));
         }
         if !is_complete
             && self
@@ -268,6 +281,7 @@ impl<S, M: Mode> Engine<S, M> {
         match fed {
             Fed::More | Fed::Complete => unreachable!("this response has not stopped"),
             Fed::Paused => {
+                reading.note_paused();
                 reading.hold_rest();
                 core.keep(key, reading);
                 core.arm(chain, None);
