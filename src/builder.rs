@@ -21,10 +21,11 @@ use http::Method;
 
 use crate::error::Error;
 use crate::generation::Mark;
+use crate::proto::target::Fault;
 use crate::proto::{Invalid, InvalidPart, Limits};
-use crate::request::{Carried, Request};
+use crate::request::{Carried, CarriedBody, Request};
 use crate::route::Route;
-use crate::timeouts::{LowSpeed, LowSpeedEdit, Timeout, Timeouts};
+use crate::timeouts::{LowSpeed, LowSpeedEdit, Timeout, Timeouts, milliseconds};
 use draft::Draft;
 use url::IntoUrl;
 
@@ -234,7 +235,8 @@ impl RequestBuilder {
     ///   host.
     /// - `Content-Length` must equal the length of the body.
     /// - `Connection: close` has the effect of [`close`](Self::close).
-    /// - `Expect: 100-continue` is left out if there is no body to hold back.
+    /// - `Expect: 100-continue` is left out if there is no body to hold back; see
+    ///   [`expect_continue`](Self::expect_continue).
     /// - `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8), and `Connection:
     ///   Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
     ///   [`Context::write`](crate::Context::write).
@@ -245,6 +247,14 @@ impl RequestBuilder {
     /// body is always known), and any other `Expect`.
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         self.with(|parts| parts.header(name.as_ref(), value.as_ref()))
+    }
+
+    /// Adds a field line, unless there is one of this name already.
+    pub(crate) fn header_if_unset(self, name: &str, value: &str) -> Self {
+        self.with(|parts| match parts.has_header(name) {
+            true => Ok(()),
+            false => parts.header(name, value.as_bytes()),
+        })
     }
 
     /// Removes all field lines of this name, so that [`header`](Self::header) can set another
@@ -401,11 +411,44 @@ impl RequestBuilder {
         self.with(|parts| parts.set_json(value))
     }
 
+    /// Sets a body that is read while it is sent, and its Content-Type, which is sent unless the
+    /// caller sets one.
+    pub(crate) fn carry_body(self, body: Arc<CarriedBody>, body_type: Option<String>) -> Self {
+        self.with(|parts| {
+            parts.carry_body(body, body_type);
+            Ok(())
+        })
+    }
+
+    /// Makes the request invalid, because of its body.
+    pub(crate) fn refuse_body(self, fault: Fault, what: &str) -> Self {
+        self.with(|_| Err(InvalidPart::Body.is(fault).with_text(what)))
+    }
+
     /// Sets the body. Its length is sent as `Content-Length`; an empty body has one only with POST,
     /// PUT and PATCH (RFC 9110 §8.6).
     pub fn body(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.with(|parts| {
             parts.set_body(bytes.into(), None);
+            Ok(())
+        })
+    }
+
+    /// Lets the body wait for the server's consent: adds `Expect: 100-continue`, and sends the body
+    /// after a 100 (Continue) or once `wait` has passed (RFC 9110 §10.1.1). A final response that
+    /// comes first is delivered without the body having been sent; after a 417 (Expectation
+    /// Failed), the request is sent once more without the field.
+    ///
+    /// Useful for large uploads that a server may refuse or redirect by their head. Not every
+    /// server answers with a 100, so `wait` should be short; it is rounded up to whole
+    /// milliseconds. With `header("Expect", "100-continue")` it is one second. Without a body there
+    /// is nothing to wait, and the field is left out.
+    pub fn expect_continue(self, wait: Duration) -> Self {
+        self.header("Expect", "100-continue").with(|parts| {
+            // What lasts for weeks is no wait for an interim response, but it is what was asked
+            // for.
+            let longest = Duration::from_millis(u64::from(u32::MAX >> 1));
+            parts.rare.continue_wait = milliseconds(Some(wait.min(longest)));
             Ok(())
         })
     }

@@ -60,8 +60,9 @@ pub enum ErrorKind {
     /// The response violates the protocol (see [`Error::violation`]), or its body cannot be
     /// decoded.
     Malformed,
-    /// The response exceeds one of the [`Limits`](crate::Limits), or the limit on the decoded bytes
-    /// of a streamed body; see [`Error::violation`].
+    /// The response exceeds one of the [`Limits`](crate::Limits), the limit on the decoded bytes of
+    /// a streamed body, or that on an [event](crate::Events::max_event_bytes) or a
+    /// [line](crate::Lines::max_bytes); see [`Error::violation`].
     TooLarge,
     /// A deadline passed, which the source names: that of a phase, the total deadline of the
     /// request, or that of its [chain](crate::Next::chain_timeout). [`Error::phase`] returns the
@@ -86,8 +87,8 @@ pub enum ErrorKind {
     /// the source holds the reason.
     Policy,
     /// The body of the request could not be read from its [source](crate::BodySource), or is not as
-    /// long as the source said; or the body of the response could not be written to the file that it
-    /// is saved to. The source of the error holds the reason.
+    /// long as the source said; or the body of the response could not be written to the file that
+    /// it is saved to. The source of the error holds the reason.
     Body,
 }
 
@@ -461,12 +462,7 @@ impl Error {
     }
 
     pub(crate) fn from_violation(violation: Violation, at: Circumstances) -> Self {
-        let kind = match (&violation, violation.is_limit()) {
-            (_, true) => ErrorKind::TooLarge,
-            (Violation::Truncated { .. }, _) => ErrorKind::Truncated,
-            _ => ErrorKind::Malformed,
-        };
-        Self::placed(kind, at, Source::Violation(violation))
+        Self::placed(Self::kind_of(&violation), at, Source::Violation(violation))
     }
 
     pub(crate) fn from_io(kind: ErrorKind, error: io::Error, at: Circumstances) -> Self {
@@ -525,6 +521,21 @@ impl Error {
         self.0.sent = self.0.sent.max(earlier.sent);
         self.0.resend_is_safe &= earlier.resend_is_safe;
         self
+    }
+
+    /// Turns the error of a readback that has aborted its response into the one that says why.
+    pub(crate) fn into_violation(mut self, violation: Violation) -> Self {
+        self.0.kind = Self::kind_of(&violation);
+        self.0.source = Source::Violation(violation);
+        self
+    }
+
+    fn kind_of(violation: &Violation) -> ErrorKind {
+        match (violation, violation.is_limit()) {
+            (_, true) => ErrorKind::TooLarge,
+            (Violation::Truncated { .. }, _) => ErrorKind::Truncated,
+            _ => ErrorKind::Malformed,
+        }
     }
 
     /// Turns this error into the one for the readback of a chain that was canceled in the meantime.

@@ -119,9 +119,10 @@
 //!
 //! Functions and closures receive whole responses. A type that implements [`Readback`] also
 //! receives response heads, interim responses and pieces of the body as they arrive. It returns a
-//! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`Save`] is
-//! such a type: it writes the body to a file, and continues a download that breaks off. [`within`]
-//! runs a readback on one part of the state. After a 101 (Switching Protocols) response,
+//! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
+//! a readback on one part of the state. [`Events`] reads an event stream and opens it again when it
+//! ends, [`Lines`] reads newline-delimited JSON and the like, and [`Save`] writes a body to a file
+//! and continues a download that breaks off. After a 101 (Switching Protocols) response,
 //! [`Context::write`] sends bytes on the connection.
 //!
 //! # Sessions
@@ -478,6 +479,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backlog;
 pub mod body;
 mod builder;
 mod config;
@@ -485,10 +487,12 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+pub mod events;
 mod generation;
 mod h1;
 mod id;
 mod io_error;
+pub mod lines;
 mod net;
 pub mod policy;
 mod proto;
@@ -520,7 +524,7 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
-pub use body::{BodySource, Supply};
+pub use body::{BodySource, Form, Supply};
 pub use builder::RequestBuilder;
 pub use builder::url::IntoUrl;
 pub use config::{AddressFilter, Config, ResolverFactory};
@@ -531,7 +535,9 @@ pub use engine::{
     Shared, Stats, Submitter, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
+pub use events::Events;
 pub use id::{ChainId, ConnectionId};
+pub use lines::Lines;
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;

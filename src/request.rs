@@ -16,11 +16,14 @@ use crate::generation::Mark;
 use crate::proto::target::Target;
 use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
-use crate::timeouts::{Floor, LowSpeedEdit, TimeoutsEdit};
+use crate::timeouts::{Floor, LowSpeedEdit, Ms, TimeoutsEdit};
 
 /// The most requests that may be unanswered on one connection. Beyond a few dozen, servers answer
 /// no faster.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
+
+/// How long a body waits for a 100 (Continue) unless the request says otherwise.
+const CONTINUE_MILLIS: u32 = 1000;
 
 /// An HTTP request: an immutable value, serialized once, cheap to clone and to send to other
 /// threads.
@@ -78,9 +81,13 @@ enum Body {
 pub(crate) struct Rare {
     /// Boxed because it is larger than all the other fields together.
     pub(crate) limits: Option<Box<LimitsEdit>>,
+    /// The body, if it is read while it is sent.
+    pub(crate) body: Option<Arc<CarriedBody>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) speeds: Option<Box<Speeds>>,
     pub(crate) pipeline: Option<u16>,
+    /// How long the body waits for a 100 (Continue), if it expects one.
+    pub(crate) continue_wait: Option<Ms>,
     pub(crate) policies: Option<Carried>,
     /// The generation of its session that the request belongs to.
     pub(crate) mark: Option<Mark>,
@@ -124,6 +131,15 @@ impl Speeds {
 /// its type.
 pub(crate) type Carried = Arc<dyn Any + Send + Sync>;
 
+/// A body that is read from a source while it is sent. Like a policy, the source is of a higher
+/// layer, so a request that carries one cannot name its type.
+pub(crate) struct CarriedBody {
+    /// What makes the source, in the form that the body module stores it.
+    pub(crate) factory: Box<dyn Any + Send + Sync>,
+    /// Whether each attempt gets a source of its own. Otherwise there is only one.
+    pub(crate) is_repeatable: bool,
+}
+
 impl Rare {
     /// Lets `change` edit the speeds.
     pub(crate) fn change_speeds(&mut self, change: impl FnOnce(&mut Speeds)) {
@@ -138,9 +154,11 @@ impl Rare {
     fn is_empty(&self) -> bool {
         let Self {
             limits,
+            body,
             route,
             speeds,
             pipeline,
+            continue_wait,
             policies,
             mark,
             lane,
@@ -148,9 +166,11 @@ impl Rare {
             is_elsewhere,
         } = self;
         limits.is_none()
+            && body.is_none()
             && route.is_none()
             && speeds.is_none()
             && pipeline.is_none()
+            && continue_wait.is_none()
             && policies.is_none()
             && mark.is_none()
             && lane.is_none()
@@ -224,18 +244,23 @@ pub(crate) enum CheckedBody {
     Bytes(Vec<u8>),
     /// The body of this request, which is shared.
     Of(Request),
+    /// It is read while it is sent.
+    From(Arc<CarriedBody>),
 }
 
 impl CheckedBody {
-    pub(crate) fn len(&self) -> usize {
+    /// Returns the length in bytes. `None` if only the source knows it.
+    pub(crate) fn len(&self) -> Option<usize> {
         match self {
-            CheckedBody::Bytes(bytes) => bytes.len(),
-            CheckedBody::Of(request) => request.wire_body().len(),
+            CheckedBody::Bytes(bytes) => Some(bytes.len()),
+            CheckedBody::Of(request) => Some(request.wire_body().len()),
+            CheckedBody::From(_) => None,
         }
     }
 
+    /// Returns whether it is known that there are no bytes.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == Some(0)
     }
 }
 
@@ -288,15 +313,17 @@ impl Request {
     pub(crate) fn new(checked: Checked<'_>) -> Self {
         let (store, host_at) = checked.serialize();
         let origin = checked.target.origin();
-        let rare = if checked.rare.is_empty() {
-            None
-        } else {
-            Some(Box::new(checked.rare))
-        };
+        let mut rare = checked.rare;
+        rare.body = None;
         let body = match checked.body {
             CheckedBody::Bytes(bytes) => Body::Own(bytes.into_boxed_slice()),
             CheckedBody::Of(other) => Body::Of(other.owner_of_body()),
+            CheckedBody::From(source) => {
+                rare.body = Some(source);
+                Body::Own(Box::default())
+            }
         };
+        let rare = (!rare.is_empty()).then(|| Box::new(rare));
         Self(Arc::new(Inner {
             store: store.into_boxed_slice(),
             parsed: OnceLock::new(),
@@ -382,18 +409,25 @@ impl Request {
         })
     }
 
-    /// Returns the body, which is empty if there is none. `None` is reserved for a body that is
-    /// read only while it is sent; no request has one yet.
+    /// Returns the body, which is empty if there is none. `None` if the body is read from a
+    /// [source](crate::BodySource) while it is sent.
     pub fn body(&self) -> Option<&[u8]> {
-        Some(self.wire_body())
+        match self.carried_body() {
+            None => Some(self.wire_body()),
+            Some(_) => None,
+        }
     }
 
-    /// Returns whether the request can be sent more than once. False is reserved for a body that is
-    /// consumed by sending it; no request has one yet.
+    /// Returns whether the request can be sent more than once. False for a body that is consumed by
+    /// sending it: see [`RequestBuilder::body_from`](crate::RequestBuilder::body_from).
     pub fn is_repeatable(&self) -> bool {
-        match self.0.body {
-            Body::Own(_) | Body::Of(_) => true,
-        }
+        self.carried_body().is_none_or(|body| body.is_repeatable)
+    }
+
+    /// Returns the body, if it is read while it is sent.
+    #[inline]
+    pub(crate) fn carried_body(&self) -> Option<&Arc<CarriedBody>> {
+        self.0.rare.as_ref()?.body.as_ref()
     }
 
     /// Returns the name of the request's lane: see
@@ -620,13 +654,16 @@ impl Request {
     }
 
     /// Returns how many requests may be unanswered on its connection, where `default` is the number
-    /// for its origin. That does not apply to a request whose speed is capped, because others would
-    /// wait for it.
+    /// for its origin. That does not apply to a request whose speed is capped, or whose body is
+    /// read while it is sent, because others would wait for it.
     #[inline]
     pub(crate) fn pipeline(&self, default: u16) -> u16 {
         let Some(rare) = &self.0.rare else {
             return default;
         };
+        if rare.body.is_some() {
+            return 1;
+        }
         rare.pipeline.unwrap_or_else(|| {
             let is_capped = rare.speeds.as_ref().is_some_and(|it| !it.has_no_cap());
             if is_capped { 1 } else { default }
@@ -658,6 +695,15 @@ impl Request {
         field_lines(self.wire_head())
             .find(|line| line.is_named("expect"))
             .map(|line| line.place)
+    }
+
+    /// Returns how long the body waits for a 100 (Continue), in microseconds, before it is sent
+    /// without one (RFC 9110 §10.1.1).
+    #[inline]
+    pub(crate) fn continue_wait(&self) -> u64 {
+        let rare = self.0.rare.as_ref();
+        let ms = rare.and_then(|rare| rare.continue_wait).map(Ms::get);
+        u64::from(ms.unwrap_or(CONTINUE_MILLIS)) * 1000
     }
 
     /// Whether the head has a line `Expect: 100-continue`.
@@ -754,12 +800,14 @@ impl Request {
         assert_eq!(self.wire_body(), other.wire_body(), "{why}");
         let rare = |request: &Self| {
             let rare = request.rare()?.clone();
+            let body = rare.body.map(|body| Arc::as_ptr(&body).addr());
             let route = rare.route.map(|route| Arc::as_ptr(&route).addr());
             let policies = rare.policies.map(|it| Arc::as_ptr(&it).cast::<()>().addr());
             let mark = rare.mark.map(|mark| format!("{mark:?}"));
             Some((
                 (rare.limits, rare.pipeline, rare.lane, rare.priority),
-                (route, policies, mark, rare.speeds),
+                rare.continue_wait,
+                (route, policies, mark, rare.speeds, body),
             ))
         };
         assert_eq!(rare(self), rare(other), "{why}");
@@ -777,7 +825,7 @@ mod tests {
         const COUNTS: usize = 2 * size_of::<usize>();
         assert!(COUNTS + size_of::<Inner>() <= 112, "{}", size_of::<Inner>());
         assert_eq!(size_of::<Option<Request>>(), size_of::<usize>());
-        // Every request of a session has one of these as well.
-        assert!(size_of::<Rare>() <= 80, "{}", size_of::<Rare>());
+        // Every request of a session has one of these as well. 88 bytes is a size class, too.
+        assert!(size_of::<Rare>() <= 88, "{}", size_of::<Rare>());
     }
 }

@@ -597,6 +597,11 @@ impl<'a> Response<'a> {
         response
     }
 
+    /// Copies status, version and headers.
+    pub(crate) fn head_to_http(&self) -> http::Response<()> {
+        self.http_with(Vec::new()).map(drop)
+    }
+
     fn http_with(&self, body: Vec<u8>) -> http::Response<Vec<u8>> {
         let mut response = http::Response::new(body);
         *response.status_mut() = self.status();

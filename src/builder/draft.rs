@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::Method;
 
@@ -15,7 +16,9 @@ use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, valu
 use crate::proto::percent::{self, Place, percent_encode};
 use crate::proto::target::{Fault, Target, UNDISPLAYABLE, Userinfo, check_host_value};
 use crate::proto::{Invalid, InvalidPart, Scheme};
-use crate::request::{Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines};
+use crate::request::{
+    CarriedBody, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines,
+};
 use crate::timeouts::TimeoutsEdit;
 
 /// The longest accepted method in bytes. The longest in the IANA registry has 17.
@@ -123,11 +126,12 @@ impl Draft {
             true => take_type(&mut lines),
             false => None,
         };
-        let body = match request.wire_body() {
-            [] => CheckedBody::Bytes(Vec::new()),
-            [..] => CheckedBody::Of(request.clone()),
-        };
         let mut rare = request.rare().cloned().unwrap_or_default();
+        let body = match (rare.body.take(), request.wire_body()) {
+            (Some(source), _) => CheckedBody::From(source),
+            (None, []) => CheckedBody::Bytes(Vec::new()),
+            (None, [..]) => CheckedBody::Of(request.clone()),
+        };
         rare.mark = rare.mark.map(|mark| mark.renewed());
         let mut parts = Self {
             method: request.method().clone(),
@@ -188,6 +192,13 @@ impl Draft {
                 | OwnField::Other => {}
             }
         }
+    }
+
+    /// Returns whether a field line of this name was added. Fields that are kept apart, such as
+    /// Host, are not looked for.
+    pub(super) fn has_header(&self, name: &str) -> bool {
+        self.fields & field_bit(name.as_bytes()) != 0
+            && lines(&self.lines).any(|line| line.is_named(name))
     }
 
     pub(super) fn without(&mut self, name: &str) {
@@ -279,6 +290,13 @@ impl Draft {
         self.body_type = body_type.map(Cow::Borrowed);
     }
 
+    /// Replaces the body by one that is read while it is sent, and the Content-Type that came with
+    /// the former one.
+    pub(super) fn carry_body(&mut self, body: Arc<CarriedBody>, body_type: Option<String>) {
+        self.body = CheckedBody::From(body);
+        self.body_type = body_type.map(Cow::Owned);
+    }
+
     pub(super) fn set_form(
         &mut self,
         pairs: impl IntoIterator<Item = (impl AsRef<str>, impl fmt::Display)>,
@@ -341,7 +359,7 @@ impl Draft {
             }
             OwnField::ContentLength => self.set_content_length(name, trimmed)?,
             OwnField::TransferEncoding => {
-                return refused("the length of the body is known and sent as Content-Length");
+                return refused("set by the engine, which knows whether the body has a length");
             }
             OwnField::Upgrade => {
                 self.has_upgrade = true;
@@ -419,9 +437,15 @@ impl Draft {
             let fault = Fault::whole("a TRACE request has none");
             return Err(InvalidPart::Body.is(fault));
         }
-        let length = self.body.len() as u64;
-        if self.content_length.is_some_and(|given| given != length) {
-            let fault = Fault::whole("not the length of the body");
+        let length = self.body.len().map(|length| length as u64);
+        if self
+            .content_length
+            .is_some_and(|given| Some(given) != length)
+        {
+            let fault = Fault::whole(match length {
+                Some(_) => "not the length of the body",
+                None => "the source of the body says how long it is",
+            });
             return Err(InvalidPart::value_of("Content-Length").is(fault));
         }
         if self.body.is_empty()
@@ -430,12 +454,18 @@ impl Draft {
             self.lines.drain(line);
             self.read_lines();
         }
+        if self.expect.is_none() {
+            self.rare.continue_wait = None;
+        }
         let body_type = self.body_type.take().filter(|_| !self.has_content_type);
         if let Some(body_type) = &body_type {
             self.push_line("Content-Type", body_type.as_bytes());
         }
         let says_length = self.says_length || self.content_length.is_some();
-        if length > 0 || awaits_body(&self.method) || says_length {
+        // The framing of a body that is read while it is sent is known only when it begins.
+        if let Some(length) = length
+            && (length > 0 || awaits_body(&self.method) || says_length)
+        {
             self.push_line("Content-Length", length.to_string().as_bytes());
         }
         if self.close && !self.has_close {
@@ -506,6 +536,9 @@ impl Draft {
             Ok(2..=MAX_PIPELINE) if self.fresh => refused("it uses a connection of its own"),
             Ok(2..=MAX_PIPELINE) if self.expect.is_some() => {
                 refused("its body waits for an interim response (Expect)")
+            }
+            Ok(2..=MAX_PIPELINE) if self.body.len().is_none() => {
+                refused("its body is read while it is sent, and may have to wait")
             }
             Ok(depth @ 2..=MAX_PIPELINE) => Ok(depth),
             Ok(0 | 1025..) | Err(_) => refused("the depth must be from 1 (off) to 1024"),

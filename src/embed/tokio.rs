@@ -50,6 +50,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::body::BodyStream;
 use crate::config::Config;
 use crate::engine::{Engine, KeepAlive, Submitter, Turn};
 use crate::error::{Error, Gone};
@@ -342,6 +343,38 @@ impl Client {
     /// ```
     pub fn submitter(&self) -> Submitter<()> {
         self.http.clone()
+    }
+
+    /// Returns a future of the response to `request`, which completes when its head has arrived.
+    /// The [body](BodyStream) is read as it arrives, and is an `AsyncRead`. See
+    /// [`Submitter::open`].
+    ///
+    /// ```no_run
+    /// use httpstream::Request;
+    /// use httpstream::tokio::Client;
+    ///
+    /// # async fn save(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let request = Request::get("http://example.com/big").timeouts(|t| t.total = None).build()?;
+    /// let mut response = client.open(request).await?;
+    /// let mut bytes = 0;
+    /// while let Some(piece) = response.body_mut().next().await {
+    ///     bytes += piece?.len();
+    /// }
+    /// println!("{}, {bytes} bytes", response.status());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub fn open(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<http::Response<BodyStream>, Error>> + Send + use<> {
+        let Self { http, alive } = self.clone();
+        async move {
+            let response = http.open(request).await?;
+            Ok(response.map(|body| body.keeping(alive)))
+        }
     }
 
     /// Returns a future of the response to `request`. The request is sent when the future is first

@@ -16,6 +16,7 @@ use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::proto::Origin;
 use crate::request::Request;
 use crate::route::Route;
+use crate::timeouts::Retimed;
 
 /// The callers' code: the readback of each chain, and the calls that are not due yet. This is the
 /// only part of an engine that depends on the caller's state.
@@ -157,7 +158,9 @@ impl<S> Asks<'_, S> {
         remote: Option<ChainId>,
     ) -> ChainId {
         match action {
-            Action::Send(request) => self.insert(request, readback, when, remote),
+            Action::Send(request) | Action::Instead(request) => {
+                self.insert(request, readback, when, remote)
+            }
             Action::Call(call) => {
                 let (call, mark) = *call;
                 self.insert_waiting(Some(call), readback, when, (remote, mark))
@@ -206,6 +209,14 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.chains.write(id, bytes)
+    }
+
+    fn is_cancelled(&self, id: ChainId) -> bool {
+        self.chains.is_cancelled(id)
+    }
+
+    fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
+        self.chains.retime(id, request)
     }
 
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {

@@ -20,6 +20,7 @@ use crate::policy::Woken;
 use crate::proto::Origin;
 use crate::request::Request;
 use crate::route::Route;
+use crate::timeouts::{LowSpeedEdit, Retimed, TimeoutsEdit};
 
 /// Work to do before the next link is processed.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub(super) enum Command {
     Resume(ChainId),
     /// The chain's tunnel has bytes to be written.
     Flush(ChainId),
+    /// The source of the chain's request has failed.
+    FailBody(ChainId),
+    /// The readback has changed the timeouts of the response that it is reading.
+    Retime(ChainId),
     /// Continues a waiting chain now, if it is waiting for its waker.
     Wake(Woken),
     /// Opens a connection to the origin, by this route or the default one.
@@ -60,6 +65,8 @@ pub(crate) struct Chains {
     pub(super) keys: Keys,
     /// The deadlines of whole chains.
     pub(super) deadlines: ChainDeadlines,
+    /// The timeouts that readbacks have changed, until their chains begin the next request.
+    retimed: BTreeMap<ChainKey, Retimed>,
     /// The time stamp of new chains, in microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
@@ -80,6 +87,7 @@ impl Chains {
             generations: Generations::new(ended),
             keys: Keys::default(),
             deadlines: ChainDeadlines::default(),
+            retimed: BTreeMap::new(),
             now: 0,
             stopped: false,
             submitted: 0,
@@ -157,6 +165,7 @@ impl Chains {
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
         self.tunnels.remove(&key);
+        self.forget_retimed(key);
         self.generations.forget(key);
         debug_assert!(
             !self.keys.has_one(key) && self.deadlines.get(key).is_none(),
@@ -240,6 +249,12 @@ impl Chains {
         self.commands.push_back(Command::Wake(woken));
     }
 
+    /// Queues the end of a chain's exchange, because the source of its body has failed.
+    pub(super) fn fail_body(&mut self, key: ChainKey) {
+        let id = self.id(key);
+        self.commands.push_back(Command::FailBody(id));
+    }
+
     #[inline]
     pub(super) fn commands_len(&self) -> usize {
         self.commands.len()
@@ -299,6 +314,12 @@ impl Chains {
         key.is_some_and(|key| self[key].marks.has_any(Marks::ENDS))
     }
 
+    /// Returns whether a chain was canceled, and has not ended yet.
+    pub(super) fn is_cancelled(&self, id: ChainId) -> bool {
+        self.find(id)
+            .is_some_and(|key| self[key].marks.has(Marks::CANCELLED))
+    }
+
     /// Queues the cancellation of the chain that holds a key. Returns false if no chain does.
     pub(super) fn cancel_key(&mut self, name: &str) -> bool {
         let holder = self.keys.holder(name);
@@ -320,10 +341,47 @@ impl Chains {
         }
     }
 
-    /// Returns whether any chain holds a key or has a deadline.
+    /// Returns whether any chain holds a key, has a deadline, or has timeouts of its last response.
     #[inline]
     pub(super) fn has_terms(&self) -> bool {
-        !(self.keys.is_empty() && self.deadlines.is_empty())
+        !(self.keys.is_empty() && self.deadlines.is_empty() && self.retimed.is_empty())
+    }
+
+    /// Returns the timeouts of the response that a chain's readback is reading, to be changed.
+    /// They begin as those of `request`. Returns `None` if the chain has ended.
+    pub(super) fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
+        let key = self.find(id)?;
+        self.commands.push_back(Command::Retime(id));
+        let of_request = || Retimed {
+            timeouts: *request.timeouts(),
+            low_speed: request.speeds().map_or(LowSpeedEdit::Nothing, |it| it.low),
+        };
+        Some(self.retimed.entry(key).or_insert_with(of_request))
+    }
+
+    /// Returns the timeouts that a chain's readback has changed for the response it is reading.
+    #[inline]
+    pub(super) fn retimed(&self, key: ChainKey) -> Option<&Retimed> {
+        if self.retimed.is_empty() {
+            return None;
+        }
+        self.retimed.get(&key)
+    }
+
+    /// Removes the timeouts of a chain's last response: the next request has its own.
+    #[inline]
+    pub(super) fn forget_retimed(&mut self, key: ChainKey) {
+        if !self.retimed.is_empty() {
+            self.retimed.remove(&key);
+        }
+    }
+
+    /// Returns the timeouts that apply to a chain's exchange, if the chain has a request.
+    #[inline]
+    pub(super) fn timeouts(&self, key: ChainKey) -> Option<&TimeoutsEdit> {
+        let request = self[key].request.as_ref()?;
+        let retimed = self.retimed(key);
+        Some(retimed.map_or_else(|| request.timeouts(), |it| &it.timeouts))
     }
 
     /// Queues the opening of a connection to `origin`, by `route` or the default one.
@@ -398,7 +456,7 @@ impl Chains {
 
     /// Returns the generation that a chain's request belongs to, if any.
     #[inline]
-    fn mark_of_request(&self, key: ChainKey) -> Option<&Mark> {
+    pub(super) fn mark_of_request(&self, key: ChainKey) -> Option<&Mark> {
         self.generations
             .of_spared(key)
             .or_else(|| self[key].request.as_ref()?.generation())

@@ -28,6 +28,7 @@ use crate::engine::meter::Meters;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
 use crate::engine::stats::{OriginStats, Stats};
+use crate::engine::supplies::Supplies;
 use crate::engine::visit::VisitState;
 use crate::engine::waking::Waking;
 use crate::error::Error;
@@ -63,6 +64,8 @@ pub(super) struct Core<N: Net> {
     pub(super) visits: Slab<VisitState>,
     /// The speeds of exchanges that limit them, by chain.
     pub(super) meters: Meters,
+    /// The bodies that are being read from their sources.
+    pub(super) supplies: Supplies,
     /// Wakes waiting chains.
     pub(super) wakeups: Arc<Wakeups>,
     /// Set when a generation that chains belong to has ended.
@@ -144,6 +147,7 @@ impl<N: Net> Core<N> {
             exhausted: None,
             visits: Slab::new(),
             meters: Meters::default(),
+            supplies: Supplies::default(),
             wakeups: Arc::new(Wakeups::new(move || waking.announce())),
             panic: None,
             counts: Stats::default(),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use log::debug;
 
+use crate::body::Factory;
 use crate::engine::agenda::Completion;
 use crate::engine::alerts::alert;
 use crate::engine::chain::{ChainKey, Marks, Stage};
@@ -52,6 +53,8 @@ pub(super) enum Failure {
     Unscreened(Unscreened),
     /// The body could not be decoded.
     Undecodable(Undecodable),
+    /// The body of the request could not be read from its source.
+    Body(io::Error),
 }
 
 impl Failure {
@@ -207,6 +210,7 @@ impl<N: Net> Core<N> {
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
             Failure::Unscreened(why) => why.into_error(at),
             Failure::Undecodable(why) => why.into_error(at),
+            Failure::Body(error) => Error::from_io(ErrorKind::Body, error, at),
         }
     }
 
@@ -274,6 +278,7 @@ impl<N: Net> Core<N> {
     /// - Not one byte of the response has arrived.
     /// - The request has not been sent again for this reason before, and is not canceled.
     /// - The request is idempotent, or not one byte of it was written.
+    /// - Its body can be sent once more.
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
         let h1 = &self.links[key].h1;
         let chain = &self.chains[chain_key];
@@ -288,6 +293,7 @@ impl<N: Net> Core<N> {
             && !chain.marks.has(Marks::FRESH)
             && !chain.marks.has(Marks::CANCELLED)
             && (is_unsent || chain.request().is_idempotent())
+            && Factory::of(chain.request()).is_none_or(Factory::can_open)
     }
 
     /// Collects the circumstances of an exchange that fails on this link, for its error.
@@ -458,7 +464,8 @@ impl<N: Net> Core<N> {
             Failure::Cancelled
             | Failure::Aborted
             | Failure::Unscreened(_)
-            | Failure::Undecodable(_) => false,
+            | Failure::Undecodable(_)
+            | Failure::Body(_) => false,
         };
         let link = &self.links[key];
         let Some(line) = link.h1.line() else {

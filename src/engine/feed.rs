@@ -16,7 +16,7 @@ use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
 use crate::error::Sent;
 use crate::h1::Event;
-use crate::h1::exchange::{Taking, Upload};
+use crate::h1::exchange::{Exchange, Taking};
 use crate::h1::reading::{Body, Reading};
 use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
@@ -98,12 +98,25 @@ impl<S, M: Mode> Engine<S, M> {
             return Go::On;
         };
         let has_held = !inbound.held.is_empty();
+        let was_paused = inbound.is_paused;
         let is_complete = h1.response().is_complete();
         let Some(chain) = h1.tag() else {
             return Go::On;
         };
         if self.core.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
+        }
+        if was_paused {
+            if let Some(inbound) = h1.inbound_mut() {
+                inbound.is_paused = false;
+            }
+            if let Some(fed) = self.on_resume(state, key, chain) {
+                self.on_held_stopped(key, chain, fed);
+                return Go::Stop;
+            }
+            // From here on, the exchange waits for the peer again.
+            self.core.catch_up();
+            self.core.arm(chain, Some(Timeout::Idle));
         }
         if !is_complete
             && self
@@ -246,17 +259,18 @@ impl<S, M: Mode> Engine<S, M> {
         let between = reading.rest().is_empty();
         core.keep(key, reading);
         let h1 = &core.links[key].h1;
-        let upload = h1.front().map(|front| front.upload);
+        let front = h1.front();
         // After an interim response, the wait for the final one continues.
         let clock = match h1.response().has_head() || !between {
-            true => Timeout::Idle,
-            false if upload == Some(Upload::Sent) => Timeout::FirstByte,
-            false => Timeout::Write,
+            _ if front.is_some_and(Exchange::waits_for_supply) => None,
+            true => Some(Timeout::Idle),
+            false if front.is_some_and(Exchange::is_sent) => Some(Timeout::FirstByte),
+            false => Some(Timeout::Write),
         };
         // Interim responses other than 100 (Continue) do not extend the wait for a 100.
-        if upload != Some(Upload::AwaitingContinue) {
+        if !front.is_some_and(Exchange::awaits_continue) {
             core.catch_up();
-            core.arm(chain, Some(clock));
+            core.arm(chain, clock);
         }
         Go::On
     }
@@ -267,6 +281,7 @@ impl<S, M: Mode> Engine<S, M> {
         match fed {
             Fed::More | Fed::Complete => unreachable!("this response has not stopped"),
             Fed::Paused => {
+                reading.note_paused();
                 reading.hold_rest();
                 core.keep(key, reading);
                 core.arm(chain, None);

@@ -59,7 +59,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
         let id = self.submit_to(request.clone(), fetch(promise));
-        fetched(request, Awaited::of(self.remote(), id, slot))
+        awaited(request, Awaited::of(self.remote(), id, slot))
     }
 
     /// Runs `future` as a chain of its own; it is polled inside turns only. Makes a turn due.
@@ -241,7 +241,7 @@ impl<S: 'static> Submitter<S> {
             readback: Box::new(fetch(promise)),
             delay: Duration::ZERO,
         };
-        fetched(request, Awaited::begin(self.remote(), id, order, slot))
+        awaited(request, Awaited::begin(self.remote(), id, order, slot))
     }
 
     /// Completes after `delay`, counted from when the engine takes the order; [`Duration::MAX`]
@@ -382,10 +382,13 @@ enum Step<S> {
     Gone,
 }
 
-pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -> Fetched {
+pub(super) async fn awaited<S, T>(
+    request: Request,
+    awaited: Awaited<S, Result<T, Error>>,
+) -> Result<T, Error> {
     let mut awaited = awaited;
-    let fetched = (&mut awaited).await;
-    fetched.unwrap_or_else(|Gone| {
+    let value = (&mut awaited).await;
+    value.unwrap_or_else(|Gone| {
         let (sent, resend_is_safe) = match awaited.step {
             // A policy may have sent another request in its place, of which nothing is known here.
             Step::Taken(_) => (
@@ -414,7 +417,7 @@ impl<S, T> Awaited<S, T> {
     }
 
     /// Puts the order into the inbox if there is room.
-    fn begin(
+    pub(super) fn begin(
         remote: Arc<Remote<S>>,
         id: ChainId,
         order: Order<S>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::future::{Awaited, Fetched, fetch, fetched, promise};
+use crate::engine::future::{Awaited, Fetched, awaited, fetch, promise};
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next};
 use crate::engine::submitter::{Order, Remote};
@@ -119,8 +119,17 @@ impl<S> Local<S> {
     /// `next` is dropped.
     pub fn start(&self, next: Next<S>) -> ChainId {
         let id = self.queue.remote.new_id();
-        self.queue.push(Asked::Start(id, next));
+        self.start_as(id, next);
         id
+    }
+
+    /// Starts a chain whose id was taken before.
+    pub(super) fn start_as(&self, id: ChainId, next: Next<S>) {
+        self.queue.push(Asked::Start(id, next));
+    }
+
+    pub(super) fn remote(&self) -> &Arc<Remote<S>> {
+        &self.queue.remote
     }
 
     /// Starts a task; see [`Engine::spawn`](crate::Engine::spawn).
@@ -142,6 +151,13 @@ impl<S> Local<S> {
         // overtakes none of them. Nor does it overtake chains started here, which the engine takes
         // first. An error means that the engine has been dropped, and its chains with it.
         let _ = self.queue.remote.order(Order::Cancel(id));
+    }
+
+    /// Resumes a response, if it is paused when the engine takes this order; see
+    /// [`Engine::resume`](crate::Engine::resume).
+    pub fn resume(&self, id: ChainId) {
+        // An error means that the engine has been dropped.
+        let _ = self.queue.remote.order(Order::Resume(id));
     }
 
     /// Cancels the chain that holds a key; see [`Engine::cancel_key`](crate::Engine::cancel_key).
@@ -169,7 +185,7 @@ impl<S: 'static> Local<S> {
         let (promise, slot) = promise();
         let id = self.start(Next::send(request.clone()).read_to(fetch(promise)));
         let remote = Arc::clone(&self.queue.remote);
-        fetched(request, Awaited::of(remote, id, slot))
+        awaited(request, Awaited::of(remote, id, slot))
     }
 
     /// Completes after `delay`; [`Duration::MAX`] means never. Completes early if the engine is

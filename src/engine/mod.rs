@@ -25,6 +25,7 @@
 //! - `shortage`: handles connections that this machine has no resources for
 //! - `secure`: the handshakes of a link
 //! - `sending`: puts a request on a link and writes it
+//! - `supplying`: sends bodies that are read from sources
 //! - `visits`: calls a policy
 //! - `probing`: checks whether a kept connection may be given a request
 //! - `fail`: ends an exchange without a response
@@ -36,12 +37,12 @@
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a
-//! running readback is lent), `visit`, `meter`, `clock`, `quiet`, `ages`, `lookups`, `buffers`,
-//! `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a link in
-//! `h1`.
+//! running readback is lent), `visit`, `meter`, `supplies`, `clock`, `quiet`, `ages`, `lookups`,
+//! `buffers`, `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a
+//! link in `h1`.
 //!
-//! The public interface: `api`, `readback`, `within`, `future`, `task`, `submitter`, `local`,
-//! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
+//! The public interface: `api`, `readback`, `within`, `future`, `opening`, `task`, `submitter`,
+//! `local`, `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
 
 // First, because the documentation lists methods in this order, and should begin with
 // `Engine::new`.
@@ -76,6 +77,7 @@ mod lookups;
 mod meter;
 mod metering;
 mod mode;
+mod opening;
 mod orders;
 mod outbox;
 mod overdue;
@@ -95,6 +97,8 @@ mod shortage;
 mod simulated;
 mod stats;
 mod submitter;
+mod supplies;
+mod supplying;
 mod task;
 mod timers;
 mod turn;

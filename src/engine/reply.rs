@@ -281,6 +281,9 @@ impl<S, M: Mode> Engine<S, M> {
             Action::Send(request) if !self.core.agenda.draining => {
                 self.core.set_request(chain, request);
             }
+            Action::Instead(request) if !self.core.agenda.draining => {
+                self.core.set_request_instead(chain, request);
+            }
             // `again` needs no drop, but the compiler cannot see that: forgetting it saves the drop
             // call.
             again @ Action::Again if !self.core.agenda.draining => {

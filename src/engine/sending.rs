@@ -33,9 +33,6 @@ use crate::timeouts::Timeout;
 /// acknowledged (RFC 9293 §3.7.4).
 const NAGLE_SAFE: usize = 1200;
 
-/// How long a body waits for a 100 (Continue) before it is sent anyway (RFC 9110 §10.1.1).
-const CONTINUE_MILLIS: u64 = 1000;
-
 /// The maximum number of slices in one send of a pipeline. A request takes two or three.
 const PIPELINE_PARTS: usize = 64;
 
@@ -58,6 +55,10 @@ impl<N: Net> Core<N> {
             if asked == Asked::Refused {
                 return false;
             }
+        }
+        let is_supplied = self.chains[chain_key].request().carried_body().is_some();
+        if is_supplied && !self.open_supply(chain_key) {
+            return false;
         }
         // Written out in one piece, so the exchange is built in place and not moved.
         let link = &mut self.links[key];
@@ -82,6 +83,9 @@ impl<N: Net> Core<N> {
         }
         if let Some(depth) = depth {
             self.begin_line(key, chain_key, depth);
+        }
+        if is_supplied {
+            self.begin_supply(key, chain_key);
         }
         true
     }
@@ -322,11 +326,7 @@ impl<N: Net> Core<N> {
             written, writable, ..
         }) = link.h1.front().map(Exchange::going)
         else {
-            return if link.has_outbound() {
-                self.write_outbound(key)
-            } else {
-                None
-            };
+            return self.write_rest_once(key);
         };
         // Any cap allows as much as that at once.
         if writable > LEAST_BURST {
@@ -347,6 +347,19 @@ impl<N: Net> Core<N> {
         let layout = front.layout(|number| block_of((front.tag, number), defaults, chains, visits));
         let parts = layout.parts();
         Some(transport::write(net, socket, tls, parts, written, scratch))
+    }
+
+    /// Does what [`write_once`](Self::write_once) does, where there is no request in memory to be
+    /// written.
+    #[cold]
+    fn write_rest_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
+        let link = &self.links[key];
+        let going = link.h1.front().map(Exchange::going);
+        match going {
+            Some(Going::Supply) => self.write_supplied_once(key),
+            _ if link.has_outbound() => self.write_outbound(key),
+            _ => None,
+        }
     }
 
     /// Does what [`write_once`](Self::write_once) does, for a request whose upload is capped.
@@ -384,7 +397,7 @@ impl<N: Net> Core<N> {
 
     /// Returns how many of `left` unwritten bytes may be written to a link, or `None` if the cap
     /// of its front exchange holds them back.
-    fn room_to_write(&mut self, key: LinkKey, left: usize) -> Option<usize> {
+    pub(super) fn room_to_write(&mut self, key: LinkKey, left: usize) -> Option<usize> {
         let chain = self.links[key].chain()?;
         let now = self.nanos();
         let Some(cap) = &mut self.meter(chain).upload else {
@@ -401,7 +414,7 @@ impl<N: Net> Core<N> {
     /// Writes the pending bytes of a link's TLS state, in one send. Returns `None` if nothing can
     /// be written any more.
     #[inline(never)]
-    fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
+    pub(super) fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
         if !link.h1.is_writable() {
             return None;
@@ -457,11 +470,11 @@ impl<N: Net> Core<N> {
         };
         match advance {
             Advance::None => {}
-            Advance::Partly => self.on_partly_written(chain_key, done),
+            Advance::Partly | Advance::NeedsSupply => self.on_partly_written(chain_key, done),
             Advance::AwaitsContinue => {
                 self.note_written(chain_key, done);
                 // If this timer goes off before a 100 (Continue), the body is sent anyway.
-                let due = now + CONTINUE_MILLIS * 1000;
+                let due = now + self.chains[chain_key].request().continue_wait();
                 self.arm_at(chain_key, tick_after(due));
             }
             Advance::Sent => {
@@ -476,7 +489,11 @@ impl<N: Net> Core<N> {
                 }
             }
         }
-        has_line || matches!(advance, Advance::None | Advance::Partly)
+        has_line
+            || matches!(
+                advance,
+                Advance::None | Advance::Partly | Advance::NeedsSupply
+            )
     }
 
     #[cold]
@@ -541,7 +558,7 @@ fn begin_metering(exchange: &mut Exchange<ChainKey>, chain: &mut Chain, settings
 }
 
 /// Turns Nagle's algorithm off, so that small segments go out at once.
-fn send_at_once<N: Net>(link: &mut Link<N::Socket>, net: &mut N) {
+pub(super) fn send_at_once<N: Net>(link: &mut Link<N::Socket>, net: &mut N) {
     if !std::mem::replace(&mut link.is_undelayed, true) {
         let socket = link.socket().expect("an open link has a socket");
         if let Err(error) = net.set_nodelay(socket) {

@@ -12,7 +12,7 @@ use crate::engine::fail::Failure;
 use crate::engine::meter::Verdict;
 use crate::engine::waiting::LONG_WAIT_MILLIS;
 use crate::error::ErrorKind;
-use crate::h1::exchange::{Exchange, Upload};
+use crate::h1::exchange::Exchange;
 use crate::net::link::Reach;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
@@ -227,7 +227,7 @@ impl<N: Net> Core<N> {
         }
         let is_over = self.total_is_over(key);
         let front = self.links[link].h1.front_mut();
-        let waits = |front: &&mut Exchange<_>| front.upload == Upload::AwaitingContinue;
+        let waits = |front: &&mut Exchange<_>| front.awaits_continue();
         if let Some(front) = front.filter(waits)
             && !is_over
         {

@@ -11,6 +11,7 @@ use crate::proto::Origin;
 use crate::request::Request;
 use crate::response::Response;
 use crate::route::Route;
+use crate::timeouts::Retimed;
 
 /// Adapts a readback over a part of the state, `T`, to the whole state, `S`. A bot that was written
 /// to run alone can then run among a thousand. Pass the result to
@@ -180,6 +181,7 @@ where
     match action {
         Action::Done => Action::Done,
         Action::Send(request) => Action::Send(request),
+        Action::Instead(request) => Action::Instead(request),
         Action::Again => Action::Again,
         Action::Wait(mark) => Action::Wait(mark),
         Action::Pend => Action::Pend,
@@ -220,6 +222,12 @@ where
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         self.with(state, cx, Flow::Abort, |readback, part, cx| {
             readback.on_data(part, data, cx)
+        })
+    }
+
+    fn on_resume(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Flow {
+        self.with(state, cx, Flow::Abort, |readback, part, cx| {
+            readback.on_resume(part, cx)
         })
     }
 
@@ -287,6 +295,14 @@ where
 
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.sink.write(id, bytes)
+    }
+
+    fn is_cancelled(&self, id: ChainId) -> bool {
+        self.sink.is_cancelled(id)
+    }
+
+    fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
+        self.sink.retime(id, request)
     }
 
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {

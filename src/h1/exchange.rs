@@ -10,6 +10,9 @@
 //!  Head ──► AwaitingContinue ──────────────┘                │
 //!    └──────────┴───────── a final response came first ─────┘
 //! ```
+//!
+//! A body that is read from a source while it is sent goes through the same states, and may have to
+//! wait for its source in between: see [`Supply`].
 
 use http::StatusCode;
 
@@ -31,7 +34,7 @@ pub(crate) struct Exchange<T> {
     pub(crate) upload: Upload,
     /// Bytes of the request written so far.
     written: usize,
-    /// Total length of the request in bytes.
+    /// Total length of the request in bytes; as far as it is known, if its body has a source.
     bytes: usize,
     /// When the request was put on the connection, in microseconds on the owner's clock.
     begun: u64,
@@ -47,10 +50,28 @@ pub(crate) enum Upload {
     AwaitingContinue,
     /// The whole request is being written.
     Whole,
+    /// A request whose body has a source is being written.
+    Supplied(Supply),
     /// The whole request has been written.
     Sent,
     /// Nothing more will be written: the peer has refused the rest.
     Cut,
+}
+
+/// How far the source of a body has been read. The owner holds the bytes, and says how many there
+/// are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supply {
+    /// The head is being written. The body waits for a 100 (Continue).
+    Head,
+    /// The head has been written, and the body is waiting.
+    AwaitingContinue,
+    /// The source has more bytes, or may have.
+    Open,
+    /// Everything has been written, and the source has nothing yet.
+    Waiting,
+    /// The source has no more bytes. The last ones may still have to be written.
+    Ended,
 }
 
 /// The part of a request that can be written now.
@@ -63,6 +84,8 @@ pub(crate) enum Going {
         written: usize,
         writable: usize,
     },
+    /// What the owner holds of a request whose body has a source.
+    Supply,
     /// Nothing: it has been written, or is waiting.
     Nothing,
     /// Nothing, now or later: the peer has refused the rest.
@@ -78,6 +101,8 @@ pub(crate) enum Advance {
     Partly,
     /// Its body now waits for a 100 (Continue).
     AwaitsContinue,
+    /// Everything that was read from the source of its body has been written.
+    NeedsSupply,
     /// It has been written completely.
     Sent,
 }
@@ -134,6 +159,42 @@ impl<T> Exchange<T> {
         }
     }
 
+    /// Gives the body a source. `bytes` of the request, its head included, can be written before
+    /// the source is read further.
+    pub(crate) fn begin_supply(&mut self, bytes: usize) {
+        self.bytes = bytes;
+        self.upload = Upload::Supplied(match self.upload {
+            Upload::Head => Supply::Head,
+            _ => Supply::Open,
+        });
+    }
+
+    /// Leaves out the `Expect` line, because there is no body to wait. Has an effect only before
+    /// [`begin_supply`](Self::begin_supply).
+    pub(crate) fn omit_expect(&mut self) {
+        (self.expects, self.upload) = (false, Upload::Whole);
+    }
+
+    /// Records how many bytes of the request can be written before its source is read further, and
+    /// what can be said of the source.
+    pub(crate) fn on_supply(&mut self, bytes: usize, supply: Supply) {
+        self.bytes = bytes;
+        self.upload = Upload::Supplied(supply);
+    }
+
+    /// Returns how far the source of the body has been read, while the request is being written.
+    pub(crate) fn supply(&self) -> Option<Supply> {
+        match self.upload {
+            Upload::Supplied(supply) => Some(supply),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the request is held up by the source of its body, not by the peer.
+    pub(crate) fn waits_for_supply(&self) -> bool {
+        self.upload == Upload::Supplied(Supply::Waiting)
+    }
+
     /// Caps the speed at which the request is written, if it says so. Before, there is no cap.
     pub(crate) fn cap_upload(&mut self) {
         let speeds = self.request.speeds();
@@ -167,7 +228,10 @@ impl<T> Exchange<T> {
                 written: self.written,
                 writable: self.writable(),
             },
-            Upload::AwaitingContinue | Upload::Sent => Going::Nothing,
+            Upload::Supplied(Supply::Head | Supply::Open | Supply::Ended) => Going::Supply,
+            Upload::Supplied(Supply::AwaitingContinue | Supply::Waiting)
+            | Upload::AwaitingContinue
+            | Upload::Sent => Going::Nothing,
             Upload::Cut => Going::Refused,
         }
     }
@@ -177,7 +241,7 @@ impl<T> Exchange<T> {
     pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
         let body = match self.upload {
             Upload::Head | Upload::AwaitingContinue => Body::HeldBack,
-            Upload::Whole | Upload::Sent | Upload::Cut => Body::Included,
+            Upload::Whole | Upload::Supplied(_) | Upload::Sent | Upload::Cut => Body::Included,
         };
         Layout::new(&self.request, block(self.block), self.expects, body)
     }
@@ -187,7 +251,7 @@ impl<T> Exchange<T> {
     pub(crate) fn writable(&self) -> usize {
         match self.upload {
             Upload::Head | Upload::AwaitingContinue => self.bytes - self.request.wire_body().len(),
-            Upload::Whole | Upload::Sent | Upload::Cut => self.bytes,
+            Upload::Whole | Upload::Supplied(_) | Upload::Sent | Upload::Cut => self.bytes,
         }
     }
 
@@ -208,8 +272,13 @@ impl<T> Exchange<T> {
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
         match self.upload {
-            Upload::Head | Upload::Whole => true,
-            Upload::AwaitingContinue | Upload::Sent | Upload::Cut => false,
+            Upload::Head
+            | Upload::Whole
+            | Upload::Supplied(Supply::Head | Supply::Open | Supply::Ended) => true,
+            Upload::AwaitingContinue
+            | Upload::Supplied(Supply::AwaitingContinue | Supply::Waiting)
+            | Upload::Sent
+            | Upload::Cut => false,
         }
     }
 
@@ -248,8 +317,28 @@ impl<T> Exchange<T> {
             self.times.sent = self.since(now);
             (taken, Advance::Sent)
         } else {
-            self.upload = Upload::AwaitingContinue;
-            (taken, Advance::AwaitsContinue)
+            (taken, self.on_part_written(now))
+        }
+    }
+
+    /// Records that what could be written has been, where that need not be all.
+    #[cold]
+    fn on_part_written(&mut self, now: u64) -> Advance {
+        match self.upload {
+            Upload::Supplied(Supply::Open) => Advance::NeedsSupply,
+            Upload::Supplied(Supply::Ended) => {
+                self.upload = Upload::Sent;
+                self.times.sent = self.since(now);
+                Advance::Sent
+            }
+            Upload::Supplied(_) => {
+                self.upload = Upload::Supplied(Supply::AwaitingContinue);
+                Advance::AwaitsContinue
+            }
+            _ => {
+                self.upload = Upload::AwaitingContinue;
+                Advance::AwaitsContinue
+            }
         }
     }
 
@@ -263,18 +352,39 @@ impl<T> Exchange<T> {
 
     /// Lets a waiting body follow its head. Returns false if the body was not waiting.
     pub(crate) fn go_on(&mut self) -> bool {
-        let waits = matches!(self.upload, Upload::Head | Upload::AwaitingContinue);
-        if waits {
-            self.upload = Upload::Whole;
-        }
-        waits
+        self.upload = match self.upload {
+            Upload::Head | Upload::AwaitingContinue => Upload::Whole,
+            Upload::Supplied(Supply::Head | Supply::AwaitingContinue) => {
+                Upload::Supplied(Supply::Open)
+            }
+            _ => return false,
+        };
+        true
+    }
+
+    /// Returns whether the body waits for a 100 (Continue), or is going to.
+    fn is_held(&self) -> bool {
+        matches!(
+            self.upload,
+            Upload::Head
+                | Upload::AwaitingContinue
+                | Upload::Supplied(Supply::Head | Supply::AwaitingContinue)
+        )
+    }
+
+    /// Returns whether the head has been written and the body waits for a 100 (Continue).
+    pub(crate) fn awaits_continue(&self) -> bool {
+        matches!(
+            self.upload,
+            Upload::AwaitingContinue | Upload::Supplied(Supply::AwaitingContinue)
+        )
     }
 
     /// Records the final head, and returns what it means for a request that has not been written
     /// completely.
     #[inline]
     pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
-        let is_held = matches!(self.upload, Upload::Head | Upload::AwaitingContinue);
+        let is_held = self.is_held();
         if self.upload == Upload::Sent {
             return Early::No;
         }

@@ -34,6 +34,11 @@ impl<'a> Layout<'a> {
         Self([front, back, block, body])
     }
 
+    /// Lays out a request whose owner holds its bytes.
+    pub(crate) fn of_bytes(bytes: &'a [u8]) -> Self {
+        Self([bytes, &[], &[], &[]])
+    }
+
     /// Leaves out everything after the first `most` bytes.
     pub(crate) fn up_to(self, most: usize) -> Self {
         let mut left = most;

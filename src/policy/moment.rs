@@ -114,11 +114,7 @@ impl<'a> Moment<'a> {
         if let Some(signal) = self.held.and_then(Held::signal) {
             return signal.into();
         }
-        let signal = Arc::new(Signal {
-            woken: self.woken(chain),
-            wakeups: Arc::downgrade(self.wakeups),
-            is_queued: AtomicBool::new(false),
-        });
+        let signal = self.wakeups.signal(self.woken(chain));
         if let Some(held) = self.held {
             held.0.set(Arc::downgrade(&signal));
         }
@@ -179,6 +175,8 @@ pub(crate) enum Waits {
     InVisit,
     /// The wait without a request.
     WithoutRequest,
+    /// The wait of a request for the source of its body.
+    ForBody,
 }
 
 /// The clocks and the source of randomness of one engine.
@@ -333,6 +331,19 @@ impl Wakeups {
             woken.push(signal.woken);
         }
         self.has_woken.store(!queue.is_empty(), Ordering::Release);
+    }
+
+    /// Returns a waker that ends waits of this kind of a chain.
+    pub(crate) fn waker(self: &Arc<Self>, chain: ChainId, waits: Waits) -> Waker {
+        self.signal(Woken { chain, waits }).into()
+    }
+
+    fn signal(self: &Arc<Self>, woken: Woken) -> Arc<Signal> {
+        Arc::new(Signal {
+            woken,
+            wakeups: Arc::downgrade(self),
+            is_queued: AtomicBool::new(false),
+        })
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Signal>>> {

@@ -1,8 +1,9 @@
 //! Downloads to files: a readback that writes the body of a response to a file, and asks for the
 //! rest of it if the connection breaks.
 //!
-//! This is an edge, on the public interface only. [`answer`] judges the head of each response, and
-//! [`part`] is the temporary file. Here, a [`Download`] decides what follows the end of a response.
+//! This is an edge, on the public interface, except that it keeps its chain in the generation of
+//! its session. [`answer`] judges the head of each response, and [`part`] is the temporary file.
+//! Here, a [`Download`] decides what follows the end of a response.
 
 use std::fmt;
 use std::io;
@@ -682,7 +683,7 @@ impl<S> Readback<S> for Save {
 
     fn on_reply(&mut self, _: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
         match self.0.take_end(reply, cx) {
-            Step::Ask(request, wait) => Next::send(request).after(wait),
+            Step::Ask(request, wait) => Next::instead(request).after(wait),
             Step::End(saved) => {
                 self.0.download = Download::default();
                 if let Err(error) = saved {
@@ -708,7 +709,7 @@ where
 
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
         match self.save.0.take_end(reply, cx) {
-            Step::Ask(request, wait) => Next::send(request).after(wait),
+            Step::Ask(request, wait) => Next::instead(request).after(wait),
             Step::End(saved) => {
                 // Drops the temporary file, if there still is one, before anybody is told.
                 self.save.0.download = Download::default();

@@ -3,16 +3,19 @@
 //! The reader deliberately shares no code with the engine, so that it also checks whether the
 //! engine sends well-formed requests. Malformed requests are reported as
 //! [`Misuse::MalformedRequest`](super::Misuse::MalformedRequest), with the rule that was broken.
-//! Bodies have a known length; the chunked coding is not supported, since the engine never sends
-//! it.
+//! Bodies have a known length or are chunked, without chunk extensions, which the engine never
+//! sends.
 
 /// An item read by a [`RequestReader`]: heads and bodies alternate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
     Head(Head),
-    /// The complete body, empty if there is none.
-    Body(Vec<u8>),
+    /// The complete body, empty if there is none, and its trailers.
+    Body(Vec<u8>, Fields),
 }
+
+/// Names and values of field lines.
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
 
 /// The request line and header section.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +47,23 @@ enum State {
     Body {
         length: usize,
     },
+    /// A chunked body, of which so much has been decoded.
+    Chunks {
+        body: Vec<u8>,
+        part: Part,
+    },
+}
+
+/// The next part of a chunked body (RFC 9112 §7.1).
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Size,
+    /// The data of a chunk and the CRLF behind it.
+    Data(usize),
+    /// The trailer section, whose first bytes, so many of them, do not contain its end.
+    Trailers {
+        searched: usize,
+    },
 }
 
 impl Default for State {
@@ -63,7 +83,11 @@ impl RequestReader {
     /// Returns the number of bytes of an incomplete request, not counting a head that has already
     /// been returned.
     pub(super) fn pending(&self) -> usize {
-        self.bytes.len()
+        let decoded = match &self.state {
+            State::Chunks { body, .. } => body.len(),
+            State::Head { .. } | State::Body { .. } => 0,
+        };
+        self.bytes.len() + decoded
     }
 
     /// Returns whether the next byte would be the first one of a request.
@@ -73,13 +97,26 @@ impl RequestReader {
 
     /// Returns the next head or body, if it has been received completely.
     pub(super) fn next_item(&mut self) -> Result<Option<Item>, Malformed> {
-        match self.state {
-            State::Head { searched } => self.next_head(searched),
-            State::Body { length } if self.bytes.len() < length => Ok(None),
+        match &mut self.state {
+            State::Head { searched } => {
+                let searched = *searched;
+                self.next_head(searched)
+            }
+            State::Body { length } if self.bytes.len() < *length => Ok(None),
             State::Body { length } => {
-                let rest = self.bytes.split_off(length);
+                let rest = self.bytes.split_off(*length);
                 self.state = State::default();
-                Ok(Some(Item::Body(std::mem::replace(&mut self.bytes, rest))))
+                let body = std::mem::replace(&mut self.bytes, rest);
+                Ok(Some(Item::Body(body, Vec::new())))
+            }
+            State::Chunks { body, part } => {
+                let ended = next_chunks(&mut self.bytes, body, part)?;
+                let Some(trailers) = ended else {
+                    return Ok(None);
+                };
+                let body = std::mem::take(body);
+                self.state = State::default();
+                Ok(Some(Item::Body(body, trailers)))
             }
         }
     }
@@ -100,11 +137,86 @@ impl RequestReader {
         };
         let rest = self.bytes.split_off(from + found + END_OF_HEAD.len());
         let head = parse_head(std::mem::replace(&mut self.bytes, rest))?;
-        let length = body_length(&head)?;
-        self.state = State::Body { length };
+        self.state = match is_chunked(&head)? {
+            true => State::Chunks {
+                body: Vec::new(),
+                part: Part::Size,
+            },
+            false => State::Body {
+                length: body_length(&head)?,
+            },
+        };
         Ok(Some(Item::Head(head)))
     }
 }
+
+/// Decodes what has arrived of a chunked body. Returns its trailers once it is complete.
+fn next_chunks(
+    bytes: &mut Vec<u8>,
+    body: &mut Vec<u8>,
+    part: &mut Part,
+) -> Result<Option<Fields>, Malformed> {
+    loop {
+        match *part {
+            Part::Size => {
+                let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") else {
+                    return match bytes.len() {
+                        0..=MAX_SIZE_LINE => Ok(None),
+                        _ => malformed("chunk size without an end"),
+                    };
+                };
+                let digits = str::from_utf8(&bytes[..end]).unwrap_or_default();
+                let is_hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+                let size = usize::from_str_radix(digits, 16).ok().filter(|_| is_hex);
+                let Some(size) = size else {
+                    return malformed(format!("chunk size {digits:?} is not a number"));
+                };
+                bytes.drain(..end + 2);
+                *part = match size {
+                    0 => Part::Trailers { searched: 0 },
+                    size => Part::Data(size),
+                };
+            }
+            Part::Data(size) if bytes.len() < size + 2 => return Ok(None),
+            Part::Data(size) => {
+                if &bytes[size..size + 2] != b"\r\n" {
+                    return malformed("chunk without CRLF behind its data");
+                }
+                body.extend(bytes.drain(..size));
+                bytes.drain(..2);
+                *part = Part::Size;
+            }
+            Part::Trailers { searched } => {
+                if bytes.starts_with(b"\r\n") {
+                    bytes.drain(..2);
+                    return Ok(Some(Vec::new()));
+                }
+                let from = searched.saturating_sub(END_OF_HEAD.len() - 1);
+                let mut windows = bytes[from..].windows(END_OF_HEAD.len());
+                let Some(found) = windows.position(|w| w == END_OF_HEAD) else {
+                    *part = Part::Trailers {
+                        searched: bytes.len(),
+                    };
+                    return Ok(None);
+                };
+                let end = from + found;
+                let lines = bytes[..end].split(|&b| b == b'\n').map(|line| {
+                    let line = line.strip_suffix(b"\r").unwrap_or(line);
+                    match line.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+                        true => malformed("control byte in a trailer"),
+                        false => parse_field_line(line),
+                    }
+                });
+                let trailers = lines.collect::<Result<Fields, _>>()?;
+                bytes.drain(..end + END_OF_HEAD.len());
+                return Ok(Some(trailers));
+            }
+        }
+    }
+}
+
+/// More bytes than any size in hexadecimal digits takes.
+const MAX_SIZE_LINE: usize = 16;
 
 fn malformed<T>(why: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed(why.into()))
@@ -182,11 +294,24 @@ fn parse_field_line(line: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
     Ok((to_string(name), value.trim_ascii().to_vec()))
 }
 
+/// Returns whether a request's body is chunked (RFC 9112 §6.1).
+fn is_chunked(head: &Head) -> Result<bool, Malformed> {
+    let named = |name: &'static str| head.headers.iter().filter(move |(n, _)| is(n, name));
+    let mut codings = named("transfer-encoding");
+    let Some((_, coding)) = codings.next() else {
+        return Ok(false);
+    };
+    if codings.next().is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
+        return malformed("Transfer-Encoding other than chunked");
+    }
+    match named("content-length").next() {
+        Some(_) => malformed("Transfer-Encoding together with Content-Length"),
+        None => Ok(true),
+    }
+}
+
 /// Returns the length of a request's body (RFC 9112 §6.3).
 fn body_length(head: &Head) -> Result<usize, Malformed> {
-    if head.headers.iter().any(|(n, _)| is(n, "transfer-encoding")) {
-        return malformed("Transfer-Encoding in a request");
-    }
     let mut lengths = head
         .headers
         .iter()
@@ -236,9 +361,10 @@ mod tests {
             while let Some(item) = reader.next_item().map_err(|malformed| malformed.0)? {
                 match item {
                     Item::Head(h) => head = Some(h),
-                    Item::Body(body) => {
+                    Item::Body(body, trailers) => {
                         let h = head.take().expect("a body follows a head");
-                        requests.push((h.method, h.target, h.headers.len(), body));
+                        let fields = h.headers.len() + trailers.len();
+                        requests.push((h.method, h.target, fields, body));
                     }
                 }
             }
@@ -253,6 +379,24 @@ mod tests {
             ("GET".into(), "/a?b".into(), 1, b"".to_vec()),
             ("POST".into(), "/p".into(), 2, b"he\r\n\r".to_vec()),
             ("OPTIONS".into(), "*".into(), 1, b"".to_vec()),
+        ];
+        for step in 1..=wire.len() {
+            assert_eq!(read(wire, step).as_ref(), Ok(&expected), "step {step}");
+        }
+    }
+
+    #[test]
+    fn chunked_bodies_are_read_whole_and_at_every_step() {
+        let wire = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe\r\n\r\r\n0a\r\n0123456789\r\n0\r\n\r\nPUT /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nA: b\r\nC: d\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\n\r\n";
+        let expected = vec![
+            (
+                "POST".into(),
+                "/a".into(),
+                2,
+                b"he\r\n\r0123456789".to_vec(),
+            ),
+            ("PUT".into(), "/b".into(), 4, b"".to_vec()),
+            ("GET".into(), "/c".into(), 1, b"".to_vec()),
         ];
         for step in 1..=wire.len() {
             assert_eq!(read(wire, step).as_ref(), Ok(&expected), "step {step}");
@@ -320,8 +464,32 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             ),
             (
-                "chunked body",
-                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "another transfer coding",
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            ),
+            (
+                "a length and chunks",
+                "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+            ),
+            (
+                "chunk size without digits",
+                "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\n\r\n",
+            ),
+            (
+                "signed chunk size",
+                "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\na\r\n",
+            ),
+            (
+                "endless chunk size",
+                "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0000000000000000000000001",
+            ),
+            (
+                "chunk longer than its size",
+                "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n",
+            ),
+            (
+                "trailer without a colon",
+                "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA\r\n\r\n",
             ),
         ];
         for (why, wire) in rows {

@@ -129,8 +129,10 @@ pub struct Incoming {
     pub target: String,
     /// Names and values of the field lines, in order of arrival.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The entire request, head and body, as received.
+    /// The entire request, head and body, as received, but for a chunked body, which is decoded.
     pub bytes: Vec<u8>,
+    /// Names and values of the trailer fields of a chunked body, in order of arrival.
+    pub trailers: Vec<(String, Vec<u8>)>,
     pub(super) head_len: usize,
 }
 
@@ -601,6 +603,7 @@ mod tests {
                 .map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()))
                 .collect(),
             bytes: b"head+body".to_vec(),
+            trailers: Vec::new(),
             head_len: 5,
         }
     }

@@ -105,9 +105,10 @@ impl World {
                         request,
                     });
                 }
-                Ok(Some(Item::Body(body))) => {
+                Ok(Some(Item::Body(body, trailers))) => {
                     let (mut request, early) = end.current.take()?;
                     request.bytes.extend_from_slice(&body);
+                    request.trailers = trailers;
                     request.at = now;
                     end.requests += 1;
                     let request = Rc::new(request);
@@ -229,5 +230,6 @@ fn incoming(id: ConnectionId, connection: &Connection, head: Head, now: Duration
         headers: head.headers,
         head_len: head.bytes.len(),
         bytes: head.bytes,
+        trailers: Vec::new(),
     }
 }

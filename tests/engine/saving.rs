@@ -1233,6 +1233,32 @@ fn a_drain_ends_a_download_at_its_next_break() {
     assert_eq!(lab.ranges().len(), before);
 }
 
+/// The rest is asked for in the login that the download belongs to.
+#[test]
+fn the_end_of_its_login_ends_a_download() {
+    let mut lab = Lab::new("login", |request: &Incoming| match from(request) {
+        None => serve_part(request, &bytes(10_000), "\"v1\"", 4000).close(),
+        Some(4000) => Answer::status(206)
+            .header("Content-Range", "bytes 4000-4999/10000")
+            .header("ETag", "\"v1\"")
+            .body(&bytes(10_000)[4000..5000]),
+        Some(_) => serve(request, &bytes(10_000), "\"v1\""),
+    });
+    let session = Session::builder().build().unwrap();
+    let request = get().edit().session(&session).build().unwrap();
+    // In the turn in which the next part is asked for.
+    let ended = session.clone();
+    let save = Save::to(lab.dir.file()).resume(true);
+    let save = save.progress(move |seen, _| {
+        if seen == 5000 {
+            ended.end();
+        }
+    });
+    let outcome = lab.fetch_by(request, save);
+    lab.assert_failed(outcome, ErrorKind::Cancelled);
+    assert_eq!(lab.ranges(), [None, Some("bytes=4000-".to_owned())]);
+}
+
 #[test]
 fn two_downloads_to_one_target_do_not_mix() {
     for seed in 0..10 {

@@ -6,7 +6,8 @@ use crate::common;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Script, Server, facts, ok};
-use httpstream::{ErrorKind, Phase, Request, Sent};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Engine, ErrorKind, Next, Phase, Request, Sent, Sim};
 
 /// More than socket buffers hold.
 const LARGE: usize = 32 << 20;
@@ -386,4 +387,29 @@ fn cancelling_an_upload_closes_its_connection() {
     reading.open(1);
     gate.pass();
     bench.assert_empty();
+}
+
+#[test]
+fn the_wait_for_a_100_can_be_chosen() {
+    for wait in [20, 5000] {
+        let network = Network::new(1);
+        let answer = move |request: &Incoming| {
+            let waited = Duration::from_millis(wait);
+            assert!((waited..waited + Duration::from_millis(10)).contains(&request.at));
+            Answer::ok(request.body())
+        };
+        let _ = network.serve("10.0.0.1:80".parse().unwrap(), answer);
+        let mut engine = Engine::<Vec<u8>, Sim>::on_network(&network, Config::default()).unwrap();
+        let post = Request::post("http://10.0.0.1/").body("hello");
+        let post = post.expect_continue(Duration::from_millis(wait));
+        let mut got = Vec::new();
+        engine.submit(post.build().unwrap(), |got: &mut Vec<u8>, reply, _| {
+            got.extend_from_slice(reply.unwrap().body());
+            Next::done()
+        });
+        engine.run(&mut got).unwrap();
+        assert_eq!(got, b"hello");
+    }
+    let none = Request::get("http://10.0.0.1/").expect_continue(Duration::MAX);
+    assert_eq!(none.build().unwrap().header("Expect"), None);
 }

@@ -247,6 +247,17 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ),
     ("policy", &["after", "wait", "decode", "resend"]),
     (
+        "source",
+        &[
+            "opened",
+            "waits",
+            "sized",
+            "chunked",
+            "sent again",
+            "failed",
+        ],
+    ),
+    (
         "coding",
         &[
             "removed",

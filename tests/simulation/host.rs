@@ -325,7 +325,7 @@ impl Run {
         world.on_end(number, None, from);
     }
 
-    /// Wakes the policies that wait.
+    /// Wakes the policies and sources that wait.
     fn wake(&self) {
         let wakers = std::mem::take(&mut self.world.borrow().journal.notes().wakers);
         for waker in wakers {
@@ -1058,6 +1058,9 @@ impl Run {
         let mut notes = std::mem::take(&mut *world.journal.notes());
         for what in std::mem::take(&mut notes.reached) {
             world.coverage.hit("policy", what);
+        }
+        for what in std::mem::take(&mut notes.reached_by_sources) {
+            world.coverage.hit("source", what);
         }
         for mut lanes in notes
             .books

@@ -41,6 +41,7 @@ mod retries;
 mod schedules;
 mod server;
 mod sessions;
+mod sources;
 mod watching;
 mod world;
 

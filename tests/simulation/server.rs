@@ -129,6 +129,19 @@ impl Server for Scripted {
             true => upload_bytes(nonce, wish.upload),
             false => Vec::new(),
         };
+        let supplied = wish.supplied.filter(|_| !upload.is_empty());
+        if let Some(supplied) = supplied {
+            let is_chunked = request.header("transfer-encoding").is_some();
+            check!(
+                world,
+                supplied.fault.is_none() && is_chunked != supplied.has_size,
+                "nonce {nonce} arrived, but its source is {supplied:?}"
+            );
+            let framing = if is_chunked { "chunked" } else { "sized" };
+            world.coverage.hit("source", framing);
+            let is_again = world.wishes[nonce].arrived > 1;
+            world.coverage.hit_if(is_again, "source", "sent again");
+        }
         check!(
             world,
             request.body() == upload,

@@ -258,8 +258,9 @@ pub(crate) struct Notes {
     /// The requests that policies have sent again, and sessions whose books are kept: nonce and
     /// step.
     pub(crate) resent: Vec<(usize, usize)>,
-    /// Of the visits that wait.
+    /// Of the visits and sources that wait.
     pub(crate) wakers: Vec<Waker>,
+    pub(crate) reached_by_sources: Vec<&'static str>,
     pub(crate) wrong: Vec<String>,
     pub(crate) reached: Vec<&'static str>,
     /// When the run began.
@@ -288,6 +289,10 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    pub(crate) fn reached_source(&mut self, what: &'static str) {
+        self.reached_by_sources.push(what);
+    }
+
     /// Returns a number that was not returned before.
     pub(crate) fn next_number(&mut self) -> u64 {
         self.numbers += 1;

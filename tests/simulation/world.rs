@@ -15,6 +15,7 @@ use crate::lanes::LANES;
 use crate::plan::{MS, Plan, SECOND};
 use crate::retries::Asked;
 use crate::sessions::{Journal, Login, Mark, Nested, Rules};
+use crate::sources::Supplied;
 
 /// The keys of chains.
 pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -88,6 +89,8 @@ pub(crate) struct Wish {
     /// has a lead.
     pub(crate) steps: Vec<Step>,
     pub(crate) upload: usize,
+    /// How the body is read, if it is not in memory.
+    pub(crate) supplied: Option<Supplied>,
     pub(crate) expect: Option<Expectation>,
     /// The session whose rules apply, and the generation that the request belongs to.
     pub(crate) by: Option<usize>,
@@ -328,6 +331,8 @@ pub(crate) struct Chain {
     pub(crate) answered: bool,
     pub(crate) aborted: bool,
     pub(crate) paused: bool,
+    /// It was paused, and `on_resume` has not been called yet.
+    pub(crate) awaits_on_resume: bool,
     /// It was resumed, and has not continued yet.
     pub(crate) resumed: bool,
     /// A `Submitter` resumes it, perhaps before its next pause, perhaps from that pause.
@@ -406,6 +411,7 @@ impl Chain {
         self.answered = false;
         self.aborted = false;
         self.paused = false;
+        self.awaits_on_resume = false;
         self.was_paused = false;
         self.resumed = false;
         self.reading = Reading::NoHead;
@@ -539,6 +545,7 @@ impl World {
             answered: false,
             aborted: false,
             paused: false,
+            awaits_on_resume: false,
             resumed: false,
             resume_ordered: false,
             reading: Reading::NoHead,
@@ -900,7 +907,14 @@ impl World {
             (Some(own), false) => self.logins[own].session.request(method_of_http, &url),
         };
         let mark = own.map(|own| (own, self.logins[own].ended));
-        builder = builder.body(upload_bytes(nonce, upload));
+        let supplied = (upload > 0 && random.chance(400)).then(|| Supplied::new(random));
+        let bytes = upload_bytes(nonce, upload);
+        builder = match supplied {
+            None => builder.body(bytes),
+            Some(supplied) => {
+                supplied.body(builder, bytes, random.next_u64(), self.journal.clone())
+            }
+        };
         if let Some(lane) = lane {
             builder = builder.lane(lane);
         }
@@ -987,10 +1001,11 @@ impl World {
             builder = builder.low_speed(bytes_per_second, window);
         }
         let request = builder.build().expect("the request is valid");
-        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?} lane {lane:?} priority {priority} rates {download:?} {upload_rate:?} too slow {is_too_slow}"));
+        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {supplied:?} {expect:?} {steps:#?} by {by:?} {mark:?} policies {policies} {by_hand:?} {timeouts:?} max {max_body:?} lane {lane:?} priority {priority} rates {download:?} {upload_rate:?} too slow {is_too_slow}"));
         self.wishes.push(Wish {
             steps,
             upload,
+            supplied,
             expect,
             by,
             mark,
