@@ -231,8 +231,10 @@ impl<F, R> Events<F, R> {
         }
     }
 
-    /// Sets when and how often the stream is opened again: by default, [`Retry::forever`]. What is
-    /// counted are the attempts since the last event. The [budget](Retry::budget) does not apply.
+    /// Sets when and how often the stream is opened again: by default, [`Retry::forever`]. The
+    /// attempts are counted from the last one that brought an event, which is the first:
+    /// [`Retry::attempts`] of 1 never opens a stream again. The [budget](Retry::budget) does not
+    /// apply.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.reader.retry = Some(Box::new(retry));
         self
@@ -261,7 +263,7 @@ impl<F, R> Events<F, R> {
 
     /// Sets the most bytes that an event may have: its name, its data and any line of it together.
     /// By default 1 MiB. A larger one ends the stream for good, with
-    /// [`Violation::EventTooLarge`](crate::Violation::EventTooLarge).
+    /// [`Violation::EventTooLarge`].
     pub fn max_event_bytes(mut self, most: usize) -> Self {
         self.reader.max_event_bytes = most;
         self
