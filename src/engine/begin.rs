@@ -125,7 +125,11 @@ impl<N: Net> Core<N> {
                 self.disarm(key);
                 self.ask_start(key);
             }
-            (Stage::Running { .. }, Waits::ForBody) => self.on_supply_woken(key),
+            (Stage::Running { .. }, Waits::ForBody) => {
+                if let Some(link) = self.on_supply_woken(key) {
+                    self.flush(link);
+                }
+            }
             // The waker belongs to an earlier wait. It does not cut a delay short.
             _ => {}
         }

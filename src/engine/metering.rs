@@ -69,6 +69,14 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Ends the supply of a chain whose exchange has ended, if it has one.
+    fn end_supply(&mut self, key: ChainKey) {
+        let request = self.chains[key].request.as_ref();
+        if let Some(source) = self.supplies.remove(key, request) {
+            self.discard(source);
+        }
+    }
+
     #[inline(never)]
     fn drop_meter(&mut self, key: ChainKey) {
         self.chains[key].marks.clear(Marks::SLOW);

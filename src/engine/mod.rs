@@ -26,6 +26,7 @@
 //! - `secure`: the handshakes of a link
 //! - `sending`: puts a request on a link and writes it
 //! - `supplying`: sends bodies that are read from sources
+//! - `writing`: parts of a write that all kinds of requests share
 //! - `visits`: calls a policy
 //! - `probing`: checks whether a kept connection may be given a request
 //! - `fail`: ends an exchange without a response
@@ -107,6 +108,7 @@ mod visits;
 mod waiting;
 mod waking;
 mod within;
+mod writing;
 
 pub use api::Engine;
 pub use local::Local;

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use log::{debug, trace};
+use log::debug;
 
 use crate::engine::chain::{Chain, ChainKey, Marks};
 use crate::engine::clock::tick_after;
@@ -16,6 +16,7 @@ use crate::engine::fail::Failure;
 use crate::engine::meter::LEAST_BURST;
 use crate::engine::settings::Settings;
 use crate::engine::visits::{Asked, OWN_BLOCK, block_of};
+use crate::engine::writing::send_at_once;
 use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
@@ -395,35 +396,6 @@ impl<N: Net> Core<N> {
         Some(transport::write(net, socket, tls, parts, written, scratch))
     }
 
-    /// Returns how many of `left` unwritten bytes may be written to a link, or `None` if the cap
-    /// of its front exchange holds them back.
-    pub(super) fn room_to_write(&mut self, key: LinkKey, left: usize) -> Option<usize> {
-        let chain = self.links[key].chain()?;
-        let now = self.nanos();
-        let Some(cap) = &mut self.meter(chain).upload else {
-            return Some(left);
-        };
-        let was_holding = cap.is_holding();
-        let room = cap.ask(Some(left as u64), now);
-        if room.is_none() && !was_holding {
-            self.arm_again(key, chain, false);
-        }
-        room.map(|room| usize::try_from(room).unwrap_or(usize::MAX).min(left))
-    }
-
-    /// Writes the pending bytes of a link's TLS state, in one send. Returns `None` if nothing can
-    /// be written any more.
-    #[inline(never)]
-    pub(super) fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
-        let link = &mut self.links[key];
-        if !link.h1.is_writable() {
-            return None;
-        }
-        let (socket, tls) = link.reach.wire().expect("an open link has a socket");
-        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        Some(transport::write(net, socket, tls, &[], 0, scratch))
-    }
-
     /// Does what [`write_once`](Self::write_once) does, for all requests on a pipelined link. It is
     /// not inlined, so plain writes need no stack for its array of slices.
     #[inline(never)]
@@ -554,15 +526,5 @@ fn begin_metering(exchange: &mut Exchange<ChainKey>, chain: &mut Chain, settings
     if settings.limits_speed_of(&exchange.request) {
         chain.marks.set(Marks::METERED);
         exchange.cap_upload();
-    }
-}
-
-/// Turns Nagle's algorithm off, so that small segments go out at once.
-pub(super) fn send_at_once<N: Net>(link: &mut Link<N::Socket>, net: &mut N) {
-    if !std::mem::replace(&mut link.is_undelayed, true) {
-        let socket = link.socket().expect("an open link has a socket");
-        if let Err(error) = net.set_nodelay(socket) {
-            trace!("setting TCP_NODELAY failed ({error})");
-        }
     }
 }

@@ -126,8 +126,10 @@ fn large_bodies_survive_a_redirect() {
         assert_eq!(field(&got, "X-Length"), len.to_string());
         let read: usize = field(&got, "X-Tail").parse().unwrap();
         assert!(read > len, "{read} bytes of {len} were read");
-        let expected = ["- POST /start 307", "- POST /sized 204"];
-        assert_eq!(logged(&nginx, 2), expected, "{len}");
+        // The first one is logged when the rest of its body has been discarded, which may be later.
+        let mut lines = logged(&nginx, 2);
+        lines.sort();
+        assert_eq!(lines, ["- POST /sized 204", "- POST /start 307"], "{len}");
     }
 }
 
