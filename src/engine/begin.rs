@@ -126,6 +126,12 @@ impl<N: Net> Core<N> {
                 self.ask_start(key);
             }
             (Stage::Running { .. }, Waits::ForBody) => self.on_supply_woken(key),
+            (Stage::Running { link }, Waits::InTunnel) => {
+                if let Some(outbox) = self.chains.outbox(key) {
+                    outbox.wake();
+                    self.flush(link);
+                }
+            }
             // The waker belongs to an earlier wait. It does not cut a delay short.
             _ => {}
         }
