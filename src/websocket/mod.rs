@@ -108,13 +108,11 @@ const MAX_QUEUED: usize = 1 << 20;
 ///
 /// # struct Greeter { network: Network }
 /// # impl Server for Greeter {
-/// #     fn on_request(&mut self, request: &Incoming) -> Answer {
-/// #         let mut answer = Answer::status(101)
+/// #     fn on_request(&mut self, _: &Incoming) -> Answer {
+/// #         Answer::status(101)
 /// #             .header("Upgrade", "websocket")
 /// #             .header("Connection", "Upgrade")
-/// #             .header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-/// #         self.network.push(request.connection, "");
-/// #         answer
+/// #             .header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
 /// #     }
 /// #     fn on_data(&mut self, connection: ConnectionId, _: &[u8]) {
 /// #         self.network.push(connection, b"\x81\x05hello\x88\x02\x03\xe8");

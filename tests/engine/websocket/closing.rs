@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use httpstream::sim::Network;
 use httpstream::websocket::SendError;
-use httpstream::{Config, Engine, ErrorKind, Request, Sim};
+use httpstream::{
+    Config, Context, Engine, ErrorKind, Flow, Message, Next, Request, Sim, WebSocket,
+};
 use tungstenite::protocol::CloseFrame;
 
 use super::peers::{CLOSE, PING, TEXT, close, frame, scripted, simulated, text, tungstenite};
@@ -177,38 +179,43 @@ fn a_server_that_reads_nothing_is_left_after_the_write_timeout() {
 }
 
 #[test]
-fn the_program_may_pause_for_longer_than_the_server_waits_to_write() {
-    // The server reads again once the program does.
-    let network = Network::new(1);
-    let seen = simulated(&network, |_| Vec::new());
-    drop(seen);
-    let mut engine = engine(&network);
-    let chat = httpstream::WebSocket::new(
-        |log: &mut Log, message: httpstream::Message<'_>, cx: &mut httpstream::Context<'_, Log>| {
+fn a_server_that_reads_slowly_is_not_left_while_the_program_pauses() {
+    for pauses in [true, false] {
+        let network = Network::new(1);
+        let server = super::peers::Simulated {
+            network: network.clone(),
+            seen: Default::default(),
+            bytes: Default::default(),
+            on_frame: |_: &super::peers::Frame| Vec::new(),
+        };
+        let seen = std::rc::Rc::clone(&server.seen);
+        let listener = network.serve("10.0.0.1:80".parse().unwrap(), server);
+        // It accepts some bytes every fifty seconds, perhaps because its own messages are not read.
+        let listener = listener.reads_slowly(4096, Duration::from_secs(50));
+        listener.send_buffer(4096);
+        let mut engine = engine(&network);
+        let pausing = move |log: &mut Log, message: Message<'_>, cx: &mut Context<'_, Log>| {
             super::record(log, message, cx);
             let id = cx.id();
-            let resume = httpstream::Next::<Log>::call(move |_, cx| {
+            let resume = Next::<Log>::call(move |_, cx| {
                 cx.resume(id);
-                httpstream::Next::done()
+                Next::done()
             });
-            cx.start(resume.after(Duration::from_secs(100)));
-            httpstream::Flow::Pause
-        },
-    );
-    let chat = chat.then(super::note_end);
-    let sender = chat.sender();
-    engine.submit_to(request(), chat);
-    let mut log = Log::default();
-    engine.advance(&mut log, Duration::from_secs(1)).unwrap();
-    let connection = network.connections()[0];
-    network.push(connection, [text("a"), text("b"), close(1000, "")].concat());
-    engine.run(&mut log).unwrap();
-    let expected = [
-        r#"Text("a")"#,
-        r#"Text("b")"#,
-        r#"Close(1000, "")"#,
-        "over 101",
-    ];
-    assert_eq!(log.notes, expected);
-    assert_eq!(sender.queued(), 0);
+            cx.start(resume.after(Duration::from_secs(1000)));
+            if pauses { Flow::Pause } else { Flow::Stream }
+        };
+        let chat = WebSocket::new(pausing).then(super::note_end);
+        let sender = chat.sender();
+        let request = Request::websocket("ws://10.0.0.1/").timeouts(|t| t.first_byte = None);
+        engine.submit_to(request.build().unwrap(), chat);
+        let mut log = Log::default();
+        engine.advance(&mut log, Duration::from_secs(60)).unwrap();
+        network.push(network.connections()[0], text("hello"));
+        engine.advance(&mut log, Duration::from_secs(1)).unwrap();
+        assert_eq!(log.notes, [r#"Text("hello")"#]);
+        sender.send(vec![1; 20_000]).unwrap();
+        engine.advance(&mut log, Duration::from_secs(500)).unwrap();
+        assert_eq!(seen.borrow().len(), usize::from(pauses));
+        assert_eq!(log.kinds().is_empty(), pauses, "{:?}", log.notes);
+    }
 }
