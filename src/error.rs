@@ -395,6 +395,28 @@ impl Error {
         )
     }
 
+    /// Creates an error of this kind for a response that an edge cannot use, to be
+    /// [placed](Self::placed_at) in its exchange. Its source is `why`.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn unusable(
+        kind: ErrorKind,
+        why: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::bare(kind, Phase::Queue, Source::Other(why.into()))
+    }
+
+    /// Turns this error into one for another reason, in the same circumstances.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn because(
+        mut self,
+        kind: ErrorKind,
+        why: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        self.0.kind = kind;
+        self.0.source = Source::Other(why.into());
+        self
+    }
+
     /// Creates the error that a policy returns to refuse a request or to give it up. Its kind is
     /// [`ErrorKind::Policy`] and its source is `why`.
     ///

@@ -445,6 +445,7 @@
 //! - `cookies`: cookies of a session ([`session::Jar`]), with the list of public suffixes built in.
 //! - `digest`: Digest authentication in a session ([`session::Auth::digest`]).
 //! - `gzip`, `brotli` and `zstd`: content codings that a session decodes ([`session::Decode`]).
+//! - `websocket`: WebSockets (`WebSocket`), with the hash of their handshake.
 //! - `json`: JSON bodies, `RequestBuilder::json` and `Response::json`.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
@@ -511,6 +512,8 @@ pub mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "tls/absent.rs"]
 mod tls;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 /// Re-exported because its types are part of this crate's API: `Method`, `StatusCode`, `Version`,
 /// `Uri`.
@@ -546,6 +549,8 @@ pub use route::{Keepalive, Route, public_only};
 pub use save::{Save, SaveThen, Saved};
 pub use session::{Retry, Session};
 pub use timeouts::{LowSpeed, Timeouts};
+#[cfg(feature = "websocket")]
+pub use websocket::{Message, WebSocket, WebSocketSender};
 
 /// Recipes for engines in other event loops: `docs/EMBEDDING.md` of the repository, to which its
 /// links are relative.

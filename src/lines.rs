@@ -29,6 +29,7 @@ use crate::response::{Reply, Response};
 /// - [`Flow::Pause`]: not before [`resume`](Context::resume). Further lines that have arrived
 ///   already are kept, and nothing more is read.
 /// - [`Flow::Discard`]: the rest is read to its end and dropped.
+/// - [`Flow::Finish`]: it ends here, without an error.
 /// - [`Flow::Abort`]: the connection is closed.
 ///
 /// A body without an end, such as a watch, needs other [timeouts](crate::Timeouts) than the
@@ -100,7 +101,7 @@ impl<F> Lines<F> {
 impl<F, R> Lines<F, R> {
     /// Sets the most bytes that a line may have, without its end. By default 1 MiB. A longer one
     /// ends the chain's exchange with [`TooLarge`](crate::ErrorKind::TooLarge) and
-    /// [`Violation::LineTooLong`].
+    /// [`Violation::LineTooLong`](crate::Violation::LineTooLong).
     pub fn max_bytes(mut self, most: usize) -> Self {
         self.splitter.most = most;
         self
@@ -163,7 +164,7 @@ impl<F, R> Lines<F, R> {
                 match self.deliver(state, &mut input, cx) {
                     Flow::Pause => {}
                     Flow::Stream | Flow::Buffer => break,
-                    Flow::Discard | Flow::Abort => return,
+                    Flow::Discard | Flow::Abort | Flow::Finish => return,
                 }
             }
         }
@@ -215,7 +216,7 @@ where
                 if flow == Flow::Pause {
                     self.rest = Rest::of(input);
                 }
-                if flow == Flow::Discard {
+                if let Flow::Discard | Flow::Finish = flow {
                     self.begin(Reading::Nothing);
                 }
                 flow
@@ -238,7 +239,7 @@ where
         if flow == Flow::Pause {
             self.rest = rest.leave(left);
         }
-        if flow == Flow::Discard {
+        if let Flow::Discard | Flow::Finish = flow {
             self.begin(Reading::Nothing);
         }
         flow

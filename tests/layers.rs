@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     // Edges, which no other module imports.
     &["backlog", "embed", "session"],
-    &["events", "lines", "save"],
+    &["events", "lines", "save", "websocket"],
 ];
 
 /// Modules that are below another one, but that it must not import.

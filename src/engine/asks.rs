@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::body::BodySource;
 use crate::engine::chain::{ChainKey, Stage, When};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Rare, Readback, Sink, Unread};
@@ -98,6 +99,7 @@ impl<S> Asks<'_, S> {
         when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
+        let request = readback.prepare(&request).unwrap_or(request);
         let is_marked = request.generation().is_some();
         let key = self.chains.insert(Stage::New, Some(request), when, remote);
         self.readbacks.insert(key, readback);
@@ -217,6 +219,10 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
         self.chains.retime(id, request)
+    }
+
+    fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool {
+        self.chains.write_from(id, source)
     }
 
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {

@@ -130,6 +130,12 @@ impl<N: Net> Core<N> {
                     self.flush(link);
                 }
             }
+            (Stage::Running { link }, Waits::InTunnel) => {
+                if let Some(outbox) = self.chains.outbox(key) {
+                    outbox.wake();
+                    self.flush(link);
+                }
+            }
             // The waker belongs to an earlier wait. It does not cut a delay short.
             _ => {}
         }

@@ -360,6 +360,18 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Some(Flow::Pause) => Some(self.core.pause(chain)),
             Some(Flow::Abort) => Some(Fed::Failed(Failure::Aborted)),
+            Some(Flow::Finish) if self.core.chains[chain].marks.has(Marks::CANCELLED) => {
+                Some(Fed::Cancelled)
+            }
+            Some(Flow::Finish) => {
+                self.stop_decoding(chain);
+                let is_written = self.core.write_last(key, chain);
+                Some(if is_written {
+                    Fed::Complete
+                } else {
+                    Fed::Panicked
+                })
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
+use crate::body::BodySource;
 use crate::engine::chain::{Chain, ChainKey, Marks, Stage, Terms, When};
 use crate::engine::chain_deadlines::ChainDeadlines;
 use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
@@ -28,7 +29,7 @@ pub(super) enum Command {
     Start(ChainKey, When),
     Cancel(ChainId),
     Resume(ChainId),
-    /// The chain's tunnel has bytes to be written.
+    /// The chain's tunnel has something to be written.
     Flush(ChainId),
     /// The source of the chain's request has failed.
     FailBody(ChainId),
@@ -57,8 +58,8 @@ pub(crate) struct Chains {
     /// The visits of chains marked `VISITED`, by key. In most programs there are none.
     visits: Vec<u32>,
     commands: VecDeque<Command>,
-    /// Bytes to be written on connections that switched protocols.
-    tunnels: BTreeMap<ChainKey, Outbox>,
+    /// What is to be written on connections that switched protocols.
+    tunnels: BTreeMap<ChainKey, Box<Outbox>>,
     /// The generations that chains belong to, apart from those of their requests.
     pub(super) generations: Generations,
     /// The keys that delayed chains hold.
@@ -164,7 +165,10 @@ impl Chains {
     #[inline]
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
-        self.tunnels.remove(&key);
+        debug_assert!(
+            !self.tunnels.contains_key(&key),
+            "tunnels end before their chains"
+        );
         self.forget_retimed(key);
         self.generations.forget(key);
         debug_assert!(
@@ -428,19 +432,31 @@ impl Chains {
 
     /// Turns a chain's connection into a tunnel.
     pub(super) fn open_tunnel(&mut self, key: ChainKey) {
-        self.tunnels.insert(key, Outbox::default());
+        self.tunnels.insert(key, Box::default());
     }
 
-    /// Returns the bytes to be written on a chain's tunnel, if it has one.
+    /// Returns what is to be written on a chain's tunnel, if it has one.
     pub(super) fn outbox(&mut self, key: ChainKey) -> Option<&mut Outbox> {
-        let outbox = self.tunnels.get_mut(&key)?;
-        outbox.on_looked_at();
-        Some(outbox)
+        self.tunnels.get_mut(&key).map(|outbox| &mut **outbox)
     }
 
-    /// Drops a tunnel that has ended.
-    pub(super) fn close_tunnel(&mut self, key: ChainKey) {
-        self.tunnels.remove(&key);
+    /// Removes a tunnel that has ended, or on which nothing can be written any more.
+    pub(super) fn close_tunnel(&mut self, key: ChainKey) -> Option<Box<Outbox>> {
+        self.tunnels.remove(&key)
+    }
+
+    /// Sets the source that a chain's tunnel is written from. Returns false if the chain has no
+    /// tunnel.
+    pub(super) fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool {
+        let key = self.find(id);
+        let Some(outbox) = key.and_then(|key| self.tunnels.get_mut(&key)) else {
+            return false;
+        };
+        outbox.set_source(source);
+        if outbox.note() {
+            self.commands.push_back(Command::Flush(id));
+        }
+        true
     }
 
     /// Queues bytes to be written on a chain's tunnel. Returns how many bytes are waiting now, or

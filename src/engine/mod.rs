@@ -32,6 +32,7 @@
 //! - `fail`: ends an exchange without a response
 //! - `closing`: closes a link
 //! - `waiting`: the queues of chains that wait for a link
+//! - `tunnels`: the sources and the deadlines of tunnels
 //! - `deadlines`: delays and deadlines
 //! - `metering`: measures exchanges whose speed is limited
 //! - `core`: the parts, and what all of the files above need
@@ -102,6 +103,7 @@ mod supplies;
 mod supplying;
 mod task;
 mod timers;
+mod tunnels;
 mod turn;
 mod visit;
 mod visits;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::body::BodySource;
 use crate::engine::chain::{Terms, When};
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
@@ -105,6 +106,14 @@ use crate::timeouts::{Retimed, Timeouts};
     note = "implement `Readback<{S}>` for it, or pass a closure or method: `fn(&mut {S}, Reply<'_>, &mut Context<'_, {S}>) -> Next<{S}>`"
 )]
 pub trait Readback<S> {
+    /// Called when the chain is given this readback for `request`, before anything is sent. If it
+    /// returns another request, that is sent instead.
+    #[doc(hidden)]
+    fn prepare(&self, request: &Request) -> Option<Request> {
+        let _ = request;
+        None
+    }
+
     /// Called when an interim (1xx) response arrives. The final response follows (RFC 9110 §15.2).
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
         let _ = (state, head, cx);
@@ -114,7 +123,7 @@ pub trait Readback<S> {
     ///
     /// [`Flow::Buffer`], the default, collects the body for `on_reply`. [`Flow::Stream`] passes it
     /// to `on_data` as it arrives. [`Flow::Discard`] reads and drops it. [`Flow::Pause`] streams it
-    /// after a [`resume`](Context::resume). [`Flow::Abort`] closes the connection.
+    /// after a [`resume`](Context::resume). [`Flow::Finish`] and [`Flow::Abort`] end the response.
     fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, head, cx);
         Flow::Buffer
@@ -317,6 +326,13 @@ pub enum Flow {
     Pause,
     /// Closes the connection; `on_reply` gets [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
     Abort,
+    /// Ends the response here: `on_reply` gets it as if it was complete. Its connection is closed
+    /// if there was more to come.
+    ///
+    /// Use it when enough of a stream has been read, or to end a [tunnel](Context::write). What
+    /// waits to be written on the tunnel is written first, as far as the connection accepts it at
+    /// once.
+    Finish,
 }
 
 /// What a chain does next: end, send a request, send the same request again, or run a call; at once
@@ -822,6 +838,7 @@ pub(crate) trait Sink<S> {
     fn cancel_others(&mut self, id: ChainId) -> usize;
     fn resume(&mut self, id: ChainId) -> bool;
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
+    fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool;
     fn is_cancelled(&self, id: ChainId) -> bool;
     fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed>;
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>);
@@ -1019,8 +1036,7 @@ impl<'a, S> Context<'a, S> {
     ///
     /// [`on_data`](Readback::on_data) receives the data from the server, beginning with the bytes
     /// directly after the 101. [`on_reply`](Readback::on_reply) reports the end of the tunnel, with
-    /// the 101. To end the tunnel from this side, [`cancel`](Self::cancel) the chain or return
-    /// [`Flow::Abort`].
+    /// the 101. To end the tunnel from this side, return [`Flow::Finish`].
     ///
     /// All bytes are accepted, however many are waiting. If the program sends faster than the
     /// server reads, the returned count grows, and the program should send less. If the server
@@ -1059,6 +1075,71 @@ impl<'a, S> Context<'a, S> {
     /// ```
     pub fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.sink.write(id, bytes)
+    }
+
+    /// Writes what `source` supplies to the tunnel of a chain, from now on. Returns false if the
+    /// chain has no tunnel; for tunnels see [`write`](Self::write).
+    ///
+    /// The source is read, a piece of at most 32 KiB at a time, when all that was to be written is
+    /// written and the connection has room. So nothing piles up, and a source that has nothing to
+    /// send ([`Supply::Wait`](crate::Supply::Wait)) can supply more from any thread: it wakes the
+    /// waker that it was given, which also ends the wait of the host's loop. The
+    /// [size](BodySource::size) of the source and its trailers are ignored.
+    ///
+    /// Bytes passed to `write` go out before what the source supplies next, but not in the middle
+    /// of a piece. Another source takes the place of this one.
+    ///
+    /// When the source [ends](crate::Supply::End), nothing more is read from it, and the server has
+    /// ten seconds to close the connection; until then, what it sends is passed on. While the
+    /// source has not ended, the server may take no longer than
+    /// [`Timeouts::write`](crate::Timeouts::write) to accept a byte, if some wait, unless the
+    /// response is paused. If either deadline passes, the exchange fails with
+    /// [`Timeout`](crate::ErrorKind::Timeout), and if the source returns an error, with that.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::task::Waker;
+    /// use httpstream::{BodySource, Context, Flow, Next, Readback, Reply, Response, Supply};
+    ///
+    /// /// Counts down.
+    /// struct Countdown(u32);
+    ///
+    /// impl BodySource for Countdown {
+    ///     fn size(&self) -> Option<u64> {
+    ///         None
+    ///     }
+    ///
+    ///     fn read(&mut self, room: &mut [u8], _: &Waker) -> io::Result<Supply> {
+    ///         let Some(left) = self.0.checked_sub(1) else { return Ok(Supply::End) };
+    ///         self.0 = left;
+    ///         let line = format!("{left}\n");
+    ///         room[..line.len()].copy_from_slice(line.as_bytes());
+    ///         Ok(Supply::Bytes(line.len()))
+    ///     }
+    /// }
+    ///
+    /// struct Launch;
+    ///
+    /// impl Readback<()> for Launch {
+    ///     fn on_head(
+    ///         &mut self,
+    ///         _: &mut (),
+    ///         head: &Response<'_>,
+    ///         cx: &mut Context<'_, ()>,
+    ///     ) -> Flow {
+    ///         if head.status() == 101 {
+    ///             cx.write_from(cx.id(), Countdown(10));
+    ///         }
+    ///         Flow::Stream
+    ///     }
+    ///
+    ///     fn on_reply(&mut self, _: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
+    ///         Next::done()
+    ///     }
+    /// }
+    /// ```
+    pub fn write_from(&mut self, id: ChainId, source: impl BodySource + 'static) -> bool {
+        self.sink.write_from(id, Box::new(source))
     }
 
     /// Returns the id of this readback's chain.

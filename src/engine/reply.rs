@@ -292,6 +292,11 @@ impl<S, M: Mode> Engine<S, M> {
             }
             action => return self.follow_otherwise(chain, action, when, readback),
         }
+        if let Some(readback) = &readback
+            && let Some(prepared) = readback.prepare(self.core.chains[chain].request())
+        {
+            self.core.set_request(chain, prepared);
+        }
         self.change_readback(chain, readback);
         let is_marked = self.core.chains[chain].request().generation().is_some();
         // The engine is registered with the generation of a request that is sent again, unless that
@@ -393,6 +398,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.lift_chain_deadline(key);
         self.core.end_metering(key);
         self.core.drop_visit(key);
+        // Left over by a panic.
+        self.core.end_tunnel(key);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
             self.core.pool.leave(origin);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::body::BodySource;
 use crate::engine::readback::{Action, Context, Flow, Next, Rare, Readback, Reply, Sink};
 use crate::generation::Generation;
 use crate::id::ChainId;
@@ -203,6 +204,10 @@ where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     T: 'static,
 {
+    fn prepare(&self, request: &Request) -> Option<Request> {
+        self.readback.prepare(request)
+    }
+
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
         self.with(state, cx, (), |readback, part, cx| {
             readback.on_interim(part, head, cx)
@@ -303,6 +308,10 @@ where
 
     fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
         self.sink.retime(id, request)
+    }
+
+    fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool {
+        self.sink.write_from(id, source)
     }
 
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {

@@ -144,7 +144,8 @@ impl Event<'_> {
 /// - [`Flow::Stream`]: with the next event.
 /// - [`Flow::Pause`]: not before [`resume`](Context::resume). Further events that have arrived
 ///   already are kept, and nothing more is read.
-/// - [`Flow::Abort`]: not at all. The stream is not opened again.
+/// - [`Flow::Finish`]: not at all. The stream is not opened again, and its end is not an error.
+/// - [`Flow::Abort`]: not at all, and its end is an error.
 ///
 /// Once the head of a stream has arrived, its [timeouts](crate::Timeouts) change: `idle` to the
 /// [silence](Self::silence), and `total` and `low_speed` to none.
@@ -231,10 +232,8 @@ impl<F, R> Events<F, R> {
         }
     }
 
-    /// Sets when and how often the stream is opened again: by default, [`Retry::forever`]. The
-    /// attempts are counted from the last one that brought an event, which is the first:
-    /// [`Retry::attempts`] of 1 never opens a stream again. The [budget](Retry::budget) does not
-    /// apply.
+    /// Sets when and how often the stream is opened again: by default, [`Retry::forever`]. What is
+    /// counted are the attempts since the last event. The [budget](Retry::budget) does not apply.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.reader.retry = Some(Box::new(retry));
         self
@@ -263,7 +262,7 @@ impl<F, R> Events<F, R> {
 
     /// Sets the most bytes that an event may have: its name, its data and any line of it together.
     /// By default 1 MiB. A larger one ends the stream for good, with
-    /// [`Violation::EventTooLarge`].
+    /// [`Violation::EventTooLarge`](crate::Violation::EventTooLarge).
     pub fn max_event_bytes(mut self, most: usize) -> Self {
         self.reader.max_event_bytes = most;
         self
@@ -345,6 +344,8 @@ enum Reading {
     TooLarge {
         seen: usize,
     },
+    /// A stream that the program has ended.
+    Finished,
     /// A response that is not a stream, and is to be retried.
     Failure,
     /// A response that is not a stream, and goes to `then`.
@@ -487,6 +488,10 @@ impl<F, R> Events<F, R> {
                     match flow {
                         // A canceled chain gets no more events.
                         Flow::Stream | Flow::Buffer if !cx.is_cancelled() => {}
+                        Flow::Finish => {
+                            reader.begin(Reading::Finished);
+                            return Flow::Finish;
+                        }
                         flow => return flow,
                     }
                 }
@@ -576,7 +581,9 @@ where
                 flow
             }
             Reading::Other => self.then.on_data(state, data, cx),
-            Reading::Nothing | Reading::TooLarge { .. } | Reading::Failure => Flow::Stream,
+            Reading::Nothing | Reading::TooLarge { .. } | Reading::Finished | Reading::Failure => {
+                Flow::Stream
+            }
         }
     }
 
@@ -621,7 +628,8 @@ where
             _ => reply,
         };
         // A chain that is ended from outside is told that, and does not go on.
-        let wait = match cx.is_cancelled() || is_aborted {
+        let is_finished = matches!(self.reader.reading, Reading::Finished);
+        let wait = match cx.is_cancelled() || is_aborted || is_finished {
             true => None,
             false => {
                 let failures = self.reader.note_end(cx.now());

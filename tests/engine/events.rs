@@ -933,10 +933,8 @@ fn a_stream_does_not_outlive_its_login() {
 
 #[test]
 fn a_stream_that_ends_with_its_login_is_not_opened_again() {
-    // The end of the stream comes in the same read as the event, so the readback hears of it before
-    // the engine has noticed that the session is over.
-    let whole = Answer::status(200).header("Content-Type", "text/event-stream");
-    let (network, requests) = serve([whole.chunked(["id: 1\ndata: a\n\n"])]);
+    // The end of the session is not noticed before the readback hears of the end of the stream.
+    let (network, requests) = serve([stream([(0, "id: 1\ndata: a\n\n")]).close()]);
     let session = Session::new();
     let request = get().edit().session(&session).build().unwrap();
     let over = network.clone();
