@@ -187,13 +187,17 @@ pub(super) struct Queue {
     is_unread: bool,
 }
 
+/// How many pings are answered at most while nothing can be sent. Of more, the last ones are: a
+/// single answer to the last one would do (RFC 6455 §5.5.3), but some servers count. A server that
+/// floods us with pings makes nothing grow.
+const MAX_PONGS: usize = 16;
+
 /// The frames that are to be sent.
 #[derive(Default)]
 struct Frames {
     waiting: VecDeque<Frame>,
-    /// The payload of the last ping that is to be answered. Of several, only that is (RFC 6455
-    /// §5.5.3), so a server that floods us with pings makes nothing grow.
-    pong: Option<Vec<u8>>,
+    /// The payloads of the pings that are to be answered, at most [`MAX_PONGS`].
+    pongs: VecDeque<Vec<u8>>,
     /// The frame that is being written.
     current: Option<Current>,
 }
@@ -203,7 +207,7 @@ impl Frames {
     fn current(&mut self, masks: &mut Masks) -> Option<&mut Current> {
         if self.current.is_none() {
             // A control frame may come between messages, and a pong is not to wait for them.
-            let pong = self.pong.take().map(|payload| Frame {
+            let pong = self.pongs.pop_front().map(|payload| Frame {
                 opcode: Opcode::Pong,
                 payload,
             });
@@ -345,7 +349,7 @@ impl Queue {
         let Some(frames) = &mut self.outgoing else {
             return;
         };
-        frames.pong = None;
+        frames.pongs = VecDeque::new();
         for frame in std::mem::take(&mut frames.waiting) {
             if frame.opcode != Opcode::Close {
                 self.queued -= frame.len();
@@ -460,7 +464,11 @@ impl Shared {
     pub(super) fn pong(&self, payload: &[u8]) {
         let mut queue = self.lock();
         if let Stage::Open | Stage::Closing = queue.stage {
-            queue.outgoing.get_or_insert_default().pong = Some(payload.to_vec());
+            let pongs = &mut queue.outgoing.get_or_insert_default().pongs;
+            if pongs.len() == MAX_PONGS {
+                pongs.pop_front();
+            }
+            pongs.push_back(payload.to_vec());
             Self::wake(queue);
         }
     }
@@ -686,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_comes_before_messages_and_only_the_last_is_sent() {
+    fn pongs_come_before_messages_and_only_the_last_are_sent() {
         let shared = Shared::new(1000);
         let sender = WebSocketSender::new(&shared);
         sender.send("a").unwrap();
@@ -694,7 +702,9 @@ mod tests {
         for i in 0..100 {
             shared.pong(&[i]);
         }
-        assert_eq!(seen(&shared), [(10, vec![99]), text("a"), text("b")]);
+        let mut expected: Vec<_> = (84..100).map(|i| (10, vec![i])).collect();
+        expected.extend([text("a"), text("b")]);
+        assert_eq!(seen(&shared), expected);
         assert_eq!(sender.queued(), 0);
     }
 
