@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io::Write;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -85,7 +85,7 @@ pub(crate) struct Rare {
     pub(crate) body: Option<Arc<CarriedBody>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) speeds: Option<Box<Speeds>>,
-    pub(crate) pipeline: Option<u16>,
+    pub(crate) pipeline: Option<NonZeroU16>,
     /// How long the body waits for a 100 (Continue), if it expects one.
     pub(crate) continue_wait: Option<Ms>,
     pub(crate) policies: Option<Carried>,
@@ -664,7 +664,7 @@ impl Request {
         if rare.body.is_some() {
             return 1;
         }
-        rare.pipeline.unwrap_or_else(|| {
+        rare.pipeline.map(NonZeroU16::get).unwrap_or_else(|| {
             let is_capped = rare.speeds.as_ref().is_some_and(|it| !it.has_no_cap());
             if is_capped { 1 } else { default }
         })

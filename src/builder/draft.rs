@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -154,7 +155,7 @@ impl Draft {
             timeouts: *request.timeouts(),
             idempotent: request.explicit_idempotence(),
             fresh: request.wants_fresh_connection(),
-            pipeline: rare.pipeline.map(usize::from),
+            pipeline: rare.pipeline.map(|depth| depth.get().into()),
             rare,
         };
         parts.read_lines();
@@ -495,7 +496,7 @@ impl Draft {
         ));
 
         self.rare.pipeline = match self.pipeline {
-            Some(depth) => Some(self.check_pipeline(depth, idempotent)?),
+            Some(depth) => NonZeroU16::new(self.check_pipeline(depth, idempotent)?),
             None => None,
         };
 

@@ -356,6 +356,7 @@ impl Chains {
     pub(super) fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
         let key = self.find(id)?;
         self.commands.push_back(Command::Retime(id));
+        self[key].marks.set(Marks::METERED);
         let of_request = || Retimed {
             timeouts: *request.timeouts(),
             low_speed: request.speeds().map_or(LowSpeedEdit::Nothing, |it| it.low),
@@ -383,9 +384,16 @@ impl Chains {
     /// Returns the timeouts that apply to a chain's exchange, if the chain has a request.
     #[inline]
     pub(super) fn timeouts(&self, key: ChainKey) -> Option<&TimeoutsEdit> {
-        let request = self[key].request.as_ref()?;
-        let retimed = self.retimed(key);
-        Some(retimed.map_or_else(|| request.timeouts(), |it| &it.timeouts))
+        let chain = &self[key];
+        let request = chain.request.as_ref()?;
+        // Tested first, because the chain is at hand.
+        if !chain.marks.has(Marks::METERED) {
+            return Some(request.timeouts());
+        }
+        Some(match self.retimed(key) {
+            Some(retimed) => &retimed.timeouts,
+            None => request.timeouts(),
+        })
     }
 
     /// Queues the opening of a connection to `origin`, by `route` or the default one.

@@ -519,9 +519,9 @@ impl<N: Net> Core<N> {
         let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
         let layout = link.h1.front().map(|exchange| {
             let block = |number| block_of((exchange.tag, number), defaults, chains, visits);
-            let layout = match exchange.supply() {
-                None => exchange.layout(block),
-                Some(_) => self.supplies.layout(exchange.tag),
+            let layout = match exchange.is_supplied() {
+                false => exchange.layout(block),
+                true => self.supplies.layout(exchange.tag),
             };
             match exchange.request.speeds().and_then(|it| it.upload) {
                 Some(rate) => layout.up_to(usize::try_from(burst_of(rate)).unwrap_or(usize::MAX)),

@@ -52,11 +52,19 @@ impl<N: Net> Core<N> {
     /// that is running goes on if its own speed is the same.
     pub(super) fn apply_floor(&mut self, key: ChainKey) {
         let floor = self.floor_of(key);
-        if self.chains[key].marks.has(Marks::METERED) {
-            self.meter(key).set_floor(floor);
-        } else if floor.is_some() {
+        if floor.is_some() || self.meters.get(key).is_some() {
             self.chains[key].marks.set(Marks::METERED);
+            self.meter(key).set_floor(floor);
         }
+    }
+
+    /// Returns whether there is something to measure. A chain may have [`Marks::METERED`] for
+    /// another reason: the source of its body, or timeouts that its readback has changed.
+    fn is_measured(&self, key: ChainKey) -> bool {
+        let speeds = self.chains[key].request().speeds();
+        self.meters.get(key).is_some()
+            || speeds.is_some_and(|speeds| !speeds.has_no_cap())
+            || self.floor_of(key).is_some()
     }
 
     /// Ends the measurement of a chain's exchange, because the exchange has ended.
@@ -111,7 +119,7 @@ impl<N: Net> Core<N> {
         };
         let is_tunnel = self.links[link].h1.is_tunnel();
         let is_transfer = matches!(timeout, Some(Timeout::Write | Timeout::Idle)) && !is_tunnel;
-        if is_transfer {
+        if is_transfer && self.is_measured(key) {
             self.meter(key);
         }
         let now = self.clock.micros();
@@ -146,6 +154,9 @@ impl<N: Net> Core<N> {
 
     /// Records that bytes have been read for a metered chain's response.
     pub(super) fn note_read(&mut self, key: ChainKey, bytes: u64) {
+        if !self.is_measured(key) {
+            return;
+        }
         let now = self.nanos();
         let meter = self.meter(key);
         if let Some(cap) = &mut meter.download {
@@ -180,6 +191,9 @@ impl<N: Net> Core<N> {
 
     #[inline(never)]
     fn add_written(&mut self, key: ChainKey, done: Written) {
+        if !self.is_measured(key) {
+            return;
+        }
         let now = self.nanos();
         let meter = self.meter(key);
         if let Some(cap) = &mut meter.upload {

@@ -19,7 +19,7 @@ use crate::engine::supplies::SupplyFailure;
 use crate::engine::visits::block_of;
 use crate::engine::writing::send_at_once;
 use crate::error::{Error, ErrorKind};
-use crate::h1::exchange::{Exchange, Supply, Upload};
+use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
@@ -81,12 +81,12 @@ impl<N: Net> Core<N> {
     #[cold]
     pub(super) fn write_supplied_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let chain = self.links[key].chain()?;
-        let mut supply = self.front_of(key).supply()?;
-        if supply == Supply::Open {
-            supply = self.replenish(key, chain)?;
+        let mut upload = self.front_of(key).upload;
+        if upload == Upload::SupplyOpen {
+            upload = self.replenish(key, chain)?;
         }
         let has_outbound = self.links[key].has_outbound();
-        if supply == Supply::Waiting {
+        if upload == Upload::SupplyWaiting {
             self.arm(chain, None);
             return if has_outbound {
                 self.write_outbound(key)
@@ -120,7 +120,7 @@ impl<N: Net> Core<N> {
 
     /// Reads the source of a request when everything else has been written, and at the beginning,
     /// so that the body goes out together with the head. Returns `None` if the source failed.
-    fn replenish(&mut self, key: LinkKey, chain: ChainKey) -> Option<Supply> {
+    fn replenish(&mut self, key: LinkKey, chain: ChainKey) -> Option<Upload> {
         let front = self.front_of(key);
         let supplied = self.supplies.get(chain);
         let supplied = supplied.expect("a request with a source has a supply");
@@ -131,15 +131,15 @@ impl<N: Net> Core<N> {
         let front = self.links[key].h1.front_mut()?;
         let supplied = self.supplies.get(chain)?;
         let bytes = supplied.bytes();
-        let supply = if supplied.has_ended() {
-            Supply::Ended
+        let upload = if supplied.has_ended() {
+            Upload::SupplyEnded
         } else if supplied.is_waiting() && front.written() == bytes {
-            Supply::Waiting
+            Upload::SupplyWaiting
         } else {
-            Supply::Open
+            Upload::SupplyOpen
         };
-        front.on_supply(bytes, supply);
-        Some(supply)
+        front.on_supply(bytes, upload);
+        Some(upload)
     }
 
     /// Reads the source of a request. Returns `None` if it failed.
@@ -206,7 +206,7 @@ impl<N: Net> Core<N> {
         let front = self.links[link].h1.front_mut();
         let front = front.filter(|front| front.tag == key && front.waits_for_supply())?;
         let bytes = front.writable();
-        front.on_supply(bytes, Supply::Open);
+        front.on_supply(bytes, Upload::SupplyOpen);
         self.arm_again(link, key, false);
         Some(link)
     }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A body that is read from a source while it is sent goes through the same states, and may have to
-//! wait for its source in between: see [`Supply`].
+//! wait for its source in between: see [`Upload`].
 
 use http::StatusCode;
 
@@ -42,36 +42,32 @@ pub(crate) struct Exchange<T> {
 }
 
 /// How far a request has been written; [`Exchange::written`] returns the bytes.
+///
+/// The body of a request may have a source, from which it is read while it is sent. The owner then
+/// holds the bytes, and says how many there are. Such a request has states of its own, in this same
+/// enum, so that others are told apart by one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upload {
+    /// The whole request is being written.
+    Whole,
+    /// The whole request has been written.
+    Sent,
     /// The head is being written. The body waits for a 100 (Continue) (RFC 9110 §10.1.1).
     Head,
     /// The head has been written, and the body is waiting.
     AwaitingContinue,
-    /// The whole request is being written.
-    Whole,
-    /// A request whose body has a source is being written.
-    Supplied(Supply),
-    /// The whole request has been written.
-    Sent,
     /// Nothing more will be written: the peer has refused the rest.
     Cut,
-}
-
-/// How far the source of a body has been read. The owner holds the bytes, and says how many there
-/// are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Supply {
-    /// The head is being written. The body waits for a 100 (Continue).
-    Head,
-    /// The head has been written, and the body is waiting.
-    AwaitingContinue,
-    /// The source has more bytes, or may have.
-    Open,
-    /// Everything has been written, and the source has nothing yet.
-    Waiting,
-    /// The source has no more bytes. The last ones may still have to be written.
-    Ended,
+    /// As [`Head`](Self::Head), of a request whose body has a source.
+    SuppliedHead,
+    /// As [`AwaitingContinue`](Self::AwaitingContinue), of such a request.
+    SupplyAwaitsContinue,
+    /// It is being written, and its source has more bytes, or may have.
+    SupplyOpen,
+    /// Everything has been written, and its source has nothing yet.
+    SupplyWaiting,
+    /// Its source has no more bytes. The last ones may still have to be written.
+    SupplyEnded,
 }
 
 /// The part of a request that can be written now.
@@ -163,10 +159,10 @@ impl<T> Exchange<T> {
     /// the source is read further.
     pub(crate) fn begin_supply(&mut self, bytes: usize) {
         self.bytes = bytes;
-        self.upload = Upload::Supplied(match self.upload {
-            Upload::Head => Supply::Head,
-            _ => Supply::Open,
-        });
+        self.upload = match self.upload {
+            Upload::Head => Upload::SuppliedHead,
+            _ => Upload::SupplyOpen,
+        };
     }
 
     /// Leaves out the `Expect` line, because there is no body to wait. Has an effect only before
@@ -177,22 +173,22 @@ impl<T> Exchange<T> {
 
     /// Records how many bytes of the request can be written before its source is read further, and
     /// what can be said of the source.
-    pub(crate) fn on_supply(&mut self, bytes: usize, supply: Supply) {
+    pub(crate) fn on_supply(&mut self, bytes: usize, upload: Upload) {
         self.bytes = bytes;
-        self.upload = Upload::Supplied(supply);
+        self.upload = upload;
     }
 
-    /// Returns how far the source of the body has been read, while the request is being written.
-    pub(crate) fn supply(&self) -> Option<Supply> {
-        match self.upload {
-            Upload::Supplied(supply) => Some(supply),
-            _ => None,
-        }
+    /// Returns whether the owner holds the bytes that can be written now.
+    pub(crate) fn is_supplied(&self) -> bool {
+        matches!(
+            self.upload,
+            Upload::SuppliedHead | Upload::SupplyOpen | Upload::SupplyEnded
+        )
     }
 
     /// Returns whether the request is held up by the source of its body, not by the peer.
     pub(crate) fn waits_for_supply(&self) -> bool {
-        self.upload == Upload::Supplied(Supply::Waiting)
+        self.upload == Upload::SupplyWaiting
     }
 
     /// Caps the speed at which the request is written, if it says so. Before, there is no cap.
@@ -217,19 +213,26 @@ impl<T> Exchange<T> {
     /// Returns the part of the request that can be written now.
     #[inline(always)]
     pub(crate) fn going(&self) -> Going {
+        if self.upload != Upload::Whole {
+            return self.going_in_parts();
+        }
+        Going::Out {
+            body: Body::Included,
+            written: self.written,
+            writable: self.bytes,
+        }
+    }
+
+    fn going_in_parts(&self) -> Going {
         match self.upload {
-            Upload::Whole => Going::Out {
-                body: Body::Included,
-                written: self.written,
-                writable: self.bytes,
-            },
-            Upload::Head => Going::Out {
+            Upload::Whole | Upload::Head => Going::Out {
                 body: Body::HeldBack,
                 written: self.written,
                 writable: self.writable(),
             },
-            Upload::Supplied(Supply::Head | Supply::Open | Supply::Ended) => Going::Supply,
-            Upload::Supplied(Supply::AwaitingContinue | Supply::Waiting)
+            Upload::SuppliedHead | Upload::SupplyOpen | Upload::SupplyEnded => Going::Supply,
+            Upload::SupplyAwaitsContinue
+            | Upload::SupplyWaiting
             | Upload::AwaitingContinue
             | Upload::Sent => Going::Nothing,
             Upload::Cut => Going::Refused,
@@ -241,7 +244,7 @@ impl<T> Exchange<T> {
     pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
         let body = match self.upload {
             Upload::Head | Upload::AwaitingContinue => Body::HeldBack,
-            Upload::Whole | Upload::Supplied(_) | Upload::Sent | Upload::Cut => Body::Included,
+            _ => Body::Included,
         };
         Layout::new(&self.request, block(self.block), self.expects, body)
     }
@@ -251,7 +254,7 @@ impl<T> Exchange<T> {
     pub(crate) fn writable(&self) -> usize {
         match self.upload {
             Upload::Head | Upload::AwaitingContinue => self.bytes - self.request.wire_body().len(),
-            Upload::Whole | Upload::Supplied(_) | Upload::Sent | Upload::Cut => self.bytes,
+            _ => self.bytes,
         }
     }
 
@@ -271,15 +274,7 @@ impl<T> Exchange<T> {
     /// Returns whether part of the request can be written now.
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
-        match self.upload {
-            Upload::Head
-            | Upload::Whole
-            | Upload::Supplied(Supply::Head | Supply::Open | Supply::Ended) => true,
-            Upload::AwaitingContinue
-            | Upload::Supplied(Supply::AwaitingContinue | Supply::Waiting)
-            | Upload::Sent
-            | Upload::Cut => false,
-        }
+        matches!(self.upload, Upload::Whole | Upload::Head) || self.is_supplied()
     }
 
     #[inline]
@@ -303,6 +298,22 @@ impl<T> Exchange<T> {
         is_flushed: bool,
         now: u64,
     ) -> (usize, Advance) {
+        if self.upload != Upload::Whole {
+            return self.on_part_written(bytes, is_flushed, now);
+        }
+        let taken = bytes.min(self.bytes - self.written);
+        self.written += taken;
+        if self.written < self.bytes || !is_flushed {
+            return (taken, Advance::Partly);
+        }
+        self.upload = Upload::Sent;
+        self.times.sent = self.since(now);
+        (taken, Advance::Sent)
+    }
+
+    /// Does what [`on_written`](Self::on_written) does, where what can be written now need not be
+    /// all of the request.
+    fn on_part_written(&mut self, bytes: usize, is_flushed: bool, now: u64) -> (usize, Advance) {
         if !self.has_unwritten() {
             return (0, Advance::None);
         }
@@ -312,34 +323,23 @@ impl<T> Exchange<T> {
         if self.written < writable || !is_flushed {
             return (taken, Advance::Partly);
         }
-        if self.upload == Upload::Whole {
-            self.upload = Upload::Sent;
-            self.times.sent = self.since(now);
-            (taken, Advance::Sent)
-        } else {
-            (taken, self.on_part_written(now))
-        }
-    }
-
-    /// Records that what could be written has been, where that need not be all.
-    #[cold]
-    fn on_part_written(&mut self, now: u64) -> Advance {
-        match self.upload {
-            Upload::Supplied(Supply::Open) => Advance::NeedsSupply,
-            Upload::Supplied(Supply::Ended) => {
+        let advance = match self.upload {
+            Upload::SupplyOpen => Advance::NeedsSupply,
+            Upload::SuppliedHead => {
+                self.upload = Upload::SupplyAwaitsContinue;
+                Advance::AwaitsContinue
+            }
+            Upload::SupplyEnded => {
                 self.upload = Upload::Sent;
                 self.times.sent = self.since(now);
                 Advance::Sent
-            }
-            Upload::Supplied(_) => {
-                self.upload = Upload::Supplied(Supply::AwaitingContinue);
-                Advance::AwaitsContinue
             }
             _ => {
                 self.upload = Upload::AwaitingContinue;
                 Advance::AwaitsContinue
             }
-        }
+        };
+        (taken, advance)
     }
 
     /// Records that a byte of the response has arrived.
@@ -354,9 +354,7 @@ impl<T> Exchange<T> {
     pub(crate) fn go_on(&mut self) -> bool {
         self.upload = match self.upload {
             Upload::Head | Upload::AwaitingContinue => Upload::Whole,
-            Upload::Supplied(Supply::Head | Supply::AwaitingContinue) => {
-                Upload::Supplied(Supply::Open)
-            }
+            Upload::SuppliedHead | Upload::SupplyAwaitsContinue => Upload::SupplyOpen,
             _ => return false,
         };
         true
@@ -368,7 +366,8 @@ impl<T> Exchange<T> {
             self.upload,
             Upload::Head
                 | Upload::AwaitingContinue
-                | Upload::Supplied(Supply::Head | Supply::AwaitingContinue)
+                | Upload::SuppliedHead
+                | Upload::SupplyAwaitsContinue
         )
     }
 
@@ -376,7 +375,7 @@ impl<T> Exchange<T> {
     pub(crate) fn awaits_continue(&self) -> bool {
         matches!(
             self.upload,
-            Upload::AwaitingContinue | Upload::Supplied(Supply::AwaitingContinue)
+            Upload::AwaitingContinue | Upload::SupplyAwaitsContinue
         )
     }
 
@@ -384,10 +383,10 @@ impl<T> Exchange<T> {
     /// completely.
     #[inline]
     pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
-        let is_held = self.is_held();
         if self.upload == Upload::Sent {
             return Early::No;
         }
+        let is_held = self.is_held();
         // The body has not been sent, so the server cannot have acted on it.
         if is_held && status == StatusCode::EXPECTATION_FAILED {
             return Early::ExpectRefused;
