@@ -165,6 +165,17 @@ impl Supplies {
         }
         pulled
     }
+
+    /// Takes the buffer of a request whose source has nothing yet. `written` is how many bytes of
+    /// the request have been written.
+    pub(super) fn on_waiting(&mut self, key: ChainKey, written: usize) {
+        let supplied = self.by_chain.get_mut(&key);
+        let supplied = supplied.expect("a request with a source has a supply");
+        supplied.discard_written(written);
+        if supplied.end == 0 {
+            keep(std::mem::take(&mut supplied.buffer), &mut self.buffers);
+        }
+    }
 }
 
 fn keep(buffer: Box<[u8]>, buffers: &mut Vec<Box<[u8]>>) {
@@ -432,17 +443,19 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_keeps_the_connection_waiting_gets_small_pieces_again() {
+    fn while_a_source_waits_it_has_no_buffer_and_then_a_small_one() {
         let mut supplies = Supplies::default();
         supplies.insert(1, Box::new(Filling { fills: 6, left: 6 }));
         let mut written = 0;
-        let reads: Vec<usize> = (0..6)
-            .map(|_| pull_and_send(&mut supplies, &mut written, usize::MAX))
-            .collect();
-        let is_large = |read: &usize| *read > PIECE;
-        assert!(reads.iter().any(is_large), "{reads:?}");
-        let waited = reads.iter().position(|&read| read == 0);
-        let waited = waited.expect("the source waits");
-        assert!(!is_large(&reads[waited + 1]), "{reads:?}");
+        // One read fills the first buffer, four the second; the sixth is followed by a wait.
+        pull_and_send(&mut supplies, &mut written, usize::MAX);
+        let read = pull_and_send(&mut supplies, &mut written, usize::MAX);
+        assert!(read > LARGE_PIECE - LEAST_ROOM, "{read}");
+        pull_and_send(&mut supplies, &mut written, usize::MAX);
+        assert_eq!(supplies.get(1).unwrap().buffer.len(), LARGE_PIECE);
+        supplies.on_waiting(1, written);
+        assert_eq!(supplies.get(1).unwrap().buffer.len(), 0);
+        let read = pull_and_send(&mut supplies, &mut written, usize::MAX);
+        assert!((PIECE - LEAST_ROOM..=PIECE).contains(&read), "{read}");
     }
 }

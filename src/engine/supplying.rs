@@ -151,6 +151,9 @@ impl<N: Net> Core<N> {
             Supply::Open
         };
         front.on_supply(bytes, supply);
+        if supply == Supply::Waiting {
+            self.supplies.on_waiting(chain, bytes);
+        }
         Some(supply)
     }
 
