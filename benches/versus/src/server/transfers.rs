@@ -1,8 +1,8 @@
 //! The server of the transfers. It blocks, on a thread for each connection, and reads and writes
 //! large pieces, so that it is faster than any client.
 //!
-//! `GET /N` is answered with N bytes. The body of any other request is read to its end, and answered
-//! with its length.
+//! `GET /N` is answered with N bytes. The body of any other request is read to its end, and its
+//! length is the answer.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
