@@ -249,6 +249,14 @@ impl RequestBuilder {
         self.with(|parts| parts.header(name.as_ref(), value.as_ref()))
     }
 
+    /// Adds a field line, unless there is one of this name already.
+    pub(crate) fn header_if_unset(self, name: &str, value: &str) -> Self {
+        self.with(|parts| match parts.has_header(name) {
+            true => Ok(()),
+            false => parts.header(name, value.as_bytes()),
+        })
+    }
+
     /// Removes all field lines of this name, so that [`header`](Self::header) can set another
     /// value: those added by `header`, those taken over by [`edit`](Request::edit), and those that
     /// [`close`](Self::close), [`form`](Self::form) and `json` would add. `Host` is the URL's
@@ -431,13 +439,14 @@ impl RequestBuilder {
     /// comes first is delivered without the body having been sent; after a 417 (Expectation
     /// Failed), the request is sent once more without the field.
     ///
-    /// Useful for large uploads that a server may refuse or redirect by their head. Not every server
-    /// answers with a 100, so `wait` should be short; it is rounded up to whole milliseconds. With
-    /// `header("Expect", "100-continue")` it is one second. Without a body there is nothing to wait,
-    /// and the field is left out.
+    /// Useful for large uploads that a server may refuse or redirect by their head. Not every
+    /// server answers with a 100, so `wait` should be short; it is rounded up to whole
+    /// milliseconds. With `header("Expect", "100-continue")` it is one second. Without a body there
+    /// is nothing to wait, and the field is left out.
     pub fn expect_continue(self, wait: Duration) -> Self {
         self.header("Expect", "100-continue").with(|parts| {
-            // What lasts for weeks is no wait for an interim response, but it is what was asked for.
+            // What lasts for weeks is no wait for an interim response, but it is what was asked
+            // for.
             let longest = Duration::from_millis(u64::from(u32::MAX >> 1));
             parts.rare.continue_wait = milliseconds(Some(wait.min(longest)));
             Ok(())

@@ -60,8 +60,9 @@ pub enum ErrorKind {
     /// The response violates the protocol (see [`Error::violation`]), or its body cannot be
     /// decoded.
     Malformed,
-    /// The response exceeds one of the [`Limits`](crate::Limits), or the limit on the decoded bytes
-    /// of a streamed body; see [`Error::violation`].
+    /// The response exceeds one of the [`Limits`](crate::Limits), the limit on the decoded bytes of
+    /// a streamed body, or that on an [event](crate::Events::max_event_bytes) or a
+    /// [line](crate::Lines::max_bytes); see [`Error::violation`].
     TooLarge,
     /// A deadline passed, which the source names: that of a phase, the total deadline of the
     /// request, or that of its [chain](crate::Next::chain_timeout). [`Error::phase`] returns the
@@ -86,8 +87,8 @@ pub enum ErrorKind {
     /// the source holds the reason.
     Policy,
     /// The body of the request could not be read from its [source](crate::BodySource), or is not as
-    /// long as the source said; or the body of the response could not be written to the file that it
-    /// is saved to. The source of the error holds the reason.
+    /// long as the source said; or the body of the response could not be written to the file that
+    /// it is saved to. The source of the error holds the reason.
     Body,
 }
 
@@ -394,6 +395,28 @@ impl Error {
         )
     }
 
+    /// Creates an error of this kind for a response that an edge cannot use, to be
+    /// [placed](Self::placed_at) in its exchange. Its source is `why`.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn unusable(
+        kind: ErrorKind,
+        why: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::bare(kind, Phase::Queue, Source::Other(why.into()))
+    }
+
+    /// Turns this error into one for another reason, in the same circumstances.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn because(
+        mut self,
+        kind: ErrorKind,
+        why: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        self.0.kind = kind;
+        self.0.source = Source::Other(why.into());
+        self
+    }
+
     /// Creates the error that a policy returns to refuse a request or to give it up. Its kind is
     /// [`ErrorKind::Policy`] and its source is `why`.
     ///
@@ -461,12 +484,7 @@ impl Error {
     }
 
     pub(crate) fn from_violation(violation: Violation, at: Circumstances) -> Self {
-        let kind = match (&violation, violation.is_limit()) {
-            (_, true) => ErrorKind::TooLarge,
-            (Violation::Truncated { .. }, _) => ErrorKind::Truncated,
-            _ => ErrorKind::Malformed,
-        };
-        Self::placed(kind, at, Source::Violation(violation))
+        Self::placed(Self::kind_of(&violation), at, Source::Violation(violation))
     }
 
     pub(crate) fn from_io(kind: ErrorKind, error: io::Error, at: Circumstances) -> Self {
@@ -527,10 +545,32 @@ impl Error {
         self
     }
 
+    /// Turns the error of a readback that has aborted its response into the one that says why.
+    pub(crate) fn into_violation(mut self, violation: Violation) -> Self {
+        self.0.kind = Self::kind_of(&violation);
+        self.0.source = Source::Violation(violation);
+        self
+    }
+
+    fn kind_of(violation: &Violation) -> ErrorKind {
+        match (violation, violation.is_limit()) {
+            (_, true) => ErrorKind::TooLarge,
+            (Violation::Truncated { .. }, _) => ErrorKind::Truncated,
+            _ => ErrorKind::Malformed,
+        }
+    }
+
     /// Turns this error into the one for the readback of a chain that was canceled in the meantime.
     pub(crate) fn into_cancelled(mut self) -> Self {
         self.0.kind = ErrorKind::Cancelled;
         self.0.source = Source::None;
+        self
+    }
+
+    /// Turns this error into one about a file that the response was written to.
+    pub(crate) fn into_file(mut self, why: io::Error) -> Self {
+        self.0.kind = ErrorKind::Body;
+        self.0.source = Source::Io(why);
         self
     }
 

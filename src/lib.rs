@@ -120,7 +120,9 @@
 //! Functions and closures receive whole responses. A type that implements [`Readback`] also
 //! receives response heads, interim responses and pieces of the body as they arrive. It returns a
 //! [`Flow`] to choose whether the body is collected, streamed, discarded or paused. [`within`] runs
-//! a readback on one part of the state. After a 101 (Switching Protocols) response,
+//! a readback on one part of the state. [`Events`] reads an event stream and opens it again when it
+//! ends, [`Lines`] reads newline-delimited JSON and the like, and [`Save`] writes a body to a file
+//! and continues a download that breaks off. After a 101 (Switching Protocols) response,
 //! [`Context::write`] sends bytes on the connection.
 //!
 //! # Sessions
@@ -443,6 +445,7 @@
 //! - `cookies`: cookies of a session ([`session::Jar`]), with the list of public suffixes built in.
 //! - `digest`: Digest authentication in a session ([`session::Auth::digest`]).
 //! - `gzip`, `brotli` and `zstd`: content codings that a session decodes ([`session::Decode`]).
+//! - `websocket`: WebSockets (`WebSocket`), with the hash of their handshake.
 //! - `json`: JSON bodies, `RequestBuilder::json` and `Response::json`.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests.
 //! - `calloop`: `calloop::EngineSource`, an event source.
@@ -477,6 +480,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backlog;
 pub mod body;
 mod builder;
 mod config;
@@ -484,10 +488,12 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+pub mod events;
 mod generation;
 mod h1;
 mod id;
 mod io_error;
+pub mod lines;
 mod net;
 pub mod policy;
 mod proto;
@@ -495,6 +501,7 @@ mod request;
 pub mod resolver;
 mod response;
 mod route;
+mod save;
 mod sched;
 pub mod session;
 #[cfg(feature = "sim")]
@@ -505,6 +512,8 @@ pub mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "tls/absent.rs"]
 mod tls;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 /// Re-exported because its types are part of this crate's API: `Method`, `StatusCode`, `Version`,
 /// `Uri`.
@@ -529,14 +538,19 @@ pub use engine::{
     Shared, Stats, Submitter, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
+pub use events::Events;
 pub use id::{ChainId, ConnectionId};
+pub use lines::Lines;
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;
 pub use response::{Info, Reply, Response, ResponseExt, Timings};
 pub use route::{Keepalive, Route, public_only};
+pub use save::{Save, SaveThen, Saved};
 pub use session::{Retry, Session};
 pub use timeouts::{LowSpeed, Timeouts};
+#[cfg(feature = "websocket")]
+pub use websocket::{Message, WebSocket, WebSocketSender};
 
 /// Recipes for engines in other event loops: `docs/EMBEDDING.md` of the repository, to which its
 /// links are relative.

@@ -654,8 +654,8 @@ impl Request {
     }
 
     /// Returns how many requests may be unanswered on its connection, where `default` is the number
-    /// for its origin. That does not apply to a request whose speed is capped, or whose body is read
-    /// while it is sent, because others would wait for it.
+    /// for its origin. That does not apply to a request whose speed is capped, or whose body is
+    /// read while it is sent, because others would wait for it.
     #[inline]
     pub(crate) fn pipeline(&self, default: u16) -> u16 {
         let Some(rare) = &self.0.rare else {

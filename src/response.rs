@@ -8,6 +8,7 @@ mod ext;
 mod retry_after;
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -645,6 +646,36 @@ impl Error {
         };
         Self::of(ErrorKind::Status, at).with_retry_after(response.retry_after())
     }
+
+    /// Creates the error of a readback that could not write what it received to a file. `reply` is
+    /// how the exchange ended: most often with [`ErrorKind::Aborted`], because the readback has
+    /// returned [`Flow::Abort`](crate::Flow::Abort). The kind is [`ErrorKind::Body`], and the
+    /// source is `why`; all else is taken from `reply`. [`Save`](crate::Save) makes its errors in
+    /// this way.
+    ///
+    /// ```
+    /// use std::io;
+    /// use httpstream::{Context, Error, Next, Reply};
+    ///
+    /// struct Disk { failure: Option<io::Error> }
+    ///
+    /// fn on_reply(disk: &mut Disk, reply: Reply<'_>, _: &mut Context<'_, Disk>) -> Next<Disk> {
+    ///     let outcome = match disk.failure.take() {
+    ///         Some(why) => Err(Error::of_file(why, reply)),
+    ///         None => reply,
+    ///     };
+    ///     if let Err(error) = outcome {
+    ///         eprintln!("{error:#}");
+    ///     }
+    ///     Next::done()
+    /// }
+    /// ```
+    pub fn of_file(why: io::Error, reply: Reply<'_>) -> Self {
+        match reply {
+            Ok(response) => Self::from_io(ErrorKind::Body, why, response.circumstances()),
+            Err(error) => error.into_file(why),
+        }
+    }
 }
 
 /// Prints status, number of fields and length of the body. Values and body are left out, since they
@@ -698,6 +729,9 @@ pub(crate) mod testing {
         head.read(&mut section, &mut 0, &Limits::default())
             .expect("a well-formed head")
             .expect("a complete head");
+        // A connection finds the length together with the framing.
+        let length = Headers::new(&section, &head.fields).find("Content-Length");
+        head.content_length = length.and_then(|it| str::from_utf8(it).ok()?.parse().ok());
         let about = About {
             id: ChainId::from_u64(1),
             link: (0, Generation::default()),

@@ -324,6 +324,19 @@ impl LowSpeedEdit {
     }
 }
 
+/// The timeouts of a response that its readback has changed, in place of those of its request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retimed {
+    pub(crate) timeouts: TimeoutsEdit,
+    pub(crate) low_speed: LowSpeedEdit,
+}
+
+impl Retimed {
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
+        self.timeouts.change(&mut self.low_speed, change);
+    }
+}
+
 /// What one request changes in the engine's [`Timeouts`], except for the low speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeoutsEdit([Packed; Timeout::COUNT]);

@@ -35,7 +35,8 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["engine"],
     // Edges, which no other module imports.
-    &["embed", "session"],
+    &["backlog", "embed", "session"],
+    &["events", "lines", "save", "websocket"],
 ];
 
 /// Modules that are below another one, but that it must not import.

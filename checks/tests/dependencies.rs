@@ -54,6 +54,22 @@ const ZSTD: &[&str] = &["twox-hash"];
 /// What the feature `json` adds.
 const JSON: &[&str] = &["memchr", "serde", "serde_core", "serde_json", "zmij"];
 
+/// What the feature `websocket` adds: the SHA-1 of the handshake.
+///
+/// Frames are read and written by the crate. tungstenite has sixteen dependencies without its
+/// handshake, draws the masks itself, so that a simulation could not repeat a run, and copies what
+/// it reads into a buffer of each connection.
+const WEBSOCKET: &[&str] = &[
+    "block-buffer",
+    "cfg-if",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "hybrid-array",
+    "sha1",
+    "typenum",
+];
+
 /// What the feature `timerfd` adds, on Linux.
 #[cfg(target_os = "linux")]
 const TIMERFD: &[&str] = &["bitflags", "linux-raw-sys", "rustix"];
@@ -227,6 +243,10 @@ fn the_crate_depends_on_nothing_unexpected() {
     check(&["--no-default-features", "--features", "brotli"], BROTLI);
     check(&["--no-default-features", "--features", "zstd"], ZSTD);
     check(&["--no-default-features", "--features", "json"], JSON);
+    check(
+        &["--no-default-features", "--features", "websocket"],
+        WEBSOCKET,
+    );
 }
 
 #[cfg(target_os = "linux")]

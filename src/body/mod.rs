@@ -47,8 +47,8 @@ pub trait BodySource: Send {
     /// source of that error.
     fn read(&mut self, room: &mut [u8], waker: &Waker) -> io::Result<Supply>;
 
-    /// Adds trailer fields (RFC 9112 §7.1.2). Called once, after [`Supply::End`], for a body sent in
-    /// chunks; what can only be known by then, such as a checksum, goes here.
+    /// Adds trailer fields (RFC 9112 §7.1.2). Called once, after [`Supply::End`], for a body sent
+    /// in chunks; what can only be known by then, such as a checksum, goes here.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -145,8 +145,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl RequestBuilder {
     /// Sets a body that is read from a source while it is sent. `make` is called once for each
-    /// attempt, so the body can be sent again: on another connection, after a redirect (307 or 308),
-    /// a challenge (401) or a retry.
+    /// attempt, so the body can be sent again: on another connection, after a redirect (307 or
+    /// 308), a challenge (401) or a retry.
     ///
     /// The [size](BodySource::size) of the source becomes Content-Length; a body of unknown size is
     /// sent in chunks. An error of `make` fails the attempt with
@@ -206,8 +206,8 @@ impl RequestBuilder {
     /// repeatable](crate::Request::is_repeatable): redirects that keep the body, challenges and
     /// retries are not followed, and a request on a connection that the server has closed fails.
     /// Sent a second time, it fails with [`ErrorKind::Body`](crate::ErrorKind::Body). A source that
-    /// nothing was read from is kept for another attempt; with `Expect: 100-continue`, that includes
-    /// a request whose head was refused.
+    /// nothing was read from is kept for another attempt; with `Expect: 100-continue`, that
+    /// includes a request whose head was refused.
     pub fn body_from(self, source: impl BodySource + 'static) -> Self {
         let source: Box<dyn BodySource> = Box::new(source);
         self.carry_body(Factory::Once(Mutex::new(Some(source))).carried(), None)

@@ -194,6 +194,13 @@ impl Draft {
         }
     }
 
+    /// Returns whether a field line of this name was added. Fields that are kept apart, such as
+    /// Host, are not looked for.
+    pub(super) fn has_header(&self, name: &str) -> bool {
+        self.fields & field_bit(name.as_bytes()) != 0
+            && lines(&self.lines).any(|line| line.is_named(name))
+    }
+
     pub(super) fn without(&mut self, name: &str) {
         match OwnField::of(name) {
             OwnField::Host => self.host = None,

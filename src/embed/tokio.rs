@@ -345,8 +345,9 @@ impl Client {
         self.http.clone()
     }
 
-    /// Returns a future of the response to `request`, which completes when its head has arrived. The
-    /// [body](BodyStream) is read as it arrives, and is an `AsyncRead`. See [`Submitter::open`].
+    /// Returns a future of the response to `request`, which completes when its head has arrived.
+    /// The [body](BodyStream) is read as it arrives, and is an `AsyncRead`. See
+    /// [`Submitter::open`].
     ///
     /// ```no_run
     /// use httpstream::Request;

@@ -433,6 +433,7 @@ impl<S, M: Mode> Engine<S, M> {
         Asks {
             chains: &mut self.core.chains,
             readbacks: &mut self.readbacks,
+            is_draining: self.core.agenda.draining,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::body::BodySource;
 use crate::engine::chain::{ChainKey, Stage, When};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Rare, Readback, Sink, Unread};
@@ -16,6 +17,7 @@ use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::proto::Origin;
 use crate::request::Request;
 use crate::route::Route;
+use crate::timeouts::Retimed;
 
 /// The callers' code: the readback of each chain, and the calls that are not due yet. This is the
 /// only part of an engine that depends on the caller's state.
@@ -85,6 +87,7 @@ impl<S> Readbacks<S> {
 pub(super) struct Asks<'a, S> {
     pub(super) chains: &'a mut Chains,
     pub(super) readbacks: &'a mut Readbacks<S>,
+    pub(super) is_draining: bool,
 }
 
 impl<S> Asks<'_, S> {
@@ -96,6 +99,7 @@ impl<S> Asks<'_, S> {
         when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
+        let request = readback.prepare(&request).unwrap_or(request);
         let is_marked = request.generation().is_some();
         let key = self.chains.insert(Stage::New, Some(request), when, remote);
         self.readbacks.insert(key, readback);
@@ -156,7 +160,9 @@ impl<S> Asks<'_, S> {
         remote: Option<ChainId>,
     ) -> ChainId {
         match action {
-            Action::Send(request) => self.insert(request, readback, when, remote),
+            Action::Send(request) | Action::Instead(request) => {
+                self.insert(request, readback, when, remote)
+            }
             Action::Call(call) => {
                 let (call, mark) = *call;
                 self.insert_waiting(Some(call), readback, when, (remote, mark))
@@ -207,11 +213,27 @@ impl<S> Sink<S> for Asks<'_, S> {
         self.chains.write(id, bytes)
     }
 
+    fn is_cancelled(&self, id: ChainId) -> bool {
+        self.chains.is_cancelled(id)
+    }
+
+    fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
+        self.chains.retime(id, request)
+    }
+
+    fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool {
+        self.chains.write_from(id, source)
+    }
+
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {
         self.chains.end_generation(generation, own, request);
     }
 
     fn stop(&mut self) {
         self.chains.stop();
+    }
+
+    fn is_ending(&self, id: ChainId) -> bool {
+        self.is_draining || self.chains.is_ending(id)
     }
 }

@@ -42,11 +42,13 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Releases the key of a chain whose delay is over. Returns false if the deadline of the chain
+    /// Releases the key of a chain whose delay is over, and what it set for its last response.
+    /// Returns false if the deadline of the chain
     /// has passed; the chain is then ended instead of sending its request.
     #[inline(never)]
     fn ends_delay(&mut self, key: ChainKey) -> bool {
         self.chains.keys.release(key);
+        self.chains.forget_retimed(key);
         let is_over = self.chain_is_over(key);
         if is_over {
             self.fail_unlinked(key, ErrorKind::Timeout);
@@ -123,7 +125,17 @@ impl<N: Net> Core<N> {
                 self.disarm(key);
                 self.ask_start(key);
             }
-            (Stage::Running { .. }, Waits::ForBody) => self.on_supply_woken(key),
+            (Stage::Running { .. }, Waits::ForBody) => {
+                if let Some(link) = self.on_supply_woken(key) {
+                    self.flush(link);
+                }
+            }
+            (Stage::Running { link }, Waits::InTunnel) => {
+                if let Some(outbox) = self.chains.outbox(key) {
+                    outbox.wake();
+                    self.flush(link);
+                }
+            }
             // The waker belongs to an earlier wait. It does not cut a delay short.
             _ => {}
         }
@@ -248,6 +260,7 @@ impl<N: Net> Core<N> {
             return self.end_in_visit(key);
         }
         self.chains.keep_generation(key, &request);
+        self.chains.forget_retimed(key);
         let attempts = self.chains[key].attempts;
         let next = request.clone();
         let former = self.chains[key].replace_request(request);

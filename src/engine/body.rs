@@ -322,6 +322,34 @@ impl<S, M: Mode> Engine<S, M> {
         let flow = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_data(state, data, &mut cx)
         });
+        self.on_flow(key, chain, flow)
+    }
+
+    /// Tells a readback that its response goes on after a pause.
+    #[inline(never)]
+    pub(super) fn on_resume(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+    ) -> Option<Fed> {
+        let id = self.core.chains.id(chain);
+        let flow = self.run_readback(chain, id, |readback, mut cx| {
+            readback.on_resume(state, &mut cx)
+        });
+        let fed = self.on_flow(key, chain, flow);
+        match fed {
+            None | Some(Fed::Paused) if self.core.chains[chain].marks.has(Marks::CANCELLED) => {
+                Some(Fed::Cancelled)
+            }
+            fed => fed,
+        }
+    }
+
+    /// Does what a readback has returned for the rest of a streamed body. `None` means that it
+    /// panicked.
+    #[inline]
+    fn on_flow(&mut self, key: LinkKey, chain: ChainKey, flow: Option<Flow>) -> Option<Fed> {
         match flow {
             None => Some(Fed::Panicked),
             Some(Flow::Stream | Flow::Buffer) => None,
@@ -332,6 +360,18 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Some(Flow::Pause) => Some(self.core.pause(chain)),
             Some(Flow::Abort) => Some(Fed::Failed(Failure::Aborted)),
+            Some(Flow::Finish) if self.core.chains[chain].marks.has(Marks::CANCELLED) => {
+                Some(Fed::Cancelled)
+            }
+            Some(Flow::Finish) => {
+                self.stop_decoding(chain);
+                let is_written = self.core.write_last(key, chain);
+                Some(if is_written {
+                    Fed::Complete
+                } else {
+                    Fed::Panicked
+                })
+            }
         }
     }
 }

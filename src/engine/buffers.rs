@@ -27,6 +27,10 @@ pub(super) struct Buffers {
     pub(super) room: Vec<u8>,
     /// The chain whose body was last decoded into `room`.
     pub(super) room_of: Option<ChainId>,
+    /// The buffer that the sources of tunnels are read into, one piece at a time.
+    pub(super) piece: Vec<u8>,
+    /// The chain whose source was last read into `piece`.
+    pub(super) piece_of: Option<ChainId>,
 }
 
 impl Buffers {

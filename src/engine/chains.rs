@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
+use crate::body::BodySource;
 use crate::engine::chain::{Chain, ChainKey, Marks, Stage, Terms, When};
 use crate::engine::chain_deadlines::ChainDeadlines;
 use crate::engine::generations::{Generations, MAX_CHECKED, MAX_SWEPT};
@@ -20,6 +21,7 @@ use crate::policy::Woken;
 use crate::proto::Origin;
 use crate::request::Request;
 use crate::route::Route;
+use crate::timeouts::{LowSpeedEdit, Retimed, TimeoutsEdit};
 
 /// Work to do before the next link is processed.
 #[derive(Debug)]
@@ -27,10 +29,12 @@ pub(super) enum Command {
     Start(ChainKey, When),
     Cancel(ChainId),
     Resume(ChainId),
-    /// The chain's tunnel has bytes to be written.
+    /// The chain's tunnel has something to be written.
     Flush(ChainId),
     /// The source of the chain's request has failed.
     FailBody(ChainId),
+    /// The readback has changed the timeouts of the response that it is reading.
+    Retime(ChainId),
     /// Continues a waiting chain now, if it is waiting for its waker.
     Wake(Woken),
     /// Opens a connection to the origin, by this route or the default one.
@@ -54,14 +58,16 @@ pub(crate) struct Chains {
     /// The visits of chains marked `VISITED`, by key. In most programs there are none.
     visits: Vec<u32>,
     commands: VecDeque<Command>,
-    /// Bytes to be written on connections that switched protocols.
-    tunnels: BTreeMap<ChainKey, Outbox>,
+    /// What is to be written on connections that switched protocols.
+    tunnels: BTreeMap<ChainKey, Box<Outbox>>,
     /// The generations that chains belong to, apart from those of their requests.
     pub(super) generations: Generations,
     /// The keys that delayed chains hold.
     pub(super) keys: Keys,
     /// The deadlines of whole chains.
     pub(super) deadlines: ChainDeadlines,
+    /// The timeouts that readbacks have changed, until their chains begin the next request.
+    retimed: BTreeMap<ChainKey, Retimed>,
     /// The time stamp of new chains, in microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
@@ -82,6 +88,7 @@ impl Chains {
             generations: Generations::new(ended),
             keys: Keys::default(),
             deadlines: ChainDeadlines::default(),
+            retimed: BTreeMap::new(),
             now: 0,
             stopped: false,
             submitted: 0,
@@ -158,7 +165,11 @@ impl Chains {
     #[inline]
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
-        self.tunnels.remove(&key);
+        debug_assert!(
+            !self.tunnels.contains_key(&key),
+            "tunnels end before their chains"
+        );
+        self.forget_retimed(key);
         self.generations.forget(key);
         debug_assert!(
             !self.keys.has_one(key) && self.deadlines.get(key).is_none(),
@@ -301,6 +312,18 @@ impl Chains {
         true
     }
 
+    /// Returns whether a chain was canceled or its deadline has passed.
+    pub(super) fn is_ending(&self, id: ChainId) -> bool {
+        let key = self.find(id);
+        key.is_some_and(|key| self[key].marks.has_any(Marks::ENDS))
+    }
+
+    /// Returns whether a chain was canceled, and has not ended yet.
+    pub(super) fn is_cancelled(&self, id: ChainId) -> bool {
+        self.find(id)
+            .is_some_and(|key| self[key].marks.has(Marks::CANCELLED))
+    }
+
     /// Queues the cancellation of the chain that holds a key. Returns false if no chain does.
     pub(super) fn cancel_key(&mut self, name: &str) -> bool {
         let holder = self.keys.holder(name);
@@ -322,10 +345,47 @@ impl Chains {
         }
     }
 
-    /// Returns whether any chain holds a key or has a deadline.
+    /// Returns whether any chain holds a key, has a deadline, or has timeouts of its last response.
     #[inline]
     pub(super) fn has_terms(&self) -> bool {
-        !(self.keys.is_empty() && self.deadlines.is_empty())
+        !(self.keys.is_empty() && self.deadlines.is_empty() && self.retimed.is_empty())
+    }
+
+    /// Returns the timeouts of the response that a chain's readback is reading, to be changed.
+    /// They begin as those of `request`. Returns `None` if the chain has ended.
+    pub(super) fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
+        let key = self.find(id)?;
+        self.commands.push_back(Command::Retime(id));
+        let of_request = || Retimed {
+            timeouts: *request.timeouts(),
+            low_speed: request.speeds().map_or(LowSpeedEdit::Nothing, |it| it.low),
+        };
+        Some(self.retimed.entry(key).or_insert_with(of_request))
+    }
+
+    /// Returns the timeouts that a chain's readback has changed for the response it is reading.
+    #[inline]
+    pub(super) fn retimed(&self, key: ChainKey) -> Option<&Retimed> {
+        if self.retimed.is_empty() {
+            return None;
+        }
+        self.retimed.get(&key)
+    }
+
+    /// Removes the timeouts of a chain's last response: the next request has its own.
+    #[inline]
+    pub(super) fn forget_retimed(&mut self, key: ChainKey) {
+        if !self.retimed.is_empty() {
+            self.retimed.remove(&key);
+        }
+    }
+
+    /// Returns the timeouts that apply to a chain's exchange, if the chain has a request.
+    #[inline]
+    pub(super) fn timeouts(&self, key: ChainKey) -> Option<&TimeoutsEdit> {
+        let request = self[key].request.as_ref()?;
+        let retimed = self.retimed(key);
+        Some(retimed.map_or_else(|| request.timeouts(), |it| &it.timeouts))
     }
 
     /// Queues the opening of a connection to `origin`, by `route` or the default one.
@@ -372,19 +432,31 @@ impl Chains {
 
     /// Turns a chain's connection into a tunnel.
     pub(super) fn open_tunnel(&mut self, key: ChainKey) {
-        self.tunnels.insert(key, Outbox::default());
+        self.tunnels.insert(key, Box::default());
     }
 
-    /// Returns the bytes to be written on a chain's tunnel, if it has one.
+    /// Returns what is to be written on a chain's tunnel, if it has one.
     pub(super) fn outbox(&mut self, key: ChainKey) -> Option<&mut Outbox> {
-        let outbox = self.tunnels.get_mut(&key)?;
-        outbox.on_looked_at();
-        Some(outbox)
+        self.tunnels.get_mut(&key).map(|outbox| &mut **outbox)
     }
 
-    /// Drops a tunnel that has ended.
-    pub(super) fn close_tunnel(&mut self, key: ChainKey) {
-        self.tunnels.remove(&key);
+    /// Removes a tunnel that has ended, or on which nothing can be written any more.
+    pub(super) fn close_tunnel(&mut self, key: ChainKey) -> Option<Box<Outbox>> {
+        self.tunnels.remove(&key)
+    }
+
+    /// Sets the source that a chain's tunnel is written from. Returns false if the chain has no
+    /// tunnel.
+    pub(super) fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool {
+        let key = self.find(id);
+        let Some(outbox) = key.and_then(|key| self.tunnels.get_mut(&key)) else {
+            return false;
+        };
+        outbox.set_source(source);
+        if outbox.note() {
+            self.commands.push_back(Command::Flush(id));
+        }
+        true
     }
 
     /// Queues bytes to be written on a chain's tunnel. Returns how many bytes are waiting now, or
@@ -400,7 +472,7 @@ impl Chains {
 
     /// Returns the generation that a chain's request belongs to, if any.
     #[inline]
-    fn mark_of_request(&self, key: ChainKey) -> Option<&Mark> {
+    pub(super) fn mark_of_request(&self, key: ChainKey) -> Option<&Mark> {
         self.generations
             .of_spared(key)
             .or_else(|| self[key].request.as_ref()?.generation())

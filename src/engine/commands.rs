@@ -118,6 +118,14 @@ impl<N: Net> Core<N> {
                     self.fail_body(key);
                 }
             }
+            Command::Retime(id) => {
+                if let Some(key) = self.chains.find(id)
+                    && let Stage::Running { link } = self.chains[key].stage
+                    && self.links[link].chain() == Some(key)
+                {
+                    self.apply_retimed(link, key);
+                }
+            }
             Command::Preconnect(_) if self.agenda.draining => {}
             Command::Preconnect(preconnect) => {
                 let (origin, route) = *preconnect;

@@ -87,6 +87,8 @@ pub(super) enum Timer {
     /// The end of the window in which the speed of the chain's exchange is measured, or the time
     /// from which on a cap allows more bytes.
     Meter(ChainKey),
+    /// The deadline of the chain's tunnel.
+    Tunnel(ChainKey),
     /// The end of the idle link's time in the pool.
     Idle(LinkKey),
     /// The link's next attempt to connect.

@@ -97,12 +97,10 @@ impl<N: Net> Core<N> {
 
     #[inline(always)]
     fn arm_as_it_is(&mut self, key: ChainKey, timeout: Option<Timeout>) {
-        let (total, chain) = (self.total_tick(key), &self.chains[key]);
-        let phase = chain
-            .request
-            .as_ref()
-            .zip(timeout)
-            .and_then(|(request, timeout)| request.timeouts().get(timeout, &self.settings.timeouts))
+        let total = self.total_tick(key);
+        let phase = timeout
+            .zip(self.chains.timeouts(key))
+            .and_then(|(timeout, timeouts)| timeouts.get(timeout, &self.settings.timeouts))
             .map(|ms| self.clock.tick_from_now() + u64::from(ms));
         match (phase, total) {
             (Some(phase), Some(total)) => self.set_timer(key, phase.min(total)),
@@ -130,6 +128,15 @@ impl<N: Net> Core<N> {
             self.arm_meter(chain);
         } else {
             self.arm(chain, self.timeout_of_phase(key, chain));
+        }
+    }
+
+    /// Applies the timeouts that a readback has changed for the response it is reading. The
+    /// deadline of its phase begins anew.
+    pub(super) fn apply_retimed(&mut self, key: LinkKey, chain: ChainKey) {
+        if self.chains.retimed(chain).is_some() {
+            self.apply_floor(chain);
+            self.arm_again(key, chain, true);
         }
     }
 
@@ -169,7 +176,7 @@ impl<N: Net> Core<N> {
     /// Returns the total timeout of a chain's request in milliseconds.
     #[inline(always)]
     fn total_timeout(&self, key: ChainKey) -> Option<u32> {
-        let timeouts = self.chains[key].request.as_ref()?.timeouts();
+        let timeouts = self.chains.timeouts(key)?;
         let of_visit = self
             .chains
             .visit_of(key)
@@ -203,10 +210,10 @@ impl<N: Net> Core<N> {
             let time = deadline.timeout;
             return format!("the deadline of the chain has passed (chain_timeout of {time:?})");
         }
-        let request = self.chains[key].request.as_ref();
+        let timeouts = self.chains.timeouts(key);
         let ms = match timeout {
             Timeout::Total => self.total_timeout(key),
-            of_phase => request.and_then(|it| it.timeouts().get(of_phase, &self.settings.timeouts)),
+            of_phase => timeouts.and_then(|it| it.get(of_phase, &self.settings.timeouts)),
         };
         let time = Duration::from_millis(ms.unwrap_or_default().into());
         format!("{} timeout of {time:?}", timeout.as_str())

@@ -45,7 +45,8 @@ pub(super) enum Failure {
     Resolve(LookupError),
     Tls(Problem),
     Timeout,
-    /// The exchange was slower than its low speed, as the text says.
+    /// The exchange was slower than its low speed, or its tunnel did not get on in time, as the
+    /// text says.
     Slow(String),
     Cancelled,
     Aborted,
@@ -106,7 +107,7 @@ impl<N: Net> Core<N> {
         let is_slow = matches!(failure, Failure::Slow(_));
         let error = self.error_of(key, chain_key, failure);
         if self.links[key].h1.is_tunnel() {
-            self.chains.close_tunnel(chain_key);
+            self.end_tunnel(chain_key);
         }
         debug!("{:?} {error:#}", self.links.token(key));
         let link = &self.links[key];

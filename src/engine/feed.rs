@@ -98,12 +98,24 @@ impl<S, M: Mode> Engine<S, M> {
             return Go::On;
         };
         let has_held = !inbound.held.is_empty();
+        let was_paused = inbound.is_paused;
         let is_complete = h1.response().is_complete();
         let Some(chain) = h1.tag() else {
             return Go::On;
         };
         if self.core.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
+        }
+        if was_paused {
+            if let Some(inbound) = h1.inbound_mut() {
+                inbound.is_paused = false;
+            }
+            if let Some(fed) = self.on_resume(state, key, chain) {
+                return self.on_held_stopped(state, key, chain, fed);
+            }
+            // From here on, the exchange waits for the peer again.
+            self.core.catch_up();
+            self.core.arm(chain, Some(Timeout::Idle));
         }
         if !is_complete
             && self
@@ -115,8 +127,7 @@ impl<S, M: Mode> Engine<S, M> {
             // Bytes left undecoded, by a pause or because the allowance was used up, come before
             // new bytes.
             if let Some(fed) = self.decode(state, key, chain, &[]) {
-                self.on_held_stopped(key, chain, fed);
-                return Go::Stop;
+                return self.on_held_stopped(state, key, chain, fed);
             }
             // From here on, the exchange waits for the peer again.
             self.core.catch_up();
@@ -131,13 +142,23 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, &mut held, false)
     }
 
-    /// Stops a response again before all of its held-back bytes were fed.
-    fn on_held_stopped(&mut self, key: LinkKey, chain: ChainKey, fed: Fed) {
+    /// Stops or ends a response before all of its held-back bytes were fed.
+    fn on_held_stopped(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, fed: Fed) -> Go {
         let Core { links, buffers, .. } = &mut self.core;
         let held = links[key].h1.inbound_mut();
         let mut held = held.map_or_else(Vec::new, |inbound| std::mem::take(&mut inbound.held));
         let reading = links[key].h1.reading(&mut held, || buffers.inbounds.take());
-        self.on_stopped(key, chain, reading, fed);
+        if !matches!(fed, Fed::Complete) {
+            self.on_stopped(key, chain, reading, fed);
+            return Go::Stop;
+        }
+        match self.finish(state, key, reading) {
+            (Some(line), rest) => match self.next_in_line(line, rest) {
+                Ok(key) => self.feed(state, key, rest, false),
+                Err(go) => go,
+            },
+            (None, _) => Go::Stop,
+        }
     }
 
     fn on_end(&mut self, state: &mut S, key: LinkKey) {
@@ -268,6 +289,7 @@ impl<S, M: Mode> Engine<S, M> {
         match fed {
             Fed::More | Fed::Complete => unreachable!("this response has not stopped"),
             Fed::Paused => {
+                reading.note_paused();
                 reading.hold_rest();
                 core.keep(key, reading);
                 core.arm(chain, None);
@@ -409,12 +431,15 @@ impl<S, M: Mode> Engine<S, M> {
         let taking = match flow {
             Flow::Buffer => Taking::Collect,
             Flow::Stream | Flow::Pause => Taking::Stream,
-            Flow::Discard => Taking::Discard,
+            Flow::Discard | Flow::Finish => Taking::Discard,
             Flow::Abort => return Some(Fed::Failed(Failure::Aborted)),
         };
         let fed = self.take(key, chain, taking, reading, limits);
         match fed {
             None if flow == Flow::Pause => Some(self.core.pause(chain)),
+            None if flow == Flow::Finish && !self.core.links[key].h1.response().is_complete() => {
+                Some(Fed::Complete)
+            }
             fed => fed,
         }
     }

@@ -166,11 +166,11 @@ impl<N: Net> Core<N> {
     /// Takes the exchange of a complete response off its link, and returns its description.
     #[inline(always)]
     pub(super) fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
+        if self.links[key].h1.is_tunnel() {
+            self.end_tunnel(chain_key);
+        }
         let link = &mut self.links[key];
         let reused = link.h1.is_reused();
-        if link.h1.is_tunnel() {
-            self.chains.close_tunnel(chain_key);
-        }
         let exchange = link
             .h1
             .finish()

@@ -153,6 +153,13 @@ impl<S> Local<S> {
         let _ = self.queue.remote.order(Order::Cancel(id));
     }
 
+    /// Resumes a response, if it is paused when the engine takes this order; see
+    /// [`Engine::resume`](crate::Engine::resume).
+    pub fn resume(&self, id: ChainId) {
+        // An error means that the engine has been dropped.
+        let _ = self.queue.remote.order(Order::Resume(id));
+    }
+
     /// Cancels the chain that holds a key; see [`Engine::cancel_key`](crate::Engine::cancel_key).
     /// That may be a chain that was started here before, but none that is started here later.
     pub fn cancel_key(&self, name: &str) {

@@ -274,6 +274,13 @@ impl Meter {
         }
     }
 
+    /// Changes the low speed. A window with another one ends.
+    pub(super) fn set_floor(&mut self, floor: Option<Floor>) {
+        if self.window.as_ref().map(|window| window.floor) != floor {
+            self.window = floor.map(Window::new);
+        }
+    }
+
     pub(super) fn holds_reading(&self) -> bool {
         self.download.as_ref().is_some_and(Cap::is_holding)
     }

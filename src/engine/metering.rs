@@ -17,7 +17,7 @@ use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::net::transport::Written;
 use crate::request::Speeds;
-use crate::timeouts::Timeout;
+use crate::timeouts::{Floor, LowSpeedEdit, Timeout};
 
 impl<N: Net> Core<N> {
     /// Returns the current time in nanoseconds of the engine's life, for caps. Unlike the
@@ -29,14 +29,34 @@ impl<N: Net> Core<N> {
     /// Returns the meter of a chain whose request is on a link. It is made if there is none.
     pub(super) fn meter(&mut self, key: ChainKey) -> &mut Meter {
         if self.meters.get(key).is_none() {
+            let floor = self.floor_of(key);
             let speeds = self.chains[key].request().speeds();
-            let speeds = speeds.copied().unwrap_or(Speeds::NONE);
-            let floor = speeds.floor(self.settings.low_speed);
-            let meter = Meter::new(&speeds, floor, self.nanos());
+            let meter = Meter::new(speeds.unwrap_or(&Speeds::NONE), floor, self.nanos());
             self.meters.insert(key, meter);
         }
         let meter = self.meters.get_mut(key);
         meter.expect("the meter was there, or has just been made")
+    }
+
+    /// Returns the low speed that applies to a chain's exchange.
+    fn floor_of(&self, key: ChainKey) -> Option<Floor> {
+        let speeds = self.chains[key].request().speeds();
+        let low_speed = match self.chains.retimed(key) {
+            Some(retimed) => retimed.low_speed,
+            None => speeds.map_or(LowSpeedEdit::Nothing, |speeds| speeds.low),
+        };
+        low_speed.over(self.settings.low_speed)
+    }
+
+    /// Applies the low speed of a chain's exchange, which a readback may have changed. A window
+    /// that is running goes on if its own speed is the same.
+    pub(super) fn apply_floor(&mut self, key: ChainKey) {
+        let floor = self.floor_of(key);
+        if self.chains[key].marks.has(Marks::METERED) {
+            self.meter(key).set_floor(floor);
+        } else if floor.is_some() {
+            self.chains[key].marks.set(Marks::METERED);
+        }
     }
 
     /// Ends the measurement of a chain's exchange, because the exchange has ended.
@@ -46,6 +66,14 @@ impl<N: Net> Core<N> {
             self.drop_meter(key);
             self.end_supply(key);
             self.chains[key].marks.clear(Marks::METERED);
+        }
+    }
+
+    /// Ends the supply of a chain whose exchange has ended, if it has one.
+    fn end_supply(&mut self, key: ChainKey) {
+        let request = self.chains[key].request.as_ref();
+        if let Some(source) = self.supplies.remove(key, request) {
+            self.discard(source);
         }
     }
 

@@ -26,23 +26,25 @@
 //! - `secure`: the handshakes of a link
 //! - `sending`: puts a request on a link and writes it
 //! - `supplying`: sends bodies that are read from sources
+//! - `writing`: parts of a write that all kinds of requests share
 //! - `visits`: calls a policy
 //! - `probing`: checks whether a kept connection may be given a request
 //! - `fail`: ends an exchange without a response
 //! - `closing`: closes a link
 //! - `waiting`: the queues of chains that wait for a link
+//! - `tunnels`: the sources and the deadlines of tunnels
 //! - `deadlines`: delays and deadlines
 //! - `metering`: measures exchanges whose speed is limited
 //! - `core`: the parts, and what all of the files above need
 //!
 //! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
 //! `chain`, `generations`, `keys`, `chain_deadlines`, `outbox`, `asks` (the readbacks, and what a
-//! running readback is lent), `visit`, `meter`, `supplies`, `clock`, `quiet`, `ages`, `lookups`, `buffers`,
-//! `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a link in
-//! `h1`.
+//! running readback is lent), `visit`, `meter`, `supplies`, `clock`, `quiet`, `ages`, `lookups`,
+//! `buffers`, `settings`, `stats`, `alerts`. Links and their pool are in `net`, the exchanges of a
+//! link in `h1`.
 //!
-//! The public interface: `api`, `readback`, `within`, `future`, `opening`, `task`, `submitter`, `local`,
-//! `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
+//! The public interface: `api`, `readback`, `within`, `future`, `opening`, `task`, `submitter`,
+//! `local`, `orders`, `waking`, `mode`, `owned`, `shared`, `simulated`.
 
 // First, because the documentation lists methods in this order, and should begin with
 // `Engine::new`.
@@ -101,12 +103,14 @@ mod supplies;
 mod supplying;
 mod task;
 mod timers;
+mod tunnels;
 mod turn;
 mod visit;
 mod visits;
 mod waiting;
 mod waking;
 mod within;
+mod writing;
 
 pub use api::Engine;
 pub use local::Local;

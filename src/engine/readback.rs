@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::body::BodySource;
 use crate::engine::chain::{Terms, When};
 use crate::generation::{Generation, Mark};
 use crate::id::ChainId;
@@ -14,6 +15,7 @@ use crate::request::Request;
 pub(super) use crate::response::Reply;
 use crate::response::Response;
 use crate::route::Route;
+use crate::timeouts::{Retimed, Timeouts};
 
 /// Reads the response to a request and returns what the chain does next.
 ///
@@ -86,10 +88,10 @@ use crate::route::Route;
 /// ```
 ///
 /// # Which methods are called
-/// For each request of a chain, `on_interim`, `on_retry`, `on_head` and `on_data` are called any
-/// number of times, and then `on_reply` exactly once, whatever happens, as long as the engine
-/// lives. The only exception is a panic in user code of the chain, its [policy](crate::policy)
-/// included, which ends the chain.
+/// For each request of a chain, `on_interim`, `on_retry`, `on_head`, `on_data` and `on_resume` are
+/// called any number of times, and then `on_reply` exactly once, whatever happens, as long as the
+/// engine lives. The only exception is a panic in user code of the chain, its
+/// [policy](crate::policy) included, which ends the chain.
 ///
 /// When a chain has waited without a request ([`Next::wait`]), `on_due` is called. If the chain is
 /// canceled during the wait, `on_reply` is called instead.
@@ -104,6 +106,14 @@ use crate::route::Route;
     note = "implement `Readback<{S}>` for it, or pass a closure or method: `fn(&mut {S}, Reply<'_>, &mut Context<'_, {S}>) -> Next<{S}>`"
 )]
 pub trait Readback<S> {
+    /// Called when the chain is given this readback for `request`, before anything is sent. If it
+    /// returns another request, that is sent instead.
+    #[doc(hidden)]
+    fn prepare(&self, request: &Request) -> Option<Request> {
+        let _ = request;
+        None
+    }
+
     /// Called when an interim (1xx) response arrives. The final response follows (RFC 9110 §15.2).
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
         let _ = (state, head, cx);
@@ -113,7 +123,7 @@ pub trait Readback<S> {
     ///
     /// [`Flow::Buffer`], the default, collects the body for `on_reply`. [`Flow::Stream`] passes it
     /// to `on_data` as it arrives. [`Flow::Discard`] reads and drops it. [`Flow::Pause`] streams it
-    /// after a [`resume`](Context::resume). [`Flow::Abort`] closes the connection.
+    /// after a [`resume`](Context::resume). [`Flow::Finish`] and [`Flow::Abort`] end the response.
     fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, head, cx);
         Flow::Buffer
@@ -129,6 +139,20 @@ pub trait Readback<S> {
     /// Called with each piece of a streamed body. The boundaries between pieces carry no meaning.
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, data, cx);
+        Flow::Stream
+    }
+
+    /// Called when the response is [resumed](Context::resume) after a [`Flow::Pause`], before
+    /// anything more is passed to `on_data`. What it returns has the same meaning as for `on_data`:
+    /// by default [`Flow::Stream`], and the body goes on.
+    ///
+    /// Use it in a readback that divides pieces into parts of its own, such as lines, and may pause
+    /// in the middle of a piece: it delivers the rest of that piece here.
+    ///
+    /// It is not called if the exchange ends during the pause. Nor is it called for a body that the
+    /// [policy](crate::policy) held back until its end, which a pause does not stop.
+    fn on_resume(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Flow {
+        let _ = (state, cx);
         Flow::Stream
     }
 
@@ -212,8 +236,8 @@ impl<S> Readback<S> for Unread {
     }
 }
 
-/// What happens to the body of a response from here on; returned by [`Readback::on_head`] and
-/// [`Readback::on_data`].
+/// What happens to the body of a response from here on; returned by [`Readback::on_head`],
+/// [`Readback::on_data`] and [`Readback::on_resume`].
 ///
 /// A download that is paused after each piece until the piece has been processed:
 ///
@@ -293,7 +317,7 @@ pub enum Flow {
     /// Reads the body to its end and drops it. The connection can then be used again.
     Discard,
     /// Passes nothing more to `on_data`, and soon reads nothing more from the socket, until
-    /// [`Context::resume`]; then continues as [`Flow::Stream`].
+    /// [`Context::resume`]; then calls [`Readback::on_resume`] and continues as it says.
     ///
     /// The piece that was just passed to `on_data` counts as consumed. The idle deadline is
     /// suspended during the pause; the total deadline is not. A `resume` before this callback has
@@ -302,6 +326,13 @@ pub enum Flow {
     Pause,
     /// Closes the connection; `on_reply` gets [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
     Abort,
+    /// Ends the response here: `on_reply` gets it as if it was complete. Its connection is closed
+    /// if there was more to come.
+    ///
+    /// Use it when enough of a stream has been read, or to end a [tunnel](Context::write). What
+    /// waits to be written on the tunnel is written first, as far as the connection accepts it at
+    /// once.
+    Finish,
 }
 
 /// What a chain does next: end, send a request, send the same request again, or run a call; at once
@@ -366,6 +397,9 @@ pub struct Next<S> {
 pub(crate) enum Action<S> {
     Done,
     Send(Request),
+    /// Sends this request in place of the chain's last one. The chain stays in the generation that
+    /// it belongs to.
+    Instead(Request),
     Again,
     /// Sends nothing. The readback's `on_due` is called when the wait is over.
     Wait(Option<Box<Mark>>),
@@ -406,7 +440,7 @@ impl<S> Action<S> {
             Self::Wait(marked) => *marked = Some(Box::new(mark)),
             Self::Call(call) => call.1 = Some(mark),
             Self::Rare(rare) => rare.action.mark(mark),
-            Self::Done | Self::Send(_) | Self::Again | Self::Pend => {}
+            Self::Done | Self::Send(_) | Self::Instead(_) | Self::Again | Self::Pend => {}
         }
     }
 }
@@ -502,8 +536,29 @@ impl<S> Next<S> {
         matches!(self.action, Action::Done)
     }
 
+    /// Sends `request`, which was derived from the chain's last one, in place of that: as
+    /// [`again`](Self::again) does, in the generation that the chain belongs to. A request that was
+    /// [edited](Request::edit) belongs to the current one, so by [`send`](Self::send) it would
+    /// outlive the end of its login.
+    pub(crate) fn instead(request: Request) -> Self {
+        Self::of(Action::Instead(request))
+    }
+
+    /// Turns [`again`](Self::again) into [`instead`](Self::instead) of `request`. Delay, key and
+    /// readback stay.
+    pub(crate) fn again_with(mut self, request: Request) -> Self {
+        let again = match &mut self.action {
+            Action::Rare(rare) => &mut rare.action,
+            action => action,
+        };
+        if let Action::Again = again {
+            *again = Action::Instead(request);
+        }
+        self
+    }
+
     /// Returns whether this is [`again`](Self::again).
-    pub(super) fn is_again(&self) -> bool {
+    pub(crate) fn is_again(&self) -> bool {
         match &self.action {
             Action::Rare(rare) => matches!(rare.action, Action::Again),
             action => matches!(action, Action::Again),
@@ -687,7 +742,9 @@ impl<S> fmt::Debug for Action<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("Done"),
-            Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
+            Self::Send(request) | Self::Instead(request) => {
+                f.debug_tuple("Send").field(request).finish()
+            }
             Self::Again => f.write_str("Again"),
             Self::Wait(_) | Self::Pend => f.write_str("Wait"),
             Self::Call(_) => f.write_str("Call"),
@@ -781,8 +838,12 @@ pub(crate) trait Sink<S> {
     fn cancel_others(&mut self, id: ChainId) -> usize;
     fn resume(&mut self, id: ChainId) -> bool;
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
+    fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool;
+    fn is_cancelled(&self, id: ChainId) -> bool;
+    fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed>;
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>);
     fn stop(&mut self);
+    fn is_ending(&self, id: ChainId) -> bool;
 }
 
 impl<'a, S> Context<'a, S> {
@@ -886,6 +947,85 @@ impl<'a, S> Context<'a, S> {
         self.sink.resume(id)
     }
 
+    /// Returns whether this chain was canceled, perhaps by its own readback: the readback is called
+    /// only once more, with [`Cancelled`](crate::ErrorKind::Cancelled).
+    ///
+    /// A readback that delivers several parts of one piece of a body checks this after each.
+    pub fn is_cancelled(&self) -> bool {
+        self.sink.is_cancelled(self.seen.id)
+    }
+
+    /// Changes the timeouts of the response that is being read, from here on; those that `change`
+    /// does not assign stay as they are, as with
+    /// [`RequestBuilder::timeouts`](crate::RequestBuilder::timeouts). The deadline of the current
+    /// phase begins anew. The request itself does not change, so [`again`](Self::again) sends it
+    /// with its own timeouts, and a deadline [of the chain](Next::chain_timeout) stays, too.
+    ///
+    /// Use it in [`on_head`](Readback::on_head), for a response that turns out to be a stream
+    /// without an end. In calls, and when nothing is being read, it has no effect.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request};
+    /// use httpstream::{Response, Sim};
+    ///
+    /// struct Ticks;
+    ///
+    /// impl Readback<usize> for Ticks {
+    ///     fn on_head(
+    ///         &mut self,
+    ///         _: &mut usize,
+    ///         _: &Response<'_>,
+    ///         cx: &mut Context<'_, usize>,
+    ///     ) -> Flow {
+    ///         // Ticks come once a minute, for as long as the server likes.
+    ///         cx.timeouts(|t| {
+    ///             t.idle = Some(Duration::from_secs(90));
+    ///             t.total = None;
+    ///         });
+    ///         Flow::Stream
+    ///     }
+    ///
+    ///     fn on_data(
+    ///         &mut self,
+    ///         seen: &mut usize,
+    ///         data: &[u8],
+    ///         _: &mut Context<'_, usize>,
+    ///     ) -> Flow {
+    ///         *seen += data.len();
+    ///         Flow::Stream
+    ///     }
+    ///
+    ///     fn on_reply(
+    ///         &mut self,
+    ///         _: &mut usize,
+    ///         _: Reply<'_>,
+    ///         _: &mut Context<'_, usize>,
+    ///     ) -> Next<usize> {
+    ///         Next::done()
+    ///     }
+    /// }
+    ///
+    /// let network = Network::new(1);
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+    ///     Answer::ok("x".repeat(500)).drip(50, Duration::from_secs(60))
+    /// });
+    /// let mut engine = Engine::<usize, Sim>::on_network(&network, Config::default())?;
+    /// let ticks = Request::get("http://10.0.0.1/").timeouts(|t| t.first_byte = None).build()?;
+    /// engine.submit_to(ticks, Ticks);
+    /// let mut seen = 0;
+    /// engine.run(&mut seen)?;
+    /// assert_eq!(seen, 500);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn timeouts(&mut self, change: impl FnOnce(&mut Timeouts)) {
+        let Seen { id, request, .. } = self.seen;
+        if let Some(retimed) = request.and_then(|request| self.sink.retime(id, request)) {
+            retimed.change(change);
+        }
+    }
+
     /// Writes to the tunnel of a chain whose server has switched protocols with 101 (Switching
     /// Protocols); for the request, see `Upgrade` at
     /// [`RequestBuilder::header`](crate::RequestBuilder::header).
@@ -896,8 +1036,7 @@ impl<'a, S> Context<'a, S> {
     ///
     /// [`on_data`](Readback::on_data) receives the data from the server, beginning with the bytes
     /// directly after the 101. [`on_reply`](Readback::on_reply) reports the end of the tunnel, with
-    /// the 101. To end the tunnel from this side, [`cancel`](Self::cancel) the chain or return
-    /// [`Flow::Abort`].
+    /// the 101. To end the tunnel from this side, return [`Flow::Finish`].
     ///
     /// All bytes are accepted, however many are waiting. If the program sends faster than the
     /// server reads, the returned count grows, and the program should send less. If the server
@@ -936,6 +1075,71 @@ impl<'a, S> Context<'a, S> {
     /// ```
     pub fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.sink.write(id, bytes)
+    }
+
+    /// Writes what `source` supplies to the tunnel of a chain, from now on. Returns false if the
+    /// chain has no tunnel; for tunnels see [`write`](Self::write).
+    ///
+    /// The source is read, a piece of at most 32 KiB at a time, when all that was to be written is
+    /// written and the connection has room. So nothing piles up, and a source that has nothing to
+    /// send ([`Supply::Wait`](crate::Supply::Wait)) can supply more from any thread: it wakes the
+    /// waker that it was given, which also ends the wait of the host's loop. The
+    /// [size](BodySource::size) of the source and its trailers are ignored.
+    ///
+    /// Bytes passed to `write` go out before what the source supplies next, but not in the middle
+    /// of a piece. Another source takes the place of this one.
+    ///
+    /// When the source [ends](crate::Supply::End), nothing more is read from it, and the server has
+    /// ten seconds to close the connection; until then, what it sends is passed on. While the
+    /// source has not ended, the server may take no longer than
+    /// [`Timeouts::write`](crate::Timeouts::write) to accept a byte, if some wait, unless the
+    /// response is paused. If either deadline passes, the exchange fails with
+    /// [`Timeout`](crate::ErrorKind::Timeout), and if the source returns an error, with that.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::task::Waker;
+    /// use httpstream::{BodySource, Context, Flow, Next, Readback, Reply, Response, Supply};
+    ///
+    /// /// Counts down.
+    /// struct Countdown(u32);
+    ///
+    /// impl BodySource for Countdown {
+    ///     fn size(&self) -> Option<u64> {
+    ///         None
+    ///     }
+    ///
+    ///     fn read(&mut self, room: &mut [u8], _: &Waker) -> io::Result<Supply> {
+    ///         let Some(left) = self.0.checked_sub(1) else { return Ok(Supply::End) };
+    ///         self.0 = left;
+    ///         let line = format!("{left}\n");
+    ///         room[..line.len()].copy_from_slice(line.as_bytes());
+    ///         Ok(Supply::Bytes(line.len()))
+    ///     }
+    /// }
+    ///
+    /// struct Launch;
+    ///
+    /// impl Readback<()> for Launch {
+    ///     fn on_head(
+    ///         &mut self,
+    ///         _: &mut (),
+    ///         head: &Response<'_>,
+    ///         cx: &mut Context<'_, ()>,
+    ///     ) -> Flow {
+    ///         if head.status() == 101 {
+    ///             cx.write_from(cx.id(), Countdown(10));
+    ///         }
+    ///         Flow::Stream
+    ///     }
+    ///
+    ///     fn on_reply(&mut self, _: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
+    ///         Next::done()
+    ///     }
+    /// }
+    /// ```
+    pub fn write_from(&mut self, id: ChainId, source: impl BodySource + 'static) -> bool {
+        self.sink.write_from(id, Box::new(source))
     }
 
     /// Returns the id of this readback's chain.
@@ -992,6 +1196,35 @@ impl<'a, S> Context<'a, S> {
             ..
         } = self.seen;
         Moment::new(present, wakeups, Some(id))
+    }
+
+    /// Returns whether the chain ends with this call, so that a step that it returns does not
+    /// begin: the chain was [canceled](Self::cancel), its [deadline](Next::chain_timeout) has
+    /// passed, or the engine [drains](crate::Engine::drain).
+    ///
+    /// Use it in a readback that would repeat a failed request by itself, and reports its failure
+    /// only at the end.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Context, Next, Reply};
+    ///
+    /// fn on_reply(log: &mut Vec<String>, reply: Reply<'_>, cx: &mut Context<'_, Vec<String>>)
+    /// -> Next<Vec<String>> {
+    ///     match reply {
+    ///         Ok(_) => Next::done(),
+    ///         Err(_) if cx.failures() < 3 && !cx.is_ending() => {
+    ///             Next::again().after(Duration::from_secs(1))
+    ///         }
+    ///         Err(error) => {
+    ///             log.push(format!("{error:#}"));
+    ///             Next::done()
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn is_ending(&self) -> bool {
+        self.sink.is_ending(self.seen.id)
     }
 
     /// Makes [`Engine::run`](crate::Engine::run) return at the end of this turn.

@@ -281,6 +281,9 @@ impl<S, M: Mode> Engine<S, M> {
             Action::Send(request) if !self.core.agenda.draining => {
                 self.core.set_request(chain, request);
             }
+            Action::Instead(request) if !self.core.agenda.draining => {
+                self.core.set_request_instead(chain, request);
+            }
             // `again` needs no drop, but the compiler cannot see that: forgetting it saves the drop
             // call.
             again @ Action::Again if !self.core.agenda.draining => {
@@ -288,6 +291,11 @@ impl<S, M: Mode> Engine<S, M> {
                 is_again = true;
             }
             action => return self.follow_otherwise(chain, action, when, readback),
+        }
+        if let Some(readback) = &readback
+            && let Some(prepared) = readback.prepare(self.core.chains[chain].request())
+        {
+            self.core.set_request(chain, prepared);
         }
         self.change_readback(chain, readback);
         let is_marked = self.core.chains[chain].request().generation().is_some();
@@ -390,6 +398,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.lift_chain_deadline(key);
         self.core.end_metering(key);
         self.core.drop_visit(key);
+        // Left over by a panic.
+        self.core.end_tunnel(key);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
             self.core.pool.leave(origin);
@@ -422,6 +432,7 @@ impl<S, M: Mode> Engine<S, M> {
         let mut asks = Asks {
             chains: &mut self.core.chains,
             readbacks: &mut self.readbacks,
+            is_draining: self.core.agenda.draining,
         };
         let cx = Context::new(&mut asks, seen);
         // A panic may leave two things in an inconsistent state: the readback, which is dropped,

@@ -7,15 +7,18 @@
 
 use std::io;
 
-use log::{debug, trace};
+use log::debug;
 
+use crate::engine::agenda::Completion;
 use crate::engine::chain::{Chain, ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::engine::meter::LEAST_BURST;
 use crate::engine::settings::Settings;
+use crate::engine::tunnels::Broken;
 use crate::engine::visits::{Asked, OWN_BLOCK, block_of};
+use crate::engine::writing::send_at_once;
 use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
@@ -217,52 +220,99 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes the bytes waiting for a tunnel, as far as the socket accepts them.
+    /// Writes the bytes waiting for a tunnel, and what its source supplies once these are written,
+    /// as far as the socket accepts them. A failure of the source closes the link.
     #[inline(never)]
     fn write_tunnel(&mut self, key: LinkKey) {
+        let chain = self.links[key].chain().expect("a tunnel has a chain");
+        match self.write_tunnel_on(key, chain) {
+            Ok(()) => {}
+            Err(Broken::Failed(error)) => self.fail(key, Failure::Body(error)),
+            Err(Broken::Panicked) => {
+                self.disarm(chain);
+                self.end_metering(chain);
+                self.end_tunnel(chain);
+                self.chains[chain].marks.clear(Marks::PAUSED);
+                self.close(key);
+                self.complete(chain, Completion::Over);
+            }
+        }
+    }
+
+    /// Writes what waits for a tunnel, or is supplied now, as far as the socket accepts it at once:
+    /// the tunnel is about to be closed. Does nothing for other links. Returns false if a source
+    /// has panicked.
+    pub(super) fn write_last(&mut self, key: LinkKey, chain: ChainKey) -> bool {
+        if !self.links[key].h1.is_tunnel() {
+            return true;
+        }
+        if let Some(outbox) = self.chains.outbox(chain) {
+            outbox.wake();
+        }
+        !matches!(self.write_tunnel_on(key, chain), Err(Broken::Panicked))
+    }
+
+    fn write_tunnel_on(&mut self, key: LinkKey, chain: ChainKey) -> Result<(), Broken> {
         // A message must not wait until the ones before it are acknowledged.
         send_at_once(&mut self.links[key], &mut self.net);
         let mut left = self.settings.turn_bytes;
         let is_capped = self.links[key].h1.front().is_some_and(Exchange::is_capped);
         loop {
-            let link = &mut self.links[key];
-            let chain = link.chain().expect("a tunnel has a chain");
-            if link.h1.write_side() != WriteSide::Open {
+            if self.links[key].h1.write_side() != WriteSide::Open {
                 // Nothing can be written any more, so the waiting bytes are dropped and no more are
                 // accepted.
-                return self.chains.close_tunnel(chain);
+                self.end_tunnel(chain);
+                return Ok(());
             }
-            let has_outbound = link.has_outbound();
+            let mut piece = None;
+            match self.pull_tunnel(chain)? {
+                // A cap lets only a part of it pass.
+                Some(whole) if is_capped => self.give_back_piece(chain, whole, 0),
+                pulled => piece = pulled,
+            }
+            let has_outbound = self.links[key].has_outbound();
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
-            let mut most = outbox.waiting().len().min(left);
+            outbox.on_looked_at();
+            let waiting = piece.as_ref().map_or(outbox.waiting().len(), Vec::len);
+            let mut most = waiting.min(left);
             if is_capped && most > 0 {
                 most = self.room_to_write(key, most).unwrap_or(0);
             }
             if most == 0 && !has_outbound {
-                return;
+                return Ok(());
             }
             let link = &mut self.links[key];
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
             let (socket, tls) = link.reach.wire().expect("a tunnel has a socket");
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-            let parts = [&outbox.waiting()[..most]];
-            match transport::write(net, socket, tls, &parts, 0, scratch) {
-                Ok(done) => {
-                    outbox.on_written(done.taken);
-                    self.counts.bytes_out += done.sent as u64;
-                    if done.is_blocked {
-                        link.readiness = link.readiness.without(Readiness::WRITABLE);
-                    }
-                    self.note_written(chain, done);
-                    if done.is_blocked {
-                        return;
-                    }
-                    left = left.saturating_sub(done.taken);
-                    if left == 0 {
-                        return self.run_later(key);
-                    }
+            let bytes = piece.as_deref().unwrap_or(outbox.waiting());
+            let written = transport::write(net, socket, tls, &[&bytes[..most]], 0, scratch);
+            let taken = written.as_ref().map_or(0, |done| done.taken);
+            match piece {
+                Some(piece) => self.give_back_piece(chain, piece, taken),
+                None => outbox.on_written(taken),
+            }
+            let done = match written {
+                Ok(done) => done,
+                Err(trouble) => {
+                    self.on_trouble(key, trouble);
+                    return Ok(());
                 }
-                Err(trouble) => return self.on_trouble(key, trouble),
+            };
+            self.counts.bytes_out += done.sent as u64;
+            if done.is_blocked {
+                let link = &mut self.links[key];
+                link.readiness = link.readiness.without(Readiness::WRITABLE);
+            }
+            self.note_written(chain, done);
+            self.on_tunnel_written(chain, done.is_blocked, done.sent > 0);
+            if done.is_blocked {
+                return Ok(());
+            }
+            left = left.saturating_sub(done.taken);
+            if left == 0 {
+                self.run_later(key);
+                return Ok(());
             }
         }
     }
@@ -395,35 +445,6 @@ impl<N: Net> Core<N> {
         Some(transport::write(net, socket, tls, parts, written, scratch))
     }
 
-    /// Returns how many of `left` unwritten bytes may be written to a link, or `None` if the cap
-    /// of its front exchange holds them back.
-    pub(super) fn room_to_write(&mut self, key: LinkKey, left: usize) -> Option<usize> {
-        let chain = self.links[key].chain()?;
-        let now = self.nanos();
-        let Some(cap) = &mut self.meter(chain).upload else {
-            return Some(left);
-        };
-        let was_holding = cap.is_holding();
-        let room = cap.ask(Some(left as u64), now);
-        if room.is_none() && !was_holding {
-            self.arm_again(key, chain, false);
-        }
-        room.map(|room| usize::try_from(room).unwrap_or(usize::MAX).min(left))
-    }
-
-    /// Writes the pending bytes of a link's TLS state, in one send. Returns `None` if nothing can
-    /// be written any more.
-    #[inline(never)]
-    pub(super) fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
-        let link = &mut self.links[key];
-        if !link.h1.is_writable() {
-            return None;
-        }
-        let (socket, tls) = link.reach.wire().expect("an open link has a socket");
-        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        Some(transport::write(net, socket, tls, &[], 0, scratch))
-    }
-
     /// Does what [`write_once`](Self::write_once) does, for all requests on a pipelined link. It is
     /// not inlined, so plain writes need no stack for its array of slices.
     #[inline(never)]
@@ -554,15 +575,5 @@ fn begin_metering(exchange: &mut Exchange<ChainKey>, chain: &mut Chain, settings
     if settings.limits_speed_of(&exchange.request) {
         chain.marks.set(Marks::METERED);
         exchange.cap_upload();
-    }
-}
-
-/// Turns Nagle's algorithm off, so that small segments go out at once.
-pub(super) fn send_at_once<N: Net>(link: &mut Link<N::Socket>, net: &mut N) {
-    if !std::mem::replace(&mut link.is_undelayed, true) {
-        let socket = link.socket().expect("an open link has a socket");
-        if let Err(error) = net.set_nodelay(socket) {
-            trace!("setting TCP_NODELAY failed ({error})");
-        }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A source is user code that does not see the state `S`, so `Core` can call it, as it calls a
 //! policy. It is called while its link is being written to, when everything that it yielded before
-//! has been written. When it has nothing yet, the link is left alone until its waker is woken. While
-//! a request waits for its source, no deadline runs but that of the request as a whole.
+//! has been written. When it has nothing yet, the link is left alone until its waker is woken.
+//! While a request waits for its source, no deadline runs but that of the request as a whole.
 //!
 //! A chain with a source has [`Marks::METERED`], by which its supply ends with its exchange.
 
@@ -15,9 +15,9 @@ use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-use crate::engine::sending::send_at_once;
 use crate::engine::supplies::SupplyFailure;
 use crate::engine::visits::block_of;
+use crate::engine::writing::send_at_once;
 use crate::error::{Error, ErrorKind};
 use crate::h1::exchange::{Exchange, Supply, Upload};
 use crate::net::Net;
@@ -74,14 +74,6 @@ impl<N: Net> Core<N> {
         let [front_of_head, rest_of_head, block, _] = *layout.parts();
         supplied.begin([front_of_head, rest_of_head], block);
         front.begin_supply(supplied.bytes());
-    }
-
-    /// Ends the supply of a chain whose exchange has ended, if it has one.
-    pub(super) fn end_supply(&mut self, key: ChainKey) {
-        let request = self.chains[key].request.as_ref();
-        if let Some(source) = self.supplies.remove(key, request) {
-            self.discard(source);
-        }
     }
 
     /// Writes what a link's only request has been supplied with, and reads its source if there is
@@ -209,21 +201,20 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Reads a source again that was waited for.
-    pub(super) fn on_supply_woken(&mut self, key: ChainKey) {
+    /// Records that the waker of a request's source has been woken. Returns the link that is to be
+    /// written to, if the request has been waiting for its source.
+    pub(super) fn on_supply_woken(&mut self, key: ChainKey) -> Option<LinkKey> {
         if let Some(supplied) = self.supplies.get_mut(key) {
             supplied.on_woken();
         }
         let Stage::Running { link } = self.chains[key].stage else {
-            return;
+            return None;
         };
         let front = self.links[link].h1.front_mut();
-        let Some(front) = front.filter(|front| front.tag == key && front.waits_for_supply()) else {
-            return;
-        };
+        let front = front.filter(|front| front.tag == key && front.waits_for_supply())?;
         let bytes = front.writable();
         front.on_supply(bytes, Supply::Open);
         self.arm_again(link, key, false);
-        self.flush(link);
+        Some(link)
     }
 }

@@ -10,6 +10,7 @@ use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::engine::fail::Failure;
 use crate::engine::meter::Verdict;
+use crate::engine::outbox::Until;
 use crate::engine::waiting::LONG_WAIT_MILLIS;
 use crate::error::ErrorKind;
 use crate::h1::exchange::Exchange;
@@ -70,6 +71,7 @@ impl<N: Net> Core<N> {
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),
                 Some(Timer::ChainDeadline(key)) => self.on_chain_deadline(key),
                 Some(Timer::Meter(key)) => self.on_meter_timer(key),
+                Some(Timer::Tunnel(key)) => self.on_tunnel_timer(key),
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),
                 Some(Timer::Dial(key)) => self.on_dial_timer(key),
                 Some(Timer::Ahead(key)) => self.on_ahead_timer(key),
@@ -198,6 +200,34 @@ impl<N: Net> Core<N> {
             let readiness = &mut self.links[link].readiness;
             *readiness = readiness.with(Readiness::WRITABLE);
             self.flush(link);
+        }
+    }
+
+    /// Handles the timer of a chain's tunnel that has gone off.
+    #[inline(never)]
+    fn on_tunnel_timer(&mut self, key: ChainKey) {
+        let chain = &self.chains[key];
+        let is_paused = chain.marks.has(Marks::PAUSED);
+        let Stage::Running { link } = chain.stage else {
+            return;
+        };
+        let outbox = self.chains.outbox(key);
+        let Some(deadline) = outbox.and_then(|outbox| outbox.deadline.take()) else {
+            return;
+        };
+        match deadline.until {
+            // The server may be waiting until the program reads again.
+            Until::Accepts if is_paused => self.arm_tunnel(key, Until::Accepts),
+            until if !deadline.has_passed => {
+                self.put_off_tunnel(key, until);
+                let readiness = &mut self.links[link].readiness;
+                *readiness = readiness.with(Readiness::WRITABLE);
+                self.run_later(link);
+            }
+            until => {
+                let text = self.tunnel_text(key, until);
+                self.fail(link, Failure::Slow(text));
+            }
         }
     }
 

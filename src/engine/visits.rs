@@ -301,6 +301,20 @@ impl<N: Net> Core<N> {
         chain.marks.clear(Marks::ORIGIN_ENTERED);
     }
 
+    /// Does what [`set_request`](Self::set_request) does, and keeps the chain in the generation
+    /// that it belongs to.
+    #[cold]
+    pub(super) fn set_request_instead(&mut self, key: ChainKey, request: Request) {
+        let mark = self.chains.mark_of_request(key).cloned();
+        self.set_request(key, request);
+        if let Some(mark) = mark {
+            let next = self.chains[key].request().generation();
+            if !next.is_some_and(|next| next.is_same(&mark)) {
+                self.chains.generations.spare(key, mark);
+            }
+        }
+    }
+
     /// Calls the policy at a moment that knows the request's deadline.
     pub(super) fn ask<R>(
         &mut self,

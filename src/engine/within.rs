@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::body::BodySource;
 use crate::engine::readback::{Action, Context, Flow, Next, Rare, Readback, Reply, Sink};
 use crate::generation::Generation;
 use crate::id::ChainId;
@@ -11,6 +12,7 @@ use crate::proto::Origin;
 use crate::request::Request;
 use crate::response::Response;
 use crate::route::Route;
+use crate::timeouts::Retimed;
 
 /// Adapts a readback over a part of the state, `T`, to the whole state, `S`. A bot that was written
 /// to run alone can then run among a thousand. Pass the result to
@@ -180,6 +182,7 @@ where
     match action {
         Action::Done => Action::Done,
         Action::Send(request) => Action::Send(request),
+        Action::Instead(request) => Action::Instead(request),
         Action::Again => Action::Again,
         Action::Wait(mark) => Action::Wait(mark),
         Action::Pend => Action::Pend,
@@ -201,6 +204,10 @@ where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     T: 'static,
 {
+    fn prepare(&self, request: &Request) -> Option<Request> {
+        self.readback.prepare(request)
+    }
+
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
         self.with(state, cx, (), |readback, part, cx| {
             readback.on_interim(part, head, cx)
@@ -220,6 +227,12 @@ where
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         self.with(state, cx, Flow::Abort, |readback, part, cx| {
             readback.on_data(part, data, cx)
+        })
+    }
+
+    fn on_resume(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Flow {
+        self.with(state, cx, Flow::Abort, |readback, part, cx| {
+            readback.on_resume(part, cx)
         })
     }
 
@@ -289,12 +302,28 @@ where
         self.sink.write(id, bytes)
     }
 
+    fn is_cancelled(&self, id: ChainId) -> bool {
+        self.sink.is_cancelled(id)
+    }
+
+    fn retime(&mut self, id: ChainId, request: &Request) -> Option<&mut Retimed> {
+        self.sink.retime(id, request)
+    }
+
+    fn write_from(&mut self, id: ChainId, source: Box<dyn BodySource>) -> bool {
+        self.sink.write_from(id, source)
+    }
+
     fn end(&mut self, generation: &Generation, own: ChainId, request: Option<&Request>) {
         self.sink.end(generation, own, request);
     }
 
     fn stop(&mut self) {
         self.sink.stop();
+    }
+
+    fn is_ending(&self, id: ChainId) -> bool {
+        self.sink.is_ending(id)
     }
 }
 

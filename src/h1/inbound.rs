@@ -15,6 +15,8 @@ pub(crate) struct Inbound {
     pub(crate) trailer_fields: Vec<Field>,
     /// Bytes that were read, but must not be processed during a pause.
     pub(crate) held: Vec<u8>,
+    /// The readback has paused the response, and has not heard yet that it goes on.
+    pub(crate) is_paused: bool,
 }
 
 impl Inbound {
@@ -25,6 +27,7 @@ impl Inbound {
         self.trailers.clear();
         self.trailer_fields.clear();
         self.held.clear();
+        self.is_paused = false;
     }
 
     /// Returns the number of bytes allocated for its buffers.

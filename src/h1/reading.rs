@@ -198,6 +198,11 @@ impl<'d> Reading<'d> {
         self.inbound.held = self.data[self.taken..].to_vec();
     }
 
+    /// Records that the readback has paused the response.
+    pub(crate) fn note_paused(&mut self) {
+        self.inbound.is_paused = true;
+    }
+
     /// Keeps an incomplete head.
     ///
     /// # Errors

@@ -52,9 +52,14 @@ impl BothVisits {
         request: &Request,
         at: &Moment<'_>,
     ) -> Self {
+        Self::of(outer.visit(request, at), inner.visit(request, at))
+    }
+
+    /// Combines two visits that have begun.
+    pub(crate) fn of(outer: Box<dyn Visit>, inner: Box<dyn Visit>) -> Self {
         Self {
-            outer: outer.visit(request, at),
-            inner: inner.visit(request, at),
+            outer,
+            inner,
             outer_is_through: false,
             is_shown: false,
         }

@@ -17,6 +17,8 @@ pub(crate) struct Policies {
     /// The policy of its session.
     outer: Option<Arc<dyn Policy>>,
     inner: Option<Arc<dyn Policy>>,
+    /// The policy of what kind of request this is. It is nearest to the wire.
+    nearest: Option<Arc<dyn Policy>>,
     /// The session runs no code of the caller.
     outer_is_brief: bool,
 }
@@ -37,15 +39,23 @@ impl RequestBuilder {
     pub(crate) fn in_session(self, session: &Carried, mark: Mark) -> Self {
         let carried = self.carry(|carried| {
             // Usually there is nothing else, and all requests of the session share one value.
-            let Some(inner) = carried.and_then(|carried| read(carried).inner.clone()) else {
+            let own = carried.map(read).filter(|own| own.has_own());
+            let Some(own) = own else {
                 return Some(Arc::clone(session));
             };
             Some(Arc::new(Policies {
-                inner: Some(inner),
+                inner: own.inner.clone(),
+                nearest: own.nearest.clone(),
                 ..read(session).clone()
             }))
         });
         carried.marked(mark)
+    }
+
+    /// Sets the policy of what kind of request this is, inside all others.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn nearest_policy(self, policy: Arc<dyn Policy>) -> Self {
+        self.change_policies(|policies| policies.nearest = Some(policy))
     }
 
     fn change_policies(self, change: impl FnOnce(&mut Policies)) -> Self {
@@ -69,8 +79,14 @@ impl Policies {
         Arc::new(Self {
             outer: Some(policy),
             inner: None,
+            nearest: None,
             outer_is_brief: is_brief,
         })
+    }
+
+    /// Whether the request has a policy besides that of its session.
+    fn has_own(&self) -> bool {
+        self.inner.is_some() || self.nearest.is_some()
     }
 
     /// Whether they run no code of the caller.
@@ -99,14 +115,22 @@ impl Policies {
 
     /// Begins a visit of all of them.
     pub(crate) fn visit(&self, request: &Request, at: &Moment<'_>) -> Option<Box<dyn Visit>> {
-        match (&self.outer, &self.inner) {
+        let visit: Option<Box<dyn Visit>> = match (&self.outer, &self.inner) {
             (Some(outer), Some(inner)) => {
                 let visits = BothVisits::begin(&**outer, &**inner, request, at);
                 Some(Box::new(visits))
             }
             (Some(policy), None) | (None, Some(policy)) => Some(policy.visit(request, at)),
             (None, None) => None,
-        }
+        };
+        let Some(nearest) = &self.nearest else {
+            return visit;
+        };
+        let nearest = nearest.visit(request, at);
+        Some(match visit {
+            Some(around) => Box::new(BothVisits::of(around, nearest)),
+            None => nearest,
+        })
     }
 
     /// Whether two requests carry the same policies, so that a visit of one serves the other.
@@ -126,7 +150,9 @@ impl Policies {
                 (Some(one), Some(other)) => Arc::ptr_eq(one, other),
                 (one, other) => one.is_none() && other.is_none(),
             };
-        is_same(&self.outer, &other.outer) && is_same(&self.inner, &other.inner)
+        is_same(&self.outer, &other.outer)
+            && is_same(&self.inner, &other.inner)
+            && is_same(&self.nearest, &other.nearest)
     }
 }
 

@@ -177,6 +177,8 @@ pub(crate) enum Waits {
     WithoutRequest,
     /// The wait of a request for the source of its body.
     ForBody,
+    /// The wait of a tunnel's source for something to send.
+    InTunnel,
 }
 
 /// The clocks and the source of randomness of one engine.

@@ -169,6 +169,21 @@ pub enum Violation {
         /// Bytes decoded so far by the layer of coding that exceeded it, or received.
         seen: u64,
     },
+    /// An event of an event stream exceeds
+    /// [`Events::max_event_bytes`](crate::Events::max_event_bytes).
+    EventTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+        /// Bytes of the event received so far.
+        seen: usize,
+    },
+    /// A line exceeds [`Lines::max_bytes`](crate::Lines::max_bytes).
+    LineTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+        /// Bytes of the line received so far.
+        seen: usize,
+    },
     /// The connection ended within the response (RFC 9112 §8).
     Truncated {
         /// Missing bytes of the body, where known.
@@ -191,7 +206,9 @@ impl Violation {
             | Violation::ChunkExtensionsTooLarge { .. }
             | Violation::TrailersTooLarge { .. }
             | Violation::BodyTooLarge { .. }
-            | Violation::DecodedTooLarge { .. } => true,
+            | Violation::DecodedTooLarge { .. }
+            | Violation::EventTooLarge { .. }
+            | Violation::LineTooLong { .. } => true,
             Violation::NotHttp { .. }
             | Violation::Http2
             | Violation::StatusLine { .. }
@@ -328,6 +345,15 @@ impl fmt::Display for Violation {
                     f,
                     "decoded body exceeds max_bytes ({limit} bytes; {seen} decoded or received)"
                 )
+            }
+            Violation::EventTooLarge { limit, seen } => {
+                write!(
+                    f,
+                    "event exceeds max_event_bytes ({limit} bytes; {seen} received)"
+                )
+            }
+            Violation::LineTooLong { limit, seen } => {
+                write!(f, "line exceeds max_bytes ({limit} bytes; {seen} received)")
             }
             Violation::Truncated { missing: Some(n) } => write!(f, "cut short, {n} bytes missing"),
             Violation::Truncated { missing: None } => f.write_str("cut short"),

@@ -34,6 +34,7 @@ impl Connection {
     pub(super) fn is_at_rest(&self, now: Duration) -> bool {
         self.client.is_at_rest(now)
             && self.server.requests > 0
+            && !self.server.has_switched
             && self.server.has_answered_all(now)
             && self.server.downlink <= now
     }
@@ -353,6 +354,8 @@ pub(super) struct ServerEnd {
     pub(super) unread: VecDeque<u8>,
     /// Bytes have arrived that the server will not read.
     pub(super) leaves_unread: bool,
+    /// The last answer was a 101, so what arrives is no request.
+    pub(super) has_switched: bool,
     /// Distinguishes the current idle timer from those that a later request has outdated.
     pub(super) idle_since: u64,
 }
@@ -381,13 +384,14 @@ impl ServerEnd {
             pace: None,
             unread: VecDeque::new(),
             leaves_unread: false,
+            has_switched: false,
             idle_since: 0,
         }
     }
 
     /// Returns whether the server waits for a request of which no byte has arrived.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        !self.closing && self.has_answered_all(now)
+        !self.closing && !self.has_switched && self.has_answered_all(now)
     }
 
     /// Returns whether every byte received belongs to a request that has been answered.

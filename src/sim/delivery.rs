@@ -79,7 +79,8 @@ impl World {
         let mut script = answer.encode(request);
         let later = self.spoil(&mut script);
         let mut pieces = self.split(script.pieces);
-        let idles = script.complete && script.end.is_none();
+        let switches = script.complete && script.switches;
+        let idles = script.complete && script.end.is_none() && !script.switches;
         let strays = idles && script.delimited && self.strikes(Fault::Stray);
         let unsolicited = idles && script.delimited && self.strikes(Fault::Unsolicited);
         // The false answer goes out with the last bytes, or noise follows later.
@@ -93,6 +94,7 @@ impl World {
             leaves = leaves.max(server.busy_until);
             server.unresponsive = !script.complete;
             server.closing = script.end.is_some();
+            server.has_switched = switches;
         }
         let count = pieces.len();
         for (i, piece) in pieces.into_iter().enumerate() {

@@ -426,6 +426,7 @@ impl Network {
                 let answer = server.borrow_mut().on_request(&request);
                 self.world_mut().answer(id, &request, answer);
             }
+            Call::Data { id, server, bytes } => server.borrow_mut().on_data(id, &bytes),
             Call::Closed { id, server } => server.borrow_mut().on_close(id),
         }
     }

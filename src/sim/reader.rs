@@ -90,6 +90,11 @@ impl RequestReader {
         self.bytes.len() + decoded
     }
 
+    /// Takes what has been received and not been read, because it is no part of a request.
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Returns whether the next byte would be the first one of a request.
     pub(super) fn is_between(&self) -> bool {
         self.bytes.is_empty() && matches!(self.state, State::Head { .. })

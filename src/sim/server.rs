@@ -68,6 +68,34 @@ pub trait Server {
         None
     }
 
+    /// Receives bytes on a connection whose request was answered with 101 (Switching Protocols):
+    /// from then on, they are no HTTP. To send bytes, call
+    /// [`Network::push`](super::Network::push), here or at any later time.
+    ///
+    /// ```
+    /// use httpstream::sim::{Answer, ConnectionId, Incoming, Network, Server};
+    ///
+    /// /// Sends back what it receives.
+    /// struct Echo { network: Network }
+    ///
+    /// impl Server for Echo {
+    ///     fn on_request(&mut self, _: &Incoming) -> Answer {
+    ///         Answer::status(101).header("Upgrade", "echo").header("Connection", "Upgrade")
+    ///     }
+    ///
+    ///     fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) {
+    ///         self.network.push(connection, bytes);
+    ///     }
+    /// }
+    ///
+    /// let network = Network::new(1);
+    /// let echo = Echo { network: network.clone() };
+    /// network.serve("10.0.0.1:80".parse().unwrap(), echo);
+    /// ```
+    fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        let _ = (connection, bytes);
+    }
+
     /// Reports that the client has closed the connection.
     fn on_close(&mut self, connection: ConnectionId) {
         let _ = connection;
@@ -420,6 +448,7 @@ impl Answer {
             closes,
         } = self.message.encode(request);
         let complete = !wire.is_empty() && self.truncate.is_none_or(|n| n >= wire.len());
+        let switches = complete && wire.starts_with(b"HTTP/1.1 101 ");
         wire.truncate(self.truncate.unwrap_or(usize::MAX));
 
         let mut pauses = self.pauses;
@@ -452,6 +481,7 @@ impl Answer {
             pieces,
             delimited,
             complete,
+            switches,
             end: end.map(|end| (end_pause, end)),
         }
     }
@@ -465,6 +495,8 @@ pub(super) struct Script {
     pub(super) delimited: bool,
     /// Whether the response is sent to its end.
     pub(super) complete: bool,
+    /// Whether it is a 101, after which the connection is no longer one of HTTP.
+    pub(super) switches: bool,
     /// How the connection ends, and how long after the last piece.
     pub(super) end: Option<(Duration, End)>,
 }

@@ -95,6 +95,12 @@ impl World {
                 end.leaves_unread |= end.reader.pending() > 0;
                 return None;
             }
+            if end.has_switched {
+                let bytes = end.reader.take_rest();
+                let is_empty = bytes.is_empty();
+                self.note_bytes(&bytes);
+                return (!is_empty).then_some(Call::Data { id, server, bytes });
+            }
             match end.reader.next_item() {
                 Ok(None) => return None,
                 Ok(Some(Item::Head(head))) => {

@@ -154,6 +154,11 @@ pub(super) enum Call {
         server: Rc<RefCell<dyn Server>>,
         request: Rc<Incoming>,
     },
+    Data {
+        id: ConnectionId,
+        server: Rc<RefCell<dyn Server>>,
+        bytes: Vec<u8>,
+    },
     Closed {
         id: ConnectionId,
         server: Rc<RefCell<dyn Server>>,

@@ -428,3 +428,307 @@ fn a_silent_tunnel_ends_by_its_idle_deadline_and_one_that_speaks_does_not() {
     assert_eq!(bench.log.notes, expected);
     bench.assert_empty();
 }
+
+/// A source that follows a script, and the tunnel that is written from it.
+mod sources {
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Arc, Mutex};
+    use std::task::Waker;
+
+    use httpstream::{BodySource, Supply};
+
+    use super::*;
+
+    enum Step {
+        Bytes(Vec<u8>),
+        Error,
+        Panic,
+        /// More bytes than there is room for.
+        Lie,
+        Nothing,
+    }
+
+    /// What waits for the source, and the waker of the engine.
+    #[derive(Default)]
+    struct Feed {
+        steps: Vec<Step>,
+        waker: Option<Waker>,
+        has_ended: bool,
+        is_dropped: bool,
+    }
+
+    #[derive(Clone, Default)]
+    struct Source(Arc<Mutex<Feed>>);
+
+    impl Source {
+        fn of(steps: Vec<Step>) -> Self {
+            let source = Self::default();
+            source.0.lock().unwrap().steps = steps;
+            source
+        }
+
+        /// Supplies more, from any thread.
+        fn supply(&self, bytes: &[u8]) {
+            let mut feed = self.0.lock().unwrap();
+            feed.steps.push(Step::Bytes(bytes.to_vec()));
+            let waker = feed.waker.take();
+            drop(feed);
+            waker.into_iter().for_each(Waker::wake);
+        }
+
+        fn end(&self) {
+            let mut feed = self.0.lock().unwrap();
+            feed.has_ended = true;
+            let waker = feed.waker.take();
+            drop(feed);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Dropped by the engine.
+    struct Given(Source);
+
+    impl Drop for Given {
+        fn drop(&mut self) {
+            self.0.0.lock().unwrap().is_dropped = true;
+        }
+    }
+
+    impl BodySource for Given {
+        fn size(&self) -> Option<u64> {
+            None
+        }
+
+        fn read(&mut self, room: &mut [u8], waker: &Waker) -> io::Result<Supply> {
+            let mut feed = self.0.0.lock().unwrap();
+            if feed.steps.is_empty() {
+                if feed.has_ended {
+                    return Ok(Supply::End);
+                }
+                feed.waker = Some(waker.clone());
+                return Ok(Supply::Wait);
+            }
+            match &mut feed.steps[0] {
+                Step::Bytes(bytes) => {
+                    let n = bytes.len().min(room.len());
+                    room[..n].copy_from_slice(&bytes[..n]);
+                    bytes.drain(..n);
+                    if bytes.is_empty() {
+                        feed.steps.remove(0);
+                    }
+                    Ok(Supply::Bytes(n))
+                }
+                Step::Error => Err(io::Error::other("the tape is torn")),
+                Step::Panic => {
+                    drop(feed);
+                    panic!("as told")
+                }
+                Step::Lie => Ok(Supply::Bytes(room.len() + 1)),
+                Step::Nothing => Ok(Supply::Bytes(0)),
+            }
+        }
+    }
+
+    /// Writes from a source, and records what arrives.
+    struct Tunnel(Option<Source>);
+
+    impl Readback<Log> for Tunnel {
+        fn on_head(&mut self, _: &mut Log, head: &Response<'_>, cx: &mut Context<'_, Log>) -> Flow {
+            assert_eq!(head.status().as_u16(), 101);
+            let source = self.0.take().unwrap();
+            assert!(cx.write_from(cx.id(), Given(source)));
+            Flow::Stream
+        }
+
+        fn on_data(&mut self, log: &mut Log, data: &[u8], cx: &mut Context<'_, Log>) -> Flow {
+            let text = String::from_utf8_lossy(data).into_owned();
+            let is_over = text.ends_with("finish\n");
+            if text.ends_with("write\n") {
+                cx.write(cx.id(), b"written\n");
+            }
+            if text.ends_with("replace\n") {
+                let other = Source::of(vec![Step::Bytes(b"replaced\n".to_vec())]);
+                assert!(cx.write_from(cx.id(), Given(other)));
+            }
+            log.notes.push(text);
+            if is_over { Flow::Finish } else { Flow::Stream }
+        }
+
+        fn on_reply(
+            &mut self,
+            log: &mut Log,
+            reply: Reply<'_>,
+            cx: &mut Context<'_, Log>,
+        ) -> Next<Log> {
+            assert!(
+                !cx.write_from(cx.id(), Given(Source::default())),
+                "it is over"
+            );
+            note(log, reply, cx)
+        }
+    }
+
+    /// A server that tells what it reads, line by line, and sends what it is told.
+    fn telling() -> (Server, Receiver<String>, Sender<&'static str>) {
+        let (tell, told) = channel();
+        let (say, said) = channel::<&'static str>();
+        let said = Arc::new(Mutex::new(said));
+        let server = Server::start(move |peer| {
+            if peer.request().is_none() || !peer.send(SWITCHED) {
+                return;
+            }
+            let first = peer.unread().to_vec();
+            let mut line = first;
+            let mut room = [0; 4096];
+            loop {
+                while let Some(end) = line.iter().position(|b| *b == b'\n') {
+                    let rest = line.split_off(end + 1);
+                    let text = String::from_utf8(std::mem::replace(&mut line, rest)).unwrap();
+                    tell.send(text).unwrap();
+                    match said.lock().unwrap().recv() {
+                        Ok("") | Err(_) => {}
+                        Ok(answer) => {
+                            peer.send(answer.as_bytes());
+                        }
+                    }
+                }
+                match peer.stream().read(&mut room) {
+                    Ok(n) if n > 0 => line.extend_from_slice(&room[..n]),
+                    _ => return drop(tell.send("end".to_owned())),
+                }
+            }
+        });
+        (server, told, say)
+    }
+
+    fn open(bench: &mut Bench, server: &Server, source: &Source) {
+        let request = upgrade(server, "/").build().unwrap();
+        let request = bench
+            .engine
+            .submit_to(request, Tunnel(Some(source.clone())));
+        let _ = request;
+    }
+
+    #[test]
+    fn a_source_is_written_as_it_supplies_and_by_other_threads() {
+        let (server, told, say) = telling();
+        let source = Source::of(vec![
+            Step::Bytes(b"one\n".to_vec()),
+            Step::Bytes(b"two\n".to_vec()),
+        ]);
+        let mut bench = Bench::new();
+        open(&mut bench, &server, &source);
+        let other = source.clone();
+        let thread = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            let mut next = |answer| {
+                seen.push(told.recv_timeout(common::PATIENCE).unwrap());
+                say.send(answer).unwrap();
+            };
+            next("");
+            next("");
+            // The engine sleeps.
+            other.supply(b"three\n");
+            next("write\n");
+            next("replace\n");
+            next("finish\n");
+            assert_eq!(told.recv_timeout(common::PATIENCE).unwrap(), "end");
+            seen
+        });
+        bench.engine.run(&mut bench.log).unwrap();
+        let seen = thread.join().unwrap();
+        assert_eq!(
+            seen,
+            ["one\n", "two\n", "three\n", "written\n", "replaced\n"]
+        );
+        assert_eq!(bench.log.notes, ["write\n", "replace\n", "finish\n"]);
+        assert_eq!(bench.log.replies[0].as_ref().unwrap().status, 101);
+        assert!(source.0.lock().unwrap().is_dropped);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn a_source_that_fails_fails_the_exchange() {
+        let rows = [
+            (Step::Error, "the tape is torn"),
+            (Step::Lie, "more bytes than there was room for"),
+            (Step::Nothing, "no bytes, but neither waits nor ends"),
+        ];
+        for (step, expected) in rows {
+            let (server, _told, _say) = telling();
+            let source = Source::of(vec![Step::Bytes(b"one\n".to_vec()), step]);
+            let mut bench = Bench::new();
+            open(&mut bench, &server, &source);
+            bench.engine.run(&mut bench.log).unwrap();
+            let [Err(error)] = &bench.log.replies[..] else {
+                panic!("{expected}: no error");
+            };
+            assert_eq!(error.kind(), ErrorKind::Body);
+            assert!(format!("{error:#}").contains(expected), "{error:#}");
+            assert!(source.0.lock().unwrap().is_dropped);
+            bench.assert_empty();
+        }
+    }
+
+    #[test]
+    fn a_source_that_panics_ends_its_chain_and_leaves_the_engine_usable() {
+        let (server, _told, _say) = telling();
+        let source = Source::of(vec![Step::Panic]);
+        let mut bench = Bench::new();
+        open(&mut bench, &server, &source);
+        let run = std::panic::AssertUnwindSafe(|| bench.engine.run(&mut bench.log));
+        assert!(std::panic::catch_unwind(run).is_err());
+        assert!(bench.log.replies.is_empty() && source.0.lock().unwrap().is_dropped);
+        let healthy = Server::answering(ok("fine"));
+        bench.engine.submit(healthy.get("/"), note);
+        bench.engine.run(&mut bench.log).unwrap();
+        assert_eq!(bench.log.texts(), ["fine"]);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn the_server_may_close_after_the_end_of_a_source() {
+        let (server, told, say) = telling();
+        let source = Source::of(vec![Step::Bytes(b"only\n".to_vec())]);
+        source.end();
+        let mut bench = Bench::new();
+        open(&mut bench, &server, &source);
+        let thread = std::thread::spawn(move || {
+            assert_eq!(told.recv_timeout(common::PATIENCE).unwrap(), "only\n");
+            // What is sent after the end is still passed on.
+            say.send("late\n").unwrap();
+            say.send("finish\n")
+        });
+        while bench.log.notes.is_empty() {
+            bench.engine.turn(&mut bench.log, None).unwrap();
+        }
+        assert_eq!(bench.log.notes, ["late\n"]);
+        drop(thread);
+        drop(server);
+    }
+
+    #[test]
+    fn a_large_source_is_read_piece_by_piece() {
+        const LEN: usize = 20 << 20;
+        let server = Server::start(|peer| {
+            if peer.request().is_some() && peer.send(SWITCHED) {
+                let body = peer.body(LEN);
+                let is_same = body.iter().enumerate().all(|(i, b)| *b == (i % 251) as u8);
+                assert!(is_same && body.len() == LEN);
+                peer.send(b"finish\n");
+                peer.hold();
+            }
+        });
+        let bytes: Vec<u8> = (0..LEN).map(|i| (i % 251) as u8).collect();
+        let pieces = bytes
+            .chunks(50_000)
+            .map(|piece| Step::Bytes(piece.to_vec()));
+        let source = Source::of(pieces.collect());
+        let mut bench = Bench::new();
+        open(&mut bench, &server, &source);
+        bench.engine.run(&mut bench.log).unwrap();
+        assert_eq!(bench.log.notes, ["finish\n"]);
+        bench.assert_empty();
+    }
+}

@@ -19,3 +19,4 @@ mod outbox;
 mod real_servers;
 mod small;
 mod telegram;
+mod ws;

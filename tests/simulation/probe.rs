@@ -529,6 +529,13 @@ impl<T: State> Readback<T> for Probe {
             reading == Reading::Streamed,
             "chain {chain}: data although it is {reading:?}"
         );
+        // A response that was held back does not stop in a pause.
+        let is_due = !world.chains[chain].awaits_on_resume || world.is_accompanied(chain);
+        check!(
+            world,
+            is_due,
+            "chain {chain}: data after a pause, but no `on_resume`"
+        );
         check!(world, !data.is_empty(), "chain {chain}: an empty piece");
         let truth = serial.and_then(|serial| Some((world.answers.get(serial)?, serial)));
         if let Some((_, serial)) = truth {
@@ -562,6 +569,33 @@ impl<T: State> Readback<T> for Probe {
         flow
     }
 
+    fn on_resume(&mut self, state: &mut T, cx: &mut Context<'_, T>) -> Flow {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        self.enter(&mut world, cx, "resume");
+        let now = world.since_base(cx.now());
+        let chain = self.chain;
+        let known = &mut world.chains[chain];
+        known.last_seen = now;
+        let is_due = known.awaits_on_resume;
+        check!(world, is_due, "chain {chain}: `on_resume` without a pause");
+        let total = world.wishes[world.chains[chain].nonce].timeouts.total;
+        let flow = match world.random.below(100) {
+            0..5 if total.is_some() => Flow::Pause,
+            5..7 => Flow::Abort,
+            7..10 => Flow::Discard,
+            _ => Flow::Stream,
+        };
+        world.coverage.hit("flow", coverage::flow(flow, false));
+        world.tell(|| format!("chain {chain}: {flow:?}"));
+        let known = &mut world.chains[chain];
+        if flow == Flow::Discard {
+            known.reading = Reading::Discarded;
+        }
+        known.follow_flow(flow);
+        flow
+    }
+
     fn on_due(&mut self, state: &mut T, cx: &mut Context<'_, T>) -> Next<T> {
         self.on_call(state, cx)
     }
@@ -574,7 +608,16 @@ impl<T: State> Readback<T> for Probe {
         world.replies += 1;
         let told = reply.as_ref().is_err_and(ends_chain);
         match reply {
-            Ok(response) => self.check_response(&mut world, response),
+            Ok(response) => {
+                let chain = self.chain;
+                let is_due = !world.chains[chain].awaits_on_resume || world.is_accompanied(chain);
+                check!(
+                    world,
+                    is_due,
+                    "chain {chain}: the end after a pause, but no `on_resume`"
+                );
+                self.check_response(&mut world, response);
+            }
             Err(error) => self.check_error(&mut world, &error, cx),
         }
         let now = world.since_base(cx.now());
@@ -624,6 +667,7 @@ fn lane_full(error: &Error) -> Option<usize> {
 impl Chain {
     fn follow_flow(&mut self, flow: Flow) {
         self.paused = flow == Flow::Pause;
+        self.awaits_on_resume = self.paused;
         self.was_paused |= self.paused;
         self.aborted = flow == Flow::Abort;
     }

@@ -331,6 +331,8 @@ pub(crate) struct Chain {
     pub(crate) answered: bool,
     pub(crate) aborted: bool,
     pub(crate) paused: bool,
+    /// It was paused, and `on_resume` has not been called yet.
+    pub(crate) awaits_on_resume: bool,
     /// It was resumed, and has not continued yet.
     pub(crate) resumed: bool,
     /// A `Submitter` resumes it, perhaps before its next pause, perhaps from that pause.
@@ -409,6 +411,7 @@ impl Chain {
         self.answered = false;
         self.aborted = false;
         self.paused = false;
+        self.awaits_on_resume = false;
         self.was_paused = false;
         self.resumed = false;
         self.reading = Reading::NoHead;
@@ -542,6 +545,7 @@ impl World {
             answered: false,
             aborted: false,
             paused: false,
+            awaits_on_resume: false,
             resumed: false,
             resume_ordered: false,
             reading: Reading::NoHead,

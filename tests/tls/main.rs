@@ -24,3 +24,4 @@ mod routes;
 mod sessions;
 mod speeds;
 mod tunnels;
+mod websockets;

@@ -256,6 +256,16 @@ impl Retry {
         }
     }
 
+    /// Returns how long to wait after `failures` failures in a row, whatever has failed, or `None`
+    /// if the attempts are used up. Use it for what is repeated by a rule of its own, such as a
+    /// stream that is opened again when it ends; [`wait`](Self::wait) also judges the failure.
+    pub fn wait_after(&self, failures: u32, at: &Moment<'_>) -> Option<Duration> {
+        match self.judge_wait(failures, None, at) {
+            Judged::Again(wait) => Some(wait),
+            Judged::Final | Judged::Spent | Judged::TooLong(_) => None,
+        }
+    }
+
     fn judge(&self, failures: u32, why: Outcome<'_>, at: &Moment<'_>) -> Judged {
         match (why.error(), why.response()) {
             (Some(error), _) => self.judge_error(failures, error, error.resend_is_safe(), at),
