@@ -227,8 +227,8 @@ impl RequestBuilder {
     /// and its length at that time becomes Content-Length. A file that is shorter by the time it
     /// is read fails the attempt; what was appended to it is left out.
     ///
-    /// The file is read inside turns of the engine, at most 64 KiB at a time. A file that cannot be
-    /// opened or read fails the request with [`ErrorKind::Body`](crate::ErrorKind::Body), whose
+    /// The file is read inside turns of the engine, at most 256 KiB at a time. A file that cannot
+    /// be opened or read fails the request with [`ErrorKind::Body`](crate::ErrorKind::Body), whose
     /// source names the path.
     pub fn body_file(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_path_buf();

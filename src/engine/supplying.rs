@@ -107,10 +107,14 @@ impl<N: Net> Core<N> {
         send_at_once(link, &mut self.net);
         let (socket, tls) = link.reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        let supplied = self.supplies.get(chain);
-        let waiting = supplied.expect("it was pulled from").waiting(written);
-        let parts = [&waiting[..most]];
-        Some(transport::write(net, socket, tls, &parts, 0, scratch))
+        let supplied = self.supplies.get_mut(chain);
+        let supplied = supplied.expect("it was pulled from");
+        let parts = [&supplied.waiting(written)[..most]];
+        let done = transport::write(net, socket, tls, &parts, 0, scratch);
+        if let Ok(done) = &done {
+            supplied.on_taken(done.taken);
+        }
+        Some(done)
     }
 
     fn front_of(&self, key: LinkKey) -> &Exchange<ChainKey> {
@@ -139,6 +143,9 @@ impl<N: Net> Core<N> {
             Upload::SupplyOpen
         };
         front.on_supply(bytes, upload);
+        if upload == Upload::SupplyWaiting {
+            self.supplies.on_waiting(chain, bytes);
+        }
         Some(upload)
     }
 

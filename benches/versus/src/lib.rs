@@ -27,6 +27,7 @@ pub fn main() -> ExitCode {
         [clients::ASKED, job] => clients::run(job),
         [measure::held::ASKED, ask] => ended(measure::held::run(ask)),
         [measure::timers::ASKED, ask] => ended(measure::timers::run(ask)),
+        [measure::transfers::ASKED, ask] => ended(measure::transfers::run(ask)),
         [server::ASKED, core] => ended(server::run(core)),
         _ => match Options::parse(&args) {
             Ok(Asked::Run(options)) => ended(measure_and_publish(&options)),

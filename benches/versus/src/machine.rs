@@ -66,6 +66,14 @@ pub(crate) fn free_memory() -> Option<usize> {
     Some(kibibytes.saturating_mul(1024))
 }
 
+/// Returns the most memory of this process that was resident at any time, in bytes.
+pub(crate) fn peak_resident() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes.saturating_mul(1024))
+}
+
 /// Ends this process when its parent ends, and after this many seconds in any case, so that nothing
 /// is left behind.
 pub(crate) fn end_with_parent(seconds: u32) {
@@ -106,5 +114,6 @@ mod tests {
     fn the_system_tells_of_its_ports_and_its_memory() {
         assert!(ports().is_some_and(|ports| (1..=65_536).contains(&ports)));
         assert!(free_memory().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(peak_resident().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

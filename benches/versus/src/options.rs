@@ -12,9 +12,10 @@ Measures httpstream and its peers against a server of its own on loopback, and p
                       no growth
   --bars              only what the table of limits needs
   --only A,B          only these parts: small, chunked, fields, large, huge, huge-streamed, close, tls, pipelined, delayed, held,
-                      timers, growth
+                      timers, growth, transfers
   --clients A,B       only these clients: floor, httpstream, hyper-conn, hyper-util, reqwest, curl-multi, mio-httpc, ureq, wrk
   --repeats N         rounds in which each client runs once (default 15)
+  --gib N             the size of transfers in GiB (default 1)
   --no-counts         no instructions and no system calls (valgrind, strace)
   --write             write versus.md, versus.json and the charts to docs/performance instead of the target directory; whole runs only
   -h, --help          print this text
@@ -40,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<&'static str>,
     pub(crate) clients: Vec<Client>,
     pub(crate) repeats: usize,
+    /// The size of a transfer.
+    pub(crate) gib: u64,
     pub(crate) exact_counts: bool,
     pub(crate) destination: Destination,
     /// As it was typed.
@@ -68,6 +71,7 @@ impl Options {
             only: ONLY.to_vec(),
             clients: CLIENTS.to_vec(),
             repeats: 0,
+            gib: 1,
             exact_counts: true,
             destination: Destination::Target,
             command: String::new(),
@@ -107,6 +111,13 @@ impl Options {
                                 "--repeats {value:?}: not a number from 1 to 1000"
                             ));
                         }
+                    };
+                }
+                "--gib" => {
+                    let value = value()?;
+                    options.gib = match value.parse() {
+                        Ok(n @ 1..=1000) => n,
+                        _ => return Err(format!("--gib {value:?}: not a number from 1 to 1000")),
                     };
                 }
                 _ => return Err(format!("{arg:?}: no such option")),
@@ -185,6 +196,7 @@ mod tests {
             ("--clients floor,curl", "\"curl\""),
             ("--repeats 0", "\"0\""),
             ("--repeats", "--repeats"),
+            ("--gib 0", "\"0\""),
             ("--write --only small", "--write"),
             ("--quick --write", "--write"),
         ] {

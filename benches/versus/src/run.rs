@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bench::{Bench, Cores};
 use crate::job::{Client, Workload};
 use crate::measure::counts::{self, Counted};
-use crate::measure::{cpu, growth, held, timers};
+use crate::measure::{cpu, growth, held, timers, transfers};
 use crate::options::{Extent, Options};
 use crate::report::{Header, Measured};
 use crate::scene::{
@@ -39,6 +39,8 @@ enum Step {
     Timers,
     /// With this many open connections.
     Growth(usize),
+    /// Large bodies.
+    Transfers,
 }
 
 impl Step {
@@ -52,6 +54,7 @@ impl Step {
             Step::Pending => options.wants(Workload::Delayed),
             Step::Timers => options.wants_part("timers"),
             Step::Growth(_) => options.wants_part("growth"),
+            Step::Transfers => options.wants_part("transfers"),
         }
     }
 
@@ -69,6 +72,7 @@ impl Step {
             Step::Pending => 3.0 * WAITING_REPEATS as f64,
             Step::Timers => 7.0 * options.repeats as f64 + 60.0,
             Step::Growth(open) => clients * (15.0 + open as f64 * 2e-3),
+            Step::Transfers => 16.0 * 0.5 * (options.gib * options.repeats as u64) as f64,
         }
     }
 
@@ -80,7 +84,7 @@ impl Step {
         match (self, options.extent) {
             (Step::Growth(_), _) => wanted(&GROWING),
             // Finding the best client for large bodies takes all of them.
-            (Step::Cpu(HUGE | HUGE_STREAMED), _) => options.clients.clone(),
+            (Step::Cpu(HUGE | HUGE_STREAMED) | Step::Transfers, _) => options.clients.clone(),
             (_, Extent::Bars) => wanted(&MAIN_CLIENTS),
             (Step::Instructions(_), Extent::Quick)
             | (Step::Instructions(CHUNKED | FIELDS | LARGE | CLOSE), _) => {
@@ -109,6 +113,7 @@ impl fmt::Display for Step {
             Step::Pending => write!(f, "delayed requests"),
             Step::Timers => write!(f, "timers"),
             Step::Growth(open) => write!(f, "growth: {open} open connections"),
+            Step::Transfers => write!(f, "transfers"),
         }
     }
 }
@@ -126,7 +131,7 @@ fn alone(workload: Workload) -> Scene {
 
 fn steps(options: &Options) -> Vec<Step> {
     let one_pipelined = alone(Workload::Pipelined { depth: DEPTH });
-    let (cpu, instructions, calls, waiting, open) = match options.extent {
+    let (cpu, instructions, calls, others, open) = match options.extent {
         Extent::Whole | Extent::Bars => (
             vec![
                 SMALL_1,
@@ -166,7 +171,7 @@ fn steps(options: &Options) -> Vec<Step> {
                 alone(Workload::Tls),
                 one_pipelined,
             ],
-            vec![Step::Held, Step::Pending, Step::Timers],
+            vec![Step::Held, Step::Pending, Step::Timers, Step::Transfers],
             growth::OPEN.to_vec(),
         ),
         Extent::Quick => (
@@ -180,7 +185,7 @@ fn steps(options: &Options) -> Vec<Step> {
     let steps = cpu.into_iter().map(Step::Cpu);
     let steps = steps.chain(instructions.into_iter().map(Step::Instructions));
     let steps = steps.chain(calls.into_iter().map(Step::Calls));
-    let steps = steps.chain(waiting);
+    let steps = steps.chain(others);
     let steps = steps.chain(open.into_iter().map(Step::Growth));
     let is_for_bars = |step: &Step| {
         options.extent != Extent::Bars
@@ -257,6 +262,10 @@ fn do_step(
         Step::Growth(open) => {
             let grown = growth::measure(bench, open, &clients, options.exact_counts);
             measured.growth.extend(grown);
+        }
+        Step::Transfers => {
+            let bytes = options.gib << 30;
+            measured.transfers = transfers::measure(bench, &clients, bytes, options.repeats);
         }
     }
     Ok(())

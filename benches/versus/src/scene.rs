@@ -20,7 +20,7 @@ pub(crate) const CLIENTS: [Client; 9] = [
 ];
 
 /// The parts that can be selected.
-pub(crate) const ONLY: [&str; 13] = [
+pub(crate) const ONLY: [&str; 14] = [
     "small",
     "chunked",
     "fields",
@@ -34,6 +34,7 @@ pub(crate) const ONLY: [&str; 13] = [
     "held",
     "timers",
     "growth",
+    "transfers",
 ];
 
 /// The number of pipelined requests on each connection.

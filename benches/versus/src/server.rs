@@ -16,6 +16,8 @@
 //! | `/holding` | how many requests are held |
 //! | `/release` | an empty one; whatever is held is answered as small |
 
+mod transfers;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
@@ -49,6 +51,8 @@ pub(crate) struct Reached {
     /// One port of several loopback addresses.
     pub(crate) plain: Vec<SocketAddr>,
     pub(crate) tls: SocketAddr,
+    /// The server of large bodies.
+    pub(crate) transfers: SocketAddr,
     /// The certificate of the https server, in PEM.
     pub(crate) root_pem: String,
 }
@@ -94,8 +98,8 @@ pub(crate) fn run(core: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Serves on two threads of this process, one plain and one with TLS, for as long as the process
-/// lives.
+/// Serves on three threads of this process, one plain, one with TLS and one for transfers, for as
+/// long as the process lives.
 pub(crate) fn start_threads() -> Result<Reached, Box<dyn Error>> {
     let first = listen([127, 0, 0, 1].into(), 0)?;
     let port = first.local_addr()?.port();
@@ -109,9 +113,12 @@ pub(crate) fn start_threads() -> Result<Reached, Box<dyn Error>> {
         .collect::<io::Result<_>>()?;
     let secure = listen([127, 0, 0, 1].into(), 0)?;
     let tls = secure.local_addr()?;
+    let bulk = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let transfers = bulk.local_addr()?;
     let (config, root_pem) = tls_config()?;
     let config = Arc::new(config);
     std::thread::spawn(|| serve(listeners, |socket| socket));
+    std::thread::spawn(move || transfers::serve(&bulk));
     std::thread::spawn(move || {
         serve(vec![secure], move |socket| {
             let tls =
@@ -122,6 +129,7 @@ pub(crate) fn start_threads() -> Result<Reached, Box<dyn Error>> {
     Ok(Reached {
         plain,
         tls,
+        transfers,
         root_pem,
     })
 }

@@ -8,6 +8,7 @@ mod hyper_conn;
 mod hyper_util;
 mod mio_httpc;
 mod reqwest;
+pub(crate) mod transfers;
 mod ureq;
 pub(crate) mod waiting;
 pub(crate) mod wrk;

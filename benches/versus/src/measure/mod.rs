@@ -7,3 +7,4 @@ pub(crate) mod cpu;
 pub(crate) mod growth;
 pub(crate) mod held;
 pub(crate) mod timers;
+pub(crate) mod transfers;

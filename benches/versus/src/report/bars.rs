@@ -7,6 +7,7 @@ use crate::measure::counts::{Each, calls_but_waits};
 use crate::measure::growth::{Grown, Way};
 use crate::measure::held::{self, Whose};
 use crate::measure::timers::{self, Set};
+use crate::measure::transfers::{self, TRANSFERS};
 use crate::scene::{
     CHUNKED, CLIENTS, CLOSE, DEPTH, FIELDS, HUGE, HUGE_STREAMED, LARGE, PIPELINED, SMALL_1,
     SMALL_50, SMALL_1000, Scene, TLS,
@@ -106,6 +107,7 @@ pub(super) fn all(measured: &Measured) -> Vec<Bar> {
     bars.extend(large_bodies(measured));
     bars.extend(pipelined(measured));
     bars.extend(growth(measured));
+    bars.extend(transferred(measured));
     bars
 }
 
@@ -308,6 +310,35 @@ fn large_bodies(measured: &Measured) -> Vec<Bar> {
         lent.and_then(|timed| timed.allocations()),
     ));
     bars
+}
+
+fn transferred(measured: &Measured) -> Vec<Bar> {
+    let rows = &measured.transfers;
+    let bars = TRANSFERS.into_iter().flat_map(|transfer| {
+        let title = transfer.title();
+        let best = transfers::relative_to_best(rows, transfer);
+        let remark = best.map_or(String::new(), |(peer, ratio)| {
+            format!("{}; {}", peer.name(), interval(Some(ratio)))
+        });
+        let ratio = best.map(|(_, ratio)| ratio.high);
+        let peak = transfers::of_httpstream(rows, transfer).and_then(|row| row.peak_mib());
+        [
+            Bar::new(
+                &format!("CPU, a large body {title}, relative to the best peer, upper end"),
+                1.2,
+                None,
+                ratio,
+            )
+            .remark(remark),
+            Bar::new(
+                &format!("resident MiB, a large body {title}"),
+                16.0,
+                None,
+                peak,
+            ),
+        ]
+    });
+    bars.collect()
 }
 
 /// Returns the client with the least median, not counting the floor and httpstream.

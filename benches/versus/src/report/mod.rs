@@ -18,7 +18,7 @@ use crate::measure::counts::{Calls, Counted, Each};
 use crate::measure::cpu::Timed;
 use crate::measure::growth::Grown;
 use crate::measure::held::{self, Whose};
-use crate::measure::timers;
+use crate::measure::{timers, transfers};
 use crate::options::{Destination, Options};
 use crate::scene::Scene;
 
@@ -33,6 +33,8 @@ pub(crate) struct Measured {
     pub(crate) waiting: Vec<held::Row>,
     pub(crate) timers: Vec<timers::Row>,
     pub(crate) growth: Vec<Grown>,
+    #[serde(default)]
+    pub(crate) transfers: Vec<transfers::Row>,
 }
 
 impl Measured {
@@ -45,6 +47,7 @@ impl Measured {
             waiting: Vec::new(),
             timers: Vec::new(),
             growth: Vec::new(),
+            transfers: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::job::Client;
 use crate::measure::counts::calls_but_waits;
 use crate::measure::cpu::Runs;
 use crate::measure::growth::Way;
-use crate::measure::{held, timers};
+use crate::measure::{held, timers, transfers};
 use crate::scene::{CLIENTS, SMALL_1, Scene};
 use crate::stats::{self, Ratio};
 
@@ -79,6 +79,10 @@ pub(super) fn all(measured: &Measured) -> String {
     if !measured.growth.is_empty() {
         text += "\n## Growth\n\n";
         text += &growth(measured);
+    }
+    if !measured.transfers.is_empty() {
+        text += "\n## Transfers\n\nOne large body over one connection; the time and the peak of resident memory of the client's process.\n\n";
+        text += &transfers::table(&measured.transfers);
     }
     text += &missing(measured);
     wrapped(&text)
