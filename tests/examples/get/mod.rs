@@ -6,13 +6,17 @@ mod bars;
 mod cookies;
 mod credentials;
 mod failures;
+mod forms;
 mod outputs;
 mod parallel;
 mod redirects;
 mod requests;
 mod responses;
+mod resuming;
 mod retries;
 mod scripted;
+mod streams;
+mod uploads;
 mod write_out;
 
 use std::collections::BTreeMap;
