@@ -29,6 +29,14 @@ fn part(seen: &Seen) -> Answer {
     }
 }
 
+/// Arguments, the file before, the Range that is sent, and the file after.
+type Row = (
+    &'static [&'static str],
+    Option<&'static [u8]>,
+    Option<&'static str>,
+    &'static [u8],
+);
+
 #[test]
 fn downloads_are_continued_as_by_curl() {
     let server = Scripted::start(|seen, _| part(seen));
@@ -36,7 +44,7 @@ fn downloads_are_continued_as_by_curl() {
     let (half, all): (&[u8], &[u8]) = (b"01234", WHOLE.as_bytes());
     let cut = Some("bytes=5-");
     #[rustfmt::skip]
-    let rows: &[(&[&str], Option<&[u8]>, Option<&str>, &[u8])] = &[
+    let rows: &[Row] = &[
         (&["-C", "-", "-o", "file"], Some(half), cut, all),
         (&["-C-", "-O"], Some(half), cut, all),
         (&["-f", "--continue-at", "5", "-o", "file"], Some(half), cut, all),
