@@ -3,11 +3,11 @@
 //!
 //! - `args` and `options` read the command line, with `values`, `fields`, `body`, `form`, `upload`,
 //!   `cookies` and `trust` for its parts.
-//! - `template` makes the requests, and `plan` puts them into sessions; `files` decides where bodies
-//!   go.
-//! - `download` is the readback of one request, `listen` that of an event stream, `outlet` the way of
-//!   a body, `rest` what continues one, `report` what is said in the end, and `hub` the state that
-//!   all of them share. A chain fetches one URL after the other; with -Z, there are several.
+//! - `template` makes the requests, and `plan` puts them into sessions; `files` decides where
+//!   bodies go.
+//! - `download` is the readback of one request, `listen` that of an event stream, `outlet` the way
+//!   of a body, `rest` what continues one, `report` what is said in the end, and `hub` the state
+//!   that all of them share. A chain fetches one URL after the other; with -Z, there are several.
 //! - `tap` is the policy through which a download learns of redirects.
 //! - `board`, `stdout` and `write_out` are what the user sees.
 

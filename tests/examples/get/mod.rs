@@ -3,6 +3,7 @@
 
 mod arguments;
 mod bars;
+mod consent;
 mod cookies;
 mod credentials;
 mod failures;
