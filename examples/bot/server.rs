@@ -92,7 +92,12 @@ impl Room {
         }
     }
 
-    fn answer(&self, Asked { path, body: form }: &Asked) -> Answer {
+    fn answer(
+        &self,
+        Asked {
+            path, body: form, ..
+        }: &Asked,
+    ) -> Answer {
         let value = |name| {
             let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(n, _)| *n == name).map(|(_, value)| value)

@@ -31,6 +31,7 @@ pub(crate) enum Flag {
     RemoveOnError,
     ShowError,
     Silent,
+    Sse,
 }
 
 /// An option with a value.
@@ -40,12 +41,16 @@ pub(crate) enum Setting {
     Cert,
     ConnectTimeout,
     Connections,
+    ContinueAt,
     Cookie,
     CookieJar,
     Data,
     DataBinary,
     DataRaw,
     DataUrlencode,
+    Expect100Timeout,
+    Form,
+    FormString,
     Header,
     Json,
     Key,
@@ -66,6 +71,7 @@ pub(crate) enum Setting {
     SpeedTime,
     Tree,
     UnixSocket,
+    UploadFile,
     Url,
     User,
     UserAgent,
@@ -93,6 +99,7 @@ const FLAGS: &[(&str, &str, Flag)] = &[
     ("", "remove-on-error", Flag::RemoveOnError),
     ("S", "show-error", Flag::ShowError),
     ("s", "silent", Flag::Silent),
+    ("", "sse", Flag::Sse),
 ];
 
 /// Short name or "", long name, meaning.
@@ -101,6 +108,7 @@ const SETTINGS: &[(&str, &str, Setting)] = &[
     ("E", "cert", Setting::Cert),
     ("", "connect-timeout", Setting::ConnectTimeout),
     ("", "connections", Setting::Connections),
+    ("C", "continue-at", Setting::ContinueAt),
     ("b", "cookie", Setting::Cookie),
     ("c", "cookie-jar", Setting::CookieJar),
     ("d", "data", Setting::Data),
@@ -108,6 +116,9 @@ const SETTINGS: &[(&str, &str, Setting)] = &[
     ("", "data-binary", Setting::DataBinary),
     ("", "data-raw", Setting::DataRaw),
     ("", "data-urlencode", Setting::DataUrlencode),
+    ("", "expect100-timeout", Setting::Expect100Timeout),
+    ("F", "form", Setting::Form),
+    ("", "form-string", Setting::FormString),
     ("H", "header", Setting::Header),
     ("", "json", Setting::Json),
     ("", "key", Setting::Key),
@@ -129,6 +140,7 @@ const SETTINGS: &[(&str, &str, Setting)] = &[
     ("y", "speed-time", Setting::SpeedTime),
     ("", "tree", Setting::Tree),
     ("", "unix-socket", Setting::UnixSocket),
+    ("T", "upload-file", Setting::UploadFile),
     ("", "url", Setting::Url),
     ("u", "user", Setting::User),
     ("A", "user-agent", Setting::UserAgent),

@@ -49,14 +49,7 @@ impl Body {
         if !name.is_empty() {
             piece.push('=');
         }
-        for byte in content {
-            match byte {
-                b' ' => piece.push('+'),
-                b'-' | b'.' | b'_' | b'~' => piece.push(byte.into()),
-                _ if byte.is_ascii_alphanumeric() => piece.push(byte.into()),
-                _ => piece.push_str(&format!("%{byte:02X}")),
-            }
-        }
+        piece.push_str(&percent_encode(&content).replace("%20", "+"));
         self.add(piece.as_bytes(), b"&");
         Ok(())
     }
@@ -94,4 +87,17 @@ impl Body {
         }
         Some(query)
     }
+}
+
+/// Encodes what is not an unreserved character (RFC 3986 §2.3).
+pub(crate) fn percent_encode(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for &byte in bytes {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => text.push(byte.into()),
+            _ if byte.is_ascii_alphanumeric() => text.push(byte.into()),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }

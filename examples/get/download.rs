@@ -5,13 +5,13 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use httpstream::{Context, Flow, Info, Next, Outcome, Readback, Reply, Response, Timings};
+use httpstream::{Context, Flow, Info, Next, Outcome, Readback, Reply, Response};
 
 use crate::board::Board;
-use crate::files::shown;
 use crate::hub::{Hub, Job};
 use crate::options::Fail;
-use crate::write_out::{Ends, Facts, Stream};
+use crate::report::{Ended, Known, line_of};
+use crate::rest::Rest;
 
 /// The longest body of an unwanted response that is read to its end, so that its connection can be
 /// used again. A longer one costs its connection.
@@ -40,14 +40,6 @@ enum Decided {
     /// The body is not wanted. Contains the line about the response.
     Enough(String),
     /// The download cannot go on here.
-    Broken(String),
-}
-
-/// How a download ended.
-pub(crate) enum Ended {
-    /// With a line about the response.
-    Fetched(String),
-    Refused(StatusCode),
     Broken(String),
 }
 
@@ -110,7 +102,12 @@ impl Readback<Hub> for Download {
                 },
             },
         };
-        self.end(hub, cx, ended, timings);
+        let known = Known {
+            info: self.info.take(),
+            timings,
+            retries: self.retries,
+        };
+        self.job.end(hub, cx, ended, &known);
         hub.follow(cx)
     }
 }
@@ -130,13 +127,8 @@ impl Download {
     pub(crate) fn show(&self, board: &mut Board) {
         match self.job.outlet.file() {
             Some(file) => board.begin(self.job.number, &file.shown),
-            None => board.begin(self.job.number, &self.url()),
+            None => board.begin(self.job.number, &self.job.shown()),
         }
-    }
-
-    /// Returns the URL for messages.
-    fn url(&self) -> String {
-        shown(self.job.request.uri())
     }
 
     /// Decides what becomes of the response that begins with `head`.
@@ -150,12 +142,22 @@ impl Download {
         if hub.rules.follows && is_redirect(head) {
             return Decided::Broken("redirect that cannot be followed".to_owned());
         }
-        if hub.rules.fail.is_some() && status.as_u16() >= 400 {
+        let is_all = matches!(Rest::of(head, self.job.offset), Rest::None);
+        if hub.rules.fail.is_some() && status.as_u16() >= 400 && !is_all {
             return Decided::Refused(status);
         }
         match hub.rules.only_head {
             true => Decided::Enough(line_of(head, 0)),
-            false => Decided::Nothing,
+            false => self.decide_rest(head),
+        }
+    }
+
+    /// Decides about the rest of a body (-C).
+    fn decide_rest(&self, head: &Response<'_>) -> Decided {
+        match Rest::of(head, self.job.offset) {
+            Rest::Follows => Decided::Nothing,
+            Rest::None => Decided::Enough(line_of(head, 0)),
+            Rest::Other(why) => Decided::Broken(why),
         }
     }
 
@@ -193,7 +195,7 @@ impl Download {
         why: &str,
         cx: &Context<'_, Hub>,
     ) -> Next<Hub> {
-        let (url, seconds) = (self.url(), after.as_secs_f64());
+        let (url, seconds) = (self.job.shown(), after.as_secs_f64());
         hub.board
             .say(format!("get: {url}: {why}; again in {seconds:.1} s"));
         self.since = Some(self.since(cx.now()));
@@ -227,89 +229,6 @@ impl Download {
         let bytes = noted.coded.unwrap_or(self.job.outlet.bytes());
         (bytes, noted.length)
     }
-
-    /// Reports how the download has ended.
-    fn end(
-        &self,
-        hub: &mut Hub,
-        cx: &mut Context<'_, Hub>,
-        mut ended: Ended,
-        timings: Option<Timings>,
-    ) {
-        hub.board.end(self.job.number);
-        let heads = self.job.tap.take_heads();
-        let finished = self.job.outlet.finish(&mut hub.stdout, &heads, cx.id());
-        if let (Err(why), Ended::Fetched(_) | Ended::Refused(_)) = (finished, &ended) {
-            ended = Ended::Broken(why);
-        }
-        let exit_code = hub.tally.count(&ended, self.job.outlet.bytes());
-        let error = match ended {
-            Ended::Fetched(line) => {
-                hub.board.say(line);
-                None
-            }
-            Ended::Refused(status) => Some(format!("answered with {status}")),
-            Ended::Broken(why) => Some(why + &self.job.outlet.clean_up()),
-        };
-        if let Some(error) = &error {
-            hub.board
-                .complain(&format!("{} failed: {error}", self.url()));
-        }
-        self.write_out(hub, cx, |facts| Facts {
-            timings: timings.unwrap_or(facts.timings),
-            exit_code,
-            error,
-            ..facts
-        });
-        hub.stdout.leave(cx.id(), cx);
-    }
-
-    /// Prints the text of -w.
-    fn write_out(
-        &self,
-        hub: &mut Hub,
-        cx: &Context<'_, Hub>,
-        complete: impl FnOnce(Facts) -> Facts,
-    ) {
-        let Some(format) = &hub.rules.write_out else {
-            return;
-        };
-        for (stream, text) in format.text(&complete(self.facts(cx.now()))) {
-            match stream {
-                // If it is closed, nobody reads the text.
-                Stream::Stdout => drop(hub.stdout.say(cx.id(), text.as_bytes())),
-                Stream::Stderr => hub.board.write(&text),
-            }
-        }
-    }
-
-    /// Returns what is known without the outcome.
-    fn facts(&self, now: Instant) -> Facts {
-        let (noted, outlet) = (self.job.tap.noted(), &self.job.outlet);
-        let lasted = now.saturating_duration_since(noted.began.unwrap_or(now));
-        Facts {
-            url: self.job.url.clone(),
-            number: self.job.number,
-            method: self.job.request.method().clone(),
-            effective_url: noted.url.as_ref().map(ToString::to_string),
-            status: noted.status,
-            version: noted.version,
-            fields: noted.fields.clone(),
-            ends: self.info.as_ref().and_then(Ends::of),
-            file: outlet.file().filter(|_| outlet.is_open()).cloned(),
-            size: noted.coded.unwrap_or(outlet.bytes()),
-            redirects: noted.redirects,
-            retries: self.retries,
-            timings: self
-                .info
-                .as_ref()
-                .map(|info| info.timings)
-                .unwrap_or_default(),
-            lasted,
-            exit_code: 0,
-            error: None,
-        }
-    }
 }
 
 /// Returns how to pass over a body that nobody wants: one that is short is read, so that its
@@ -331,34 +250,4 @@ fn is_redirect(head: &Response<'_>) -> bool {
         && head
             .header("Location")
             .is_some_and(|location| !location.is_empty())
-}
-
-/// Returns the line about a response.
-fn line_of(response: &Response<'_>, bytes: u64) -> String {
-    let info = response.info();
-    format!(
-        "{} {:?} {bytes:>10} B  {}  {}  {}",
-        response.status().as_u16(),
-        response.version(),
-        if info.reused { "reused" } else { "fresh " },
-        steps(&info.timings),
-        shown(info.url()),
-    )
-}
-
-/// Describes when each step was completed, in milliseconds since the start.
-fn steps(timings: &Timings) -> String {
-    let steps = [
-        ("resolve", timings.resolve),
-        ("connect", timings.connect),
-        ("TLS", timings.tls),
-        ("sent", timings.sent),
-        ("first byte", timings.first_byte),
-        ("done", timings.done),
-    ];
-    let steps = steps.map(|(name, at)| match at {
-        Some(at) => format!("{name} {:.1}", at.as_secs_f64() * 1e3),
-        None => format!("{name} -"),
-    });
-    steps.join(", ")
 }

@@ -2,14 +2,14 @@
 //! name of a file.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
 use httpstream::Request;
 
-use crate::options::{Output, Saving};
+use crate::options::{Output, Resume, Saving};
 
 /// Where the body of a response goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,24 @@ impl Destination {
         }
         File::create(&self.path)
     }
+
+    /// Opens the file to append to its first `length` bytes.
+    pub(crate) fn append(&self, length: u64) -> io::Result<File> {
+        if length == 0 {
+            return self.create();
+        }
+        let file = File::options().append(true).open(&self.path)?;
+        if file.metadata()?.is_file() {
+            file.set_len(length)?;
+        }
+        Ok(file)
+    }
+
+    /// Returns the length of the file. One that does not exist has none, nor has a device.
+    pub(crate) fn length(&self) -> u64 {
+        let found = fs::metadata(&self.path).ok();
+        found.filter(Metadata::is_file).map_or(0, |it| it.len())
+    }
 }
 
 /// Returns the target of each request, in order.
@@ -54,7 +72,7 @@ pub(crate) fn targets(saving: &Saving, requests: &[Request]) -> Result<Vec<Targe
     }
     let tree = match &saving.tree {
         Some(dir) if saving.outputs.is_empty() && !saving.remote_name_all => {
-            Some(Tree::new(dir, requests))
+            Some(Tree::new(dir, requests, saving.resume.is_some()))
         }
         Some(_) => return Err("--tree: cannot be combined with -o and -O".to_owned()),
         None => None,
@@ -79,6 +97,15 @@ pub(crate) fn targets(saving: &Saving, requests: &[Request]) -> Result<Vec<Targe
 }
 
 impl Saving {
+    /// Returns where in a body to begin (-C).
+    pub(crate) fn offset(&self, target: &Target) -> u64 {
+        match (self.resume, target) {
+            (None, _) | (Some(Resume::AfterFile), Target::Stdout { .. }) => 0,
+            (Some(Resume::At(offset)), _) => offset,
+            (Some(Resume::AfterFile), Target::File(file)) => file.length(),
+        }
+    }
+
     fn target(&self, number: usize, url: &Uri) -> Result<Target, String> {
         let name = match self.outputs.get(number) {
             Some(Output::To(path)) if path.as_os_str() == "-" => {
@@ -137,14 +164,19 @@ struct Tree<'a> {
     dir: &'a Path,
     /// Whether each origin has a subdirectory, which is so if there is more than one origin.
     by_origin: bool,
+    keeps_parts: bool,
 }
 
 impl<'a> Tree<'a> {
-    fn new(dir: &'a Path, requests: &[Request]) -> Self {
+    fn new(dir: &'a Path, requests: &[Request], keeps_parts: bool) -> Self {
         let mut origins = requests.iter().map(|request| origin(request.uri()));
         let first = origins.next();
         let by_origin = origins.any(|origin| Some(origin) != first);
-        Self { dir, by_origin }
+        Self {
+            dir,
+            by_origin,
+            keeps_parts,
+        }
     }
 
     /// Returns the file for a body. Names stay percent-encoded as they are in the URL, so none of
@@ -169,8 +201,9 @@ impl<'a> Tree<'a> {
             path,
             shown,
             makes_dirs: true,
-            // Among many files, nobody would notice one that is not complete.
-            keeps_part: false,
+            // Among many files, nobody would notice one that is not complete, unless -C continues
+            // it.
+            keeps_part: self.keeps_parts,
         }))
     }
 }

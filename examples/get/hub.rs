@@ -8,9 +8,11 @@ use httpstream::session::Retry;
 use httpstream::{ChainId, Context, Next, Outcome, Request, Stats};
 
 use crate::board::{Board, PACE};
-use crate::download::{Download, Ended};
+use crate::download::Download;
+use crate::listen::listen;
 use crate::options::Fail;
 use crate::outlet::Outlet;
+use crate::report::Ended;
 use crate::stdout::Stdout;
 use crate::tap::Tap;
 use crate::write_out::Format;
@@ -23,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) url: String,
     pub(crate) request: Request,
     pub(crate) tap: Tap,
+    /// Where in the body to begin (-C).
+    pub(crate) offset: u64,
     pub(crate) outlet: Outlet,
 }
 
@@ -44,6 +48,10 @@ pub(crate) struct Rules {
     pub(crate) fail: Option<Fail>,
     pub(crate) only_head: bool,
     pub(crate) retry: Option<Patience>,
+    /// Bodies are event streams.
+    pub(crate) events: bool,
+    /// How long an event stream is read.
+    pub(crate) max_time: Option<Duration>,
     pub(crate) write_out: Option<Format>,
 }
 
@@ -105,6 +113,9 @@ impl Hub {
     pub(crate) fn next(&mut self) -> Option<Next<Self>> {
         let job = self.jobs.pop_front()?;
         self.active += 1;
+        if self.rules.events {
+            return Some(listen(job, &self.rules));
+        }
         let request = job.request.clone();
         let download = Download::new(job);
         download.show(&mut self.board);

@@ -1,10 +1,12 @@
 //! Fetches URLs, with the options of curl. `get --help` lists them; `RUST_LOG=debug` logs each
 //! transition of the engine: connected, answered, idle, closed.
 //!
-//! - `args` and `options` read the command line, with `values`, `fields`, `body`, `cookies` and
-//!   `trust` for its parts.
-//! - `plan` turns the options into requests, in sessions; `files` decides where bodies go.
-//! - `download` is the readback of one request, `outlet` the way of its body, and `hub` the state
+//! - `args` and `options` read the command line, with `values`, `fields`, `body`, `form`, `upload`,
+//!   `cookies` and `trust` for its parts.
+//! - `template` makes the requests, and `plan` puts them into sessions; `files` decides where
+//!   bodies go.
+//! - `download` is the readback of one request, `listen` that of an event stream, `outlet` the way
+//!   of a body, `rest` what continues one, `report` what is said in the end, and `hub` the state
 //!   that all of them share. A chain fetches one URL after the other; with -Z, there are several.
 //! - `tap` is the policy through which a download learns of redirects.
 //! - `board`, `stdout` and `write_out` are what the user sees.
@@ -27,13 +29,19 @@ mod cookies;
 mod download;
 mod fields;
 mod files;
+mod form;
 mod hub;
+mod listen;
 mod options;
 mod outlet;
 mod plan;
+mod report;
+mod rest;
 mod stdout;
 mod tap;
+mod template;
 mod trust;
+mod upload;
 mod values;
 mod write_out;
 

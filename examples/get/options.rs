@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use httpstream::{Config, Keepalive, LowSpeed};
 
 use crate::args::{Arg, Args, Flag, Setting};
-use crate::body::Body;
 use crate::cookies::Cookies;
 use crate::fields::Fields;
+use crate::template::Template;
 use crate::trust::Trust;
-use crate::values::Value;
+use crate::upload::Upload;
+use crate::values::{User, Value};
 use crate::write_out::Format;
 
 /// The defaults of curl.
@@ -41,20 +41,6 @@ pub(crate) struct Url {
     pub(crate) text: String,
     /// Where it was given.
     pub(crate) place: String,
-}
-
-/// What all requests have in common.
-#[derive(Default)]
-pub(crate) struct Template {
-    pub(crate) method: Option<Method>,
-    pub(crate) fields: Fields,
-    pub(crate) body: Body,
-    /// The body becomes the query (-G).
-    pub(crate) body_is_query: bool,
-    pub(crate) only_head: bool,
-    /// In bytes a second; 0 is no limit.
-    pub(crate) limit_rate: u64,
-    pub(crate) close: bool,
 }
 
 /// What is done for a request besides sending it.
@@ -86,11 +72,6 @@ impl Conduct {
     }
 }
 
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) password: String,
-}
-
 /// Where the responses go.
 #[derive(Default)]
 pub(crate) struct Saving {
@@ -103,6 +84,18 @@ pub(crate) struct Saving {
     pub(crate) tree: Option<PathBuf>,
     pub(crate) fail: Option<Fail>,
     pub(crate) include: bool,
+    pub(crate) resume: Option<Resume>,
+    /// Bodies are event streams, of which the events are printed.
+    pub(crate) events: bool,
+}
+
+/// Where bodies begin that are continued (-C).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resume {
+    /// At the end of the file that they are written to.
+    AfterFile,
+    /// Behind so many bytes.
+    At(u64),
 }
 
 pub(crate) enum Output {
@@ -137,7 +130,7 @@ impl Options {
         config.route.keepalive = Some(Keepalive::after(KEEPALIVE));
         Self {
             urls: Vec::new(),
-            request: Template::default(),
+            request: Template::new(),
             conduct: Conduct::new(),
             saving: Saving::default(),
             telling: Telling::default(),
@@ -200,6 +193,7 @@ impl Options {
             Flag::RemoteName => saving.outputs.push(Output::RemoteName),
             Flag::RemoteNameAll => saving.remote_name_all = true,
             Flag::RemoveOnError => saving.removes_on_error = true,
+            Flag::Sse => saving.events = true,
             Flag::ShowError => telling.show_error = true,
             Flag::Silent => telling.silent = true,
             Flag::Parallel => self.is_parallel = true,
@@ -224,17 +218,22 @@ impl Options {
             Setting::DataRaw => request.body.add_raw(&value),
             Setting::DataUrlencode => request.body.add_urlencoded(&value)?,
             Setting::Json => request.body.add_json(&value)?,
+            Setting::Form => request.form.add(&value)?,
+            Setting::FormString => request.form.add_text(&value)?,
+            Setting::UploadFile => request.uploads.push(Upload::new(&value)?),
+            Setting::Expect100Timeout => request.consent = value.seconds()?.unwrap_or_default(),
             Setting::Header => request.fields.add(&value)?,
             Setting::Referer => set_referer(&mut request.fields, &value)?,
             Setting::UserAgent => request.fields.set_by(&value, "User-Agent")?,
             Setting::Request => request.method = Some(value.method()?),
-            Setting::User => conduct.user = Some(user(&value)?),
+            Setting::User => conduct.user = Some(value.user()?),
             Setting::Cookie => conduct.cookies.add(value)?,
             Setting::CookieJar => conduct.cookies.save_to(value),
-            Setting::MaxRedirs => conduct.max_redirs = redirects(&value)?,
+            Setting::MaxRedirs => conduct.max_redirs = value.redirects()?,
             Setting::Retry => conduct.retries = value.number(0..=MAX_RETRIES)?,
             Setting::RetryDelay => conduct.retry_delay = value.seconds()?,
             Setting::RetryMaxTime => conduct.retry_max_time = value.seconds()?,
+            Setting::ContinueAt => saving.resume = Some(value.offset()?),
             Setting::Output => saving.outputs.push(Output::To(value.path())),
             Setting::OutputDir => saving.output_dir = Some(value.path()),
             Setting::Tree => saving.tree = Some(value.path()),
@@ -280,25 +279,6 @@ fn set_referer(fields: &mut Fields, value: &Value) -> Result<(), String> {
         return Err(value.wrong("\";auto\" is not supported"));
     }
     fields.set_by(value, "Referer")
-}
-
-/// Splits `USER:PASSWORD`. The error does not repeat it.
-fn user(value: &Value) -> Result<User, String> {
-    match value.text()?.split_once(':') {
-        Some((name, password)) => Ok(User {
-            name: name.to_owned(),
-            password: password.to_owned(),
-        }),
-        None => Err(value.wrong("not USER:PASSWORD")),
-    }
-}
-
-/// As with curl, -1 means any number.
-fn redirects(value: &Value) -> Result<usize, String> {
-    match value.raw() == "-1" {
-        true => Ok(usize::MAX),
-        false => value.number(0..=usize::MAX),
-    }
 }
 
 /// Limits each of the phases before a request is sent.

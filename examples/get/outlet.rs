@@ -10,6 +10,8 @@ use crate::stdout::Stdout;
 
 pub(crate) struct Outlet {
     target: Target,
+    /// The length of what is in the file already, and stays (-C).
+    kept: u64,
     sink: Sink,
     /// Bytes of the body that were passed on.
     bytes: u64,
@@ -26,9 +28,15 @@ enum Sink {
 }
 
 impl Outlet {
-    pub(crate) fn new(target: Target) -> Self {
+    /// If the body `continues` that of its file, it is appended.
+    pub(crate) fn new(target: Target, continues: bool) -> Self {
+        let kept = match &target {
+            Target::File(file) if continues => file.length(),
+            Target::File(_) | Target::Stdout { .. } => 0,
+        };
         Self {
             target,
+            kept,
             sink: Sink::Closed,
             bytes: 0,
             has_written: false,
@@ -54,7 +62,7 @@ impl Outlet {
     pub(crate) fn open(&mut self) -> Result<(), String> {
         self.sink = match &self.target {
             Target::Stdout { .. } => Sink::Stdout,
-            Target::File(file) => match file.create() {
+            Target::File(file) => match file.append(self.kept) {
                 Ok(file) => Sink::File(file),
                 Err(error) => return Err(format!("{}: {error}", file.shown)),
             },
@@ -114,7 +122,7 @@ impl Outlet {
         match &self.sink {
             Sink::Closed => true,
             Sink::Stdout => !self.has_written,
-            // It is emptied when it is opened again.
+            // What was written to it is removed when it is opened again.
             Sink::File(file) => is_regular(file),
         }
     }
@@ -133,7 +141,8 @@ impl Outlet {
         };
         let path = &target.shown;
         if target.keeps_part || !is_regular(file) {
-            return format!(" ({path} is incomplete, with {} bytes)", self.bytes);
+            let bytes = self.kept + self.bytes;
+            return format!(" ({path} is incomplete, with {bytes} bytes)");
         }
         match fs::remove_file(&target.path) {
             Ok(()) => format!(" ({path} was removed)"),

@@ -5,18 +5,18 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use httpstream::session::{Auth, Decode, Jar, Redirects, Retry, Session};
-use httpstream::{Config, Error, Request};
+use httpstream::{Config, Request};
 
 use crate::board::Board;
 use crate::cookies::Cookies;
 use crate::files::{self, Target};
 use crate::hub::{Hub, Job, Patience, Rules};
-use crate::options::{Conduct, Fail, Options, Saving, Template, Url};
+use crate::options::{Conduct, Fail, Options, Saving, Url};
 use crate::outlet::Outlet;
 use crate::stdout::Stdout;
 use crate::tap::{Keeps, Tap};
+use crate::template::Template;
 
 /// The waits of curl: one second, doubled up to ten minutes.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ impl Plan {
     /// The option or URL that is wrong.
     pub(crate) fn new(options: Options) -> Result<Self, String> {
         check(&options)?;
+        check_contents(&options)?;
         let jar = options.conduct.cookies.jar()?;
         let requests = requests(&options, jar.as_ref())?;
         let targets = files::targets(&options.saving, &requests)?;
@@ -53,12 +54,19 @@ impl Plan {
         let board = Board::new(telling.silent, telling.show_error, draws);
         let jar = kept.as_ref().map(|kept| &kept.jar);
         let jobs = jobs(&options, jar, requests, targets)?;
-        let config = config(options.config, &options.request, options.trust.into_tls()?);
+        let max_time = options.config.timeouts.total;
+        let mut config = config(options.config, &options.request, options.trust.into_tls()?);
+        if options.saving.events {
+            // Here the time is that of the stream with all its connections.
+            config.timeouts.total = None;
+        }
         let rules = Rules {
             follows: options.conduct.follows,
             fail: fail(&options.saving),
             only_head: options.request.only_head,
             retry: patience(&options.conduct),
+            events: options.saving.events,
+            max_time,
             write_out: options.telling.write_out,
         };
         Ok(Self {
@@ -95,6 +103,7 @@ fn check(options: &Options) -> Result<(), String> {
         urls,
         request,
         conduct,
+        saving,
         ..
     } = options;
     let fields = &request.fields;
@@ -105,8 +114,47 @@ fn check(options: &Options) -> Result<(), String> {
         "--digest: requires -u"
     } else if conduct.compressed && sets_codings {
         "--compressed: sets Accept-Encoding itself, so -H must not"
-    } else if request.only_head && request.body.bytes().is_some() && !request.body_is_query {
-        "-I: cannot be combined with -d, except with -G"
+    } else if request.uploads.len() > urls.len() {
+        "there are more -T than URLs"
+    } else if saving.resume.is_some() && fields.has("Range") {
+        "-C: sets Range itself, so -H must not"
+    } else if saving.resume.is_some() && conduct.compressed {
+        "-C: cannot be combined with --compressed"
+    } else if saving.resume.is_some() && saving.removes_on_error {
+        "-C: cannot be combined with --remove-on-error"
+    } else if saving.events && (saving.resume.is_some() || saving.include || request.only_head) {
+        "--sse: cannot be combined with -C, -i and -I"
+    } else {
+        return Ok(());
+    };
+    Err(problem.to_owned())
+}
+
+/// Checks what the requests carry.
+fn check_contents(options: &Options) -> Result<(), String> {
+    let Options {
+        request, saving, ..
+    } = options;
+    let has_data = request.body.bytes().is_some() && !request.body_is_query;
+    let has_form = !request.form.is_empty();
+    let has_upload = !request.uploads.is_empty();
+    let kinds = [has_data, has_form, has_upload];
+    let kinds = kinds.into_iter().filter(|has| *has).count();
+    let of_stdin = request.uploads.iter().filter(|upload| upload.is_stdin());
+    let problem = if kinds > 1 {
+        "only one of -d, -F and -T can be given"
+    } else if request.only_head && kinds > 0 {
+        "-I: cannot be combined with -d, -F and -T, except with -d and -G"
+    } else if has_form && request.body_is_query {
+        "-G: cannot be combined with -F"
+    } else if has_form
+        && (request.fields.has("Content-Type") || !request.fields.wants("Content-Type"))
+    {
+        "-F: sets Content-Type itself, so -H must not"
+    } else if saving.resume.is_some() && kinds > 0 {
+        "-C: continues downloads only, so it cannot be combined with -d, -F and -T"
+    } else if of_stdin.count() > 1 {
+        "-T: stdin can be sent once only"
     } else {
         return Ok(());
     };
@@ -158,8 +206,10 @@ fn patience(conduct: &Conduct) -> Option<Patience> {
 /// Builds the request of each URL, without its session.
 fn requests(options: &Options, jar: Option<&Jar>) -> Result<Vec<Request>, String> {
     let mut requests = Vec::with_capacity(options.urls.len());
-    for url in &options.urls {
-        let request = options.request.request(&url.text, &options.conduct, jar);
+    for (number, url) in options.urls.iter().enumerate() {
+        let request = options
+            .request
+            .request(number, &url.text, &options.conduct, jar);
         let request = request.map_err(|error| format!("{}: {error:#}", url.place))?;
         let is_set = options.request.fields.has("Authorization");
         if options.conduct.is_digest && !is_set && request.header("Authorization").is_some() {
@@ -169,73 +219,6 @@ fn requests(options: &Options, jar: Option<&Jar>) -> Result<Vec<Request>, String
         requests.push(request);
     }
     Ok(requests)
-}
-
-impl Template {
-    fn request(&self, url: &str, conduct: &Conduct, jar: Option<&Jar>) -> Result<Request, Error> {
-        let Self { fields, body, .. } = self;
-        let mut request = Request::builder(self.method(), self.url(url));
-        for (name, value) in fields.iter() {
-            request = request.header(name, value);
-        }
-        if !self.body_is_query
-            && let Some(bytes) = body.bytes()
-        {
-            for (name, value) in body.fields() {
-                if !fields.has(name) && fields.wants(name) {
-                    request = request.header(name, value);
-                }
-            }
-            request = request.body(bytes);
-        }
-        // A jar contains them as well, and adds others.
-        if jar.is_none()
-            && !fields.has("Cookie")
-            && let Some(line) = conduct.cookies.line()
-        {
-            request = request.header("Cookie", line);
-        }
-        if !fields.wants("Authorization") {
-            request = request.without("Authorization");
-        }
-        if self.close {
-            request = request.close();
-        }
-        request = request
-            .download_rate(self.limit_rate)
-            .upload_rate(self.limit_rate);
-        let request = request.build()?;
-        // Like curl and browsers, removes `.` and `..` from the path (RFC 3986 §5.2.4).
-        match request.uri().path().contains("/.") {
-            true => request.resolve(request.uri().to_string()).build(),
-            false => Ok(request),
-        }
-    }
-
-    fn method(&self) -> Method {
-        let sends_body = self.body.bytes().is_some() && !self.body_is_query;
-        match &self.method {
-            Some(method) => method.clone(),
-            None if self.only_head => Method::HEAD,
-            None if sends_body => Method::POST,
-            None => Method::GET,
-        }
-    }
-
-    /// Returns the URL with its scheme, and with the query of -G.
-    fn url(&self, text: &str) -> String {
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        let mut url = match scheme {
-            Some(scheme) if !scheme.contains([':', '/', '?', '#']) => text.to_owned(),
-            Some(_) | None => format!("http://{text}"),
-        };
-        if let Some(query) = self.body.as_query().filter(|_| self.body_is_query) {
-            url.truncate(url.find('#').unwrap_or(url.len()));
-            url.push(if url.contains('?') { '&' } else { '?' });
-            url.push_str(&query);
-        }
-        url
-    }
 }
 
 /// Puts the requests into sessions, one for each origin: credentials are for one.
@@ -262,16 +245,21 @@ fn jobs(
             }
         };
         let tap = Tap::new(keeps);
-        let request = request
+        let mut request = request
             .edit()
             .session(session)
             .policy(Arc::new(tap.clone()));
+        let offset = options.saving.offset(&target);
+        if offset > 0 {
+            request = request.header("Range", format!("bytes={offset}-"));
+        }
         jobs.push(Job {
             number,
             url: options.urls[number].text.clone(),
             request: request.build().map_err(|error| format!("{error:#}"))?,
             tap,
-            outlet: Outlet::new(target),
+            offset,
+            outlet: Outlet::new(target, offset > 0),
         });
     }
     Ok(jobs)

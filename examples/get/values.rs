@@ -12,6 +12,8 @@ use std::time::Duration;
 use http::Method;
 use httpstream::Request;
 
+use crate::options::Resume;
+
 /// The value of an option.
 #[derive(Clone)]
 pub(crate) struct Value {
@@ -80,6 +82,36 @@ impl Value {
         }
     }
 
+    /// Returns a number of redirects. As with curl, -1 means any number.
+    pub(crate) fn redirects(&self) -> Result<usize, String> {
+        match self.value == "-1" {
+            true => Ok(usize::MAX),
+            false => self.number(0..=usize::MAX),
+        }
+    }
+
+    /// Returns an offset in bytes; `-` is the length of a file.
+    pub(crate) fn offset(&self) -> Result<Resume, String> {
+        match self.text()? {
+            "-" => Ok(Resume::AfterFile),
+            text => match text.parse() {
+                Ok(offset) => Ok(Resume::At(offset)),
+                Err(_) => Err(format!("{} {text:?}: not a number of bytes", self.name)),
+            },
+        }
+    }
+
+    /// Splits `USER:PASSWORD`. The error does not repeat it.
+    pub(crate) fn user(&self) -> Result<User, String> {
+        match self.text()?.split_once(':') {
+            Some((name, password)) => Ok(User {
+                name: name.to_owned(),
+                password: password.to_owned(),
+            }),
+            None => Err(self.wrong("not USER:PASSWORD")),
+        }
+    }
+
     pub(crate) fn method(&self) -> Result<Method, String> {
         let text = self.text()?;
         let wrong = |why: &dyn std::fmt::Display| format!("{} {text:?}: {why:#}", self.name);
@@ -133,6 +165,11 @@ impl Value {
             Err(error) => Err(format!("{} {}: {error}", self.name, file.display())),
         }
     }
+}
+
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) password: String,
 }
 
 /// Where a value came from: `@file` is often read differently.

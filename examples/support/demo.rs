@@ -12,15 +12,22 @@ use std::thread;
 pub(crate) struct Asked {
     /// Path and query.
     pub(crate) path: String,
+    /// The id of the last event of an event stream; empty if there is none.
+    pub(crate) last_event_id: String,
     pub(crate) body: String,
 }
 
-/// Status code with reason phrase, and body.
+/// Status code with reason phrase, which fields may follow, and body.
 pub(crate) type Answer = (&'static str, String);
 
 /// Returns a 200 response with this body.
 pub(crate) fn ok(body: impl Into<String>) -> Answer {
     ("200 OK", body.into())
+}
+
+/// Returns an event stream, which ends after these events.
+pub(crate) fn events(events: impl Into<String>) -> Answer {
+    ("200 OK\r\nContent-Type: text/event-stream", events.into())
 }
 
 /// Starts a server on a free port, and returns its URL, without a path. The server runs until the
@@ -60,19 +67,24 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
         return Ok(None);
     }
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut length = 0;
+    let (mut length, mut last_event_id) = (0, String::new());
     while line != "\r\n" {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
             return Ok(None);
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().unwrap_or(0);
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        match &*name.to_ascii_lowercase() {
+            "content-length" => length = value.trim().parse().unwrap_or(0),
+            "last-event-id" => last_event_id = value.trim().to_owned(),
+            _ => {}
         }
     }
     let mut body = String::new();
     reader.take(length).read_to_string(&mut body)?;
-    Ok(Some(Asked { path, body }))
+    Ok(Some(Asked {
+        path,
+        last_event_id,
+        body,
+    }))
 }

@@ -96,6 +96,13 @@ impl Form {
         self.with(name, None, None, content)
     }
 
+    /// Adds a field with a content type: a JSON document that describes the files beside it, for
+    /// example. It has no file name.
+    pub fn typed(self, name: &str, content_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        let content = Content::Bytes(bytes.into().into());
+        self.with(name, None, Some(content_type), content)
+    }
+
     /// Adds a file. It is sent under its own name, without the folders, and with the type that its
     /// extension stands for, or as `application/octet-stream`.
     ///

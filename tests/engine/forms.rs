@@ -177,6 +177,7 @@ fn parts_arrive_in_order_with_their_content() {
     let form = Form::new()
         .text("chat_id", 42)
         .text("text", "first line\nsecond line \"quoted\" \u{e9}")
+        .typed("about", "application/json", "{}")
         .file("photo", scratch.file("cat.JPG", &large))
         .file("none", scratch.file("empty", ""))
         .bytes(
@@ -189,9 +190,16 @@ fn parts_arrive_in_order_with_their_content() {
             Ok(one_by_one(b"slow", Some(4)))
         });
     let (parts, length) = send(form).unwrap();
+    let about = (
+        "about".into(),
+        None,
+        Some("application/json".into()),
+        b"{}".to_vec(),
+    );
     let expected = [
         part("chat_id", None, "42"),
         part("text", None, "first line\nsecond line \"quoted\" \u{e9}"),
+        about,
         part("photo", Some(("cat.JPG", "image/jpeg")), large),
         part("none", Some(("empty", "application/octet-stream")), ""),
         part(
@@ -249,6 +257,7 @@ fn what_cannot_be_escaped_is_an_error() {
         Form::new().text("nul\0", 1),
         Form::new().bytes("name", "a\x1b", "text/plain", ""),
         Form::new().bytes("name", "a", "text/plain\r\nX: y", ""),
+        Form::new().typed("name", "text/plain\r\nX: y", ""),
         Form::new().text("fine", 1).text("name", Undisplayable),
     ];
     for form in forms {

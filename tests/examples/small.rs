@@ -80,6 +80,17 @@ fn download_streams_the_whole_body() {
 }
 
 #[test]
+fn events_go_on_where_a_stream_has_ended() {
+    let expected = [
+        "event 1, message: hello",
+        "event 2, join: bob",
+        "event 3, message: bye",
+        "204 No Content, after 3 events",
+    ];
+    assert_eq!(lines("events", &[]), expected);
+}
+
+#[test]
 fn within_serves_both_accounts() {
     let mut lines = lines("within", &[]);
     lines.sort();

@@ -3,16 +3,21 @@
 
 mod arguments;
 mod bars;
+mod consent;
 mod cookies;
 mod credentials;
 mod failures;
+mod forms;
 mod outputs;
 mod parallel;
 mod redirects;
 mod requests;
 mod responses;
+mod resuming;
 mod retries;
 mod scripted;
+mod streams;
+mod uploads;
 mod write_out;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A server that records requests, and answers each with bytes of the test's choice.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -33,10 +33,15 @@ impl Seen {
     }
 
     /// Returns the request without what may differ between two clients: the order of its fields
-    /// and of the codings that it accepts, and its User-Agent if that is the client's own.
+    /// and of the codings that it accepts, its User-Agent if that is the client's own, the boundary
+    /// of a form, and whether it waits for a 100, which depends on the version of curl.
     pub(crate) fn comparable(&self) -> String {
-        let is_own = |(name, value): &&(String, String)| {
-            name == "user-agent" && (value.starts_with("curl/") || value.starts_with("httpstream/"))
+        if let Some(seen) = self.without_boundary() {
+            return seen.comparable();
+        }
+        let is_own = |(name, value): &&(String, String)| match &**name {
+            "user-agent" => value.starts_with("curl/") || value.starts_with("httpstream/"),
+            name => name == "expect",
         };
         let fields = self.fields.iter().filter(|it| !is_own(it)).cloned();
         let mut fields: Vec<_> = fields.collect();
@@ -53,7 +58,34 @@ impl Seen {
         format!("{} {fields:?} {body}", self.line())
     }
 
-    fn read(from: &mut impl BufRead) -> Option<Self> {
+    /// Returns the request with another boundary, if it has one.
+    fn without_boundary(&self) -> Option<Self> {
+        const OTHER: &str = "boundary";
+        let content_type = self.field("content-type")?;
+        let (_, boundary) = content_type.split_once("boundary=")?;
+        let boundary = boundary.to_owned();
+        let parts = self.body.split(|&byte| byte == b'\n');
+        let parts = parts.map(|line| match line.strip_prefix(b"--") {
+            Some(rest) if rest.starts_with(boundary.as_bytes()) => {
+                [b"--", OTHER.as_bytes(), &rest[boundary.len()..]].concat()
+            }
+            _ => line.to_owned(),
+        });
+        let body = parts.collect::<Vec<_>>().join(&b'\n');
+        let mut seen = self.clone();
+        for (name, value) in &mut seen.fields {
+            match &**name {
+                "content-type" => *value = value.replace("boundary=", "").replace(&boundary, OTHER),
+                "content-length" => *value = body.len().to_string(),
+                _ => {}
+            }
+        }
+        Some(Self { body, ..seen })
+    }
+
+    /// `to` is where a request that waits for a 100 is told to go on, unless its target is
+    /// `/silent`.
+    fn read(from: &mut impl BufRead, mut to: impl Write) -> Option<Self> {
         let mut lines = VecDeque::new();
         loop {
             let mut line = Vec::new();
@@ -80,12 +112,34 @@ impl Seen {
             fields: lines.into_iter().map(field).collect(),
             body: Vec::new(),
         };
+        if seen.field("expect").is_some() && seen.target != "/silent" {
+            to.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+        }
+        if seen.field("transfer-encoding") == Some("chunked") {
+            seen.body = read_chunks(from)?;
+        }
         let length = seen.field("content-length").map(str::parse);
         if let Some(length) = length {
             seen.body = vec![0; length.expect("a length")];
             from.read_exact(&mut seen.body).ok()?;
         }
         Some(seen)
+    }
+}
+
+/// Reads a body in chunks, without trailers.
+fn read_chunks(from: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).ok()?;
+        let size = u64::from_str_radix(line.trim_end(), 16).ok()?;
+        from.by_ref().take(size).read_to_end(&mut body).ok()?;
+        let mut end = [0; 2];
+        from.read_exact(&mut end).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
     }
 }
 
@@ -231,7 +285,7 @@ fn serve(
     stream.set_nodelay(true).ok()?;
     let mut reader = BufReader::new(stream);
     loop {
-        let request = Seen::read(&mut reader)?;
+        let request = Seen::read(&mut reader, stream)?;
         let mut all = locked(seen);
         let mut answer = answer(&request, all.len());
         if request.method == "HEAD" {
