@@ -73,7 +73,10 @@ impl<N: Net> Core<N> {
         if self.chains[key].marks.has(Marks::METERED) {
             self.drop_meter(key);
             self.end_supply(key);
-            self.chains[key].marks.clear(Marks::METERED);
+            // The timeouts that the readback has changed are still to be named in an error.
+            if self.chains.retimed(key).is_none() {
+                self.chains[key].marks.clear(Marks::METERED);
+            }
         }
     }
 
