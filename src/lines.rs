@@ -101,7 +101,7 @@ impl<F> Lines<F> {
 impl<F, R> Lines<F, R> {
     /// Sets the most bytes that a line may have, without its end. By default 1 MiB. A longer one
     /// ends the chain's exchange with [`TooLarge`](crate::ErrorKind::TooLarge) and
-    /// [`Violation::LineTooLong`](crate::Violation::LineTooLong).
+    /// [`LineTooLong`](crate::Violation::LineTooLong).
     pub fn max_bytes(mut self, most: usize) -> Self {
         self.splitter.most = most;
         self

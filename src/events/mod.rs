@@ -262,7 +262,7 @@ impl<F, R> Events<F, R> {
 
     /// Sets the most bytes that an event may have: its name, its data and any line of it together.
     /// By default 1 MiB. A larger one ends the stream for good, with
-    /// [`Violation::EventTooLarge`](crate::Violation::EventTooLarge).
+    /// [`EventTooLarge`](crate::Violation::EventTooLarge).
     pub fn max_event_bytes(mut self, most: usize) -> Self {
         self.reader.max_event_bytes = most;
         self
