@@ -324,11 +324,16 @@ impl Segment {
             }
             Reading::Source(source) => source.read(room, waker)?,
         };
-        self.check(supply)
+        self.check(supply, room.len())
     }
 
-    fn check(&mut self, supply: Supply) -> io::Result<Supply> {
+    fn check(&mut self, supply: Supply, room: usize) -> io::Result<Supply> {
         match (supply, &mut self.left) {
+            // Asked again and again, a source that yields nothing would block the loop.
+            (Supply::Bytes(n), _) if n == 0 || n > room => {
+                let why = format!("the source of a part said {n} bytes for a room of {room}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             (Supply::Bytes(n), Some(left)) => match left.checked_sub(n as u64) {
                 Some(rest) => *left = rest,
                 None => {

@@ -40,7 +40,8 @@ pub trait BodySource: Send {
     /// Writes the next bytes to the beginning of `room`, which is never empty.
     ///
     /// [`Supply::Wait`] means that there is nothing to send yet. The source is then asked again
-    /// once `waker` or a clone of it has been woken, from any thread.
+    /// once `waker` or a clone of it has been woken, from any thread; as a part of a form, it may
+    /// be asked earlier.
     ///
     /// # Errors
     /// An error fails the exchange with [`ErrorKind::Body`](crate::ErrorKind::Body) and becomes the

@@ -79,6 +79,7 @@ pub(crate) struct StreamPipe(Mutex<Pieces>);
 #[derive(Default)]
 struct Pieces {
     pieces: VecDeque<Vec<u8>>,
+    /// The costs of the pieces.
     bytes: usize,
     /// The engine reads no further until it is resumed.
     is_paused: bool,
@@ -89,6 +90,12 @@ struct Pieces {
     waker: Option<Waker>,
 }
 
+/// Returns what a piece counts for: its bytes, and what it takes to keep it. A server may send a
+/// byte at a time.
+fn cost_of(piece: &[u8]) -> usize {
+    piece.len() + 64
+}
+
 impl StreamPipe {
     fn pieces(&self) -> MutexGuard<'_, Pieces> {
         lock(&self.0)
@@ -97,7 +104,7 @@ impl StreamPipe {
     /// Adds a piece. Returns whether there is room for more.
     pub(crate) fn push(&self, piece: &[u8]) -> bool {
         let mut pieces = self.pieces();
-        pieces.bytes += piece.len();
+        pieces.bytes += cost_of(piece);
         pieces.pieces.push_back(piece.to_vec());
         pieces.is_paused = pieces.bytes >= CAPACITY;
         let (has_room, waker) = (!pieces.is_paused, pieces.waker.take());
@@ -169,7 +176,7 @@ impl BodyStream {
                 }
             };
         };
-        pieces.bytes -= piece.len();
+        pieces.bytes -= cost_of(&piece);
         let resumes = pieces.is_paused && pieces.bytes <= CAPACITY / 2;
         if resumes {
             pieces.is_paused = false;

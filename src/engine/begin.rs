@@ -31,7 +31,12 @@ impl<N: Net> Core<N> {
     pub(super) fn begin(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
+        // The mark outlasts an exchange only with timeouts that the readback has changed.
+        let is_retimed = chain.marks.has(Marks::METERED);
         chain.marks.clear(Marks::OF_ONE_SUBMISSION);
+        if is_retimed {
+            self.chains.forget_retimed(key);
+        }
         if self.chains.has_terms() && !self.ends_delay(key) {
             return;
         }
@@ -42,13 +47,11 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Releases the key of a chain whose delay is over, and what it set for its last response.
-    /// Returns false if the deadline of the chain
+    /// Releases the key of a chain whose delay is over. Returns false if the deadline of the chain
     /// has passed; the chain is then ended instead of sending its request.
     #[inline(never)]
     fn ends_delay(&mut self, key: ChainKey) -> bool {
         self.chains.keys.release(key);
-        self.chains.forget_retimed(key);
         let is_over = self.chain_is_over(key);
         if is_over {
             self.fail_unlinked(key, ErrorKind::Timeout);

@@ -169,7 +169,9 @@ impl Chains {
             !self.tunnels.contains_key(&key),
             "tunnels end before their chains"
         );
-        self.forget_retimed(key);
+        if chain.marks.has(Marks::METERED) {
+            self.forget_retimed(key);
+        }
         self.generations.forget(key);
         debug_assert!(
             !self.keys.has_one(key) && self.deadlines.get(key).is_none(),
@@ -345,10 +347,10 @@ impl Chains {
         }
     }
 
-    /// Returns whether any chain holds a key, has a deadline, or has timeouts of its last response.
+    /// Returns whether any chain holds a key or has a deadline.
     #[inline]
     pub(super) fn has_terms(&self) -> bool {
-        !(self.keys.is_empty() && self.deadlines.is_empty() && self.retimed.is_empty())
+        !(self.keys.is_empty() && self.deadlines.is_empty())
     }
 
     /// Returns the timeouts of the response that a chain's readback is reading, to be changed.
@@ -374,11 +376,9 @@ impl Chains {
     }
 
     /// Removes the timeouts of a chain's last response: the next request has its own.
-    #[inline]
+    #[cold]
     pub(super) fn forget_retimed(&mut self, key: ChainKey) {
-        if !self.retimed.is_empty() {
-            self.retimed.remove(&key);
-        }
+        self.retimed.remove(&key);
     }
 
     /// Returns the timeouts that apply to a chain's exchange, if the chain has a request.

@@ -143,6 +143,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Stops or ends a response before all of its held-back bytes were fed.
+    #[cold]
+    #[inline(never)]
     fn on_held_stopped(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, fed: Fed) -> Go {
         let Core { links, buffers, .. } = &mut self.core;
         let held = links[key].h1.inbound_mut();
@@ -430,18 +432,40 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let taking = match flow {
             Flow::Buffer => Taking::Collect,
-            Flow::Stream | Flow::Pause => Taking::Stream,
-            Flow::Discard | Flow::Finish => Taking::Discard,
-            Flow::Abort => return Some(Fed::Failed(Failure::Aborted)),
-        };
-        let fed = self.take(key, chain, taking, reading, limits);
-        match fed {
-            None if flow == Flow::Pause => Some(self.core.pause(chain)),
-            None if flow == Flow::Finish && !self.core.links[key].h1.response().is_complete() => {
-                Some(Fed::Complete)
+            Flow::Stream => Taking::Stream,
+            Flow::Discard => Taking::Discard,
+            Flow::Pause | Flow::Finish | Flow::Abort => {
+                return self.stop_at_head(key, chain, flow, reading, limits);
             }
-            fed => fed,
+        };
+        self.take(key, chain, taking, reading, limits)
+    }
+
+    /// Does what a readback has returned for a head after which it wants nothing, for now or for
+    /// good.
+    #[cold]
+    #[inline(never)]
+    fn stop_at_head(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        flow: Flow,
+        reading: &Reading<'_>,
+        limits: &Limits,
+    ) -> Option<Fed> {
+        let taking = match flow {
+            Flow::Abort => return Some(Fed::Failed(Failure::Aborted)),
+            Flow::Finish => Taking::Discard,
+            _ => Taking::Stream,
+        };
+        if let Some(fed) = self.take(key, chain, taking, reading, limits) {
+            return Some(fed);
         }
+        if flow == Flow::Pause {
+            return Some(self.core.pause(chain));
+        }
+        let is_complete = self.core.links[key].h1.response().is_complete();
+        (!is_complete).then_some(Fed::Complete)
     }
 
     /// Calls a readback with a head. Returns `None` if the readback reads no heads.

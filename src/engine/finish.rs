@@ -166,10 +166,8 @@ impl<N: Net> Core<N> {
     /// Takes the exchange of a complete response off its link, and returns its description.
     #[inline(always)]
     pub(super) fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
-        if self.links[key].h1.is_tunnel() {
-            self.end_tunnel(chain_key);
-        }
         let link = &mut self.links[key];
+        let is_tunnel = link.h1.is_tunnel();
         let reused = link.h1.is_reused();
         let exchange = link
             .h1
@@ -179,6 +177,9 @@ impl<N: Net> Core<N> {
         let tls = link.tls_state().and_then(TlsState::info);
         let ends = link.ends.both();
         let link = (key, self.links.generation(key));
+        if is_tunnel {
+            self.end_tunnel(chain_key);
+        }
         let chain = &mut self.chains[chain_key];
         let is_visited = chain.marks.has(Marks::VISITED);
         // The timer stays armed: the chain's next step moves it, and no time passes before that.

@@ -6,6 +6,7 @@ use std::io;
 use std::task::Waker;
 
 use crate::body::{BodySource, Supply};
+use crate::engine::supplies::SupplyFailure;
 use crate::sched::wheel::TimerId;
 
 /// What is to be written on a tunnel.
@@ -17,6 +18,8 @@ pub(super) struct Outbox {
     /// Whether a command that writes the bytes is already queued.
     is_noted: bool,
     source: Option<Source>,
+    /// Why the source cannot be read any more, until the exchange has been ended for it.
+    pub(super) failed: Option<SupplyFailure>,
     pub(super) deadline: Option<Deadline>,
 }
 
@@ -70,6 +73,12 @@ impl Outbox {
             state: SourceState::Ready,
             waker: None,
         })
+    }
+
+    /// Records that the source has failed, and returns it.
+    pub(super) fn fail(&mut self, why: SupplyFailure) -> impl Sized + use<> {
+        self.failed = Some(why);
+        self.source.take()
     }
 
     /// Returns whether a command has to be queued.

@@ -9,14 +9,13 @@ use std::io;
 
 use log::debug;
 
-use crate::engine::agenda::Completion;
 use crate::engine::chain::{Chain, ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::engine::meter::LEAST_BURST;
 use crate::engine::settings::Settings;
-use crate::engine::tunnels::Broken;
+use crate::engine::supplies::SupplyFailure;
 use crate::engine::visits::{Asked, OWN_BLOCK, block_of};
 use crate::engine::writing::send_at_once;
 use crate::h1::exchange::{Exchange, Going};
@@ -52,16 +51,35 @@ impl<N: Net> Core<N> {
     /// then on the agenda.
     #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        if self.chains[chain_key].request().carried_body().is_some() {
+            return self.load_supplied(key, chain_key);
+        }
+        self.load_exchange(key, chain_key)
+    }
+
+    /// Does what [`load`](Self::load) does, for a request whose body has a source.
+    #[cold]
+    #[inline(never)]
+    fn load_supplied(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        if !self.open_supply(chain_key) {
+            return false;
+        }
+        if !self.load_exchange(key, chain_key) {
+            self.end_metering(chain_key);
+            return false;
+        }
+        self.begin_supply(key, chain_key);
+        true
+    }
+
+    #[inline(always)]
+    fn load_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         let mut asked = Asked::Defaults;
         if self.is_visited(chain_key) {
             asked = self.ask_fields(chain_key);
             if asked == Asked::Refused {
                 return false;
             }
-        }
-        let is_supplied = self.chains[chain_key].request().carried_body().is_some();
-        if is_supplied && !self.open_supply(chain_key) {
-            return false;
         }
         // Written out in one piece, so the exchange is built in place and not moved.
         let link = &mut self.links[key];
@@ -86,9 +104,6 @@ impl<N: Net> Core<N> {
         }
         if let Some(depth) = depth {
             self.begin_line(key, chain_key, depth);
-        }
-        if is_supplied {
-            self.begin_supply(key, chain_key);
         }
         true
     }
@@ -227,14 +242,12 @@ impl<N: Net> Core<N> {
         let chain = self.links[key].chain().expect("a tunnel has a chain");
         match self.write_tunnel_on(key, chain) {
             Ok(()) => {}
-            Err(Broken::Failed(error)) => self.fail(key, Failure::Body(error)),
-            Err(Broken::Panicked) => {
-                self.disarm(chain);
-                self.end_metering(chain);
-                self.end_tunnel(chain);
-                self.chains[chain].marks.clear(Marks::PAUSED);
-                self.close(key);
-                self.complete(chain, Completion::Over);
+            // The caller may still use the link; a command ends its exchange.
+            Err(failure) => {
+                let outbox = self.chains.outbox(chain);
+                let source = outbox.map(|outbox| outbox.fail(failure));
+                self.discard(source);
+                self.chains.fail_body(chain);
             }
         }
     }
@@ -249,10 +262,13 @@ impl<N: Net> Core<N> {
         if let Some(outbox) = self.chains.outbox(chain) {
             outbox.wake();
         }
-        !matches!(self.write_tunnel_on(key, chain), Err(Broken::Panicked))
+        !matches!(
+            self.write_tunnel_on(key, chain),
+            Err(SupplyFailure::Panicked)
+        )
     }
 
-    fn write_tunnel_on(&mut self, key: LinkKey, chain: ChainKey) -> Result<(), Broken> {
+    fn write_tunnel_on(&mut self, key: LinkKey, chain: ChainKey) -> Result<(), SupplyFailure> {
         // A message must not wait until the ones before it are acknowledged.
         send_at_once(&mut self.links[key], &mut self.net);
         let mut left = self.settings.turn_bytes;

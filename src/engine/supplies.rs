@@ -178,8 +178,11 @@ impl Supplies {
     }
 }
 
-fn keep(buffer: Box<[u8]>, buffers: &mut Vec<Box<[u8]>>) {
+/// Keeps a buffer for another request. It is cleared: a faulty source may say that it has written
+/// more than it has.
+fn keep(mut buffer: Box<[u8]>, buffers: &mut Vec<Box<[u8]>>) {
     if buffer.len() == PIECE && buffers.len() < MAX_KEPT {
+        buffer.fill(0);
         buffers.push(buffer);
     }
 }

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::body::Factory;
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::chains::Chains;
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
@@ -188,12 +189,16 @@ impl<N: Net> Core<N> {
         let Stage::Running { link } = self.chains[key].stage else {
             return;
         };
-        let failed = self.supplies.get_mut(key).and_then(|it| it.failed.take());
+        let of_request = self.supplies.get_mut(key).and_then(|it| it.failed.take());
+        let of_tunnel = |chains: &mut Chains| chains.outbox(key)?.failed.take();
+        let failed = of_request.or_else(|| of_tunnel(&mut self.chains));
         match failed {
             Some(SupplyFailure::Error(error)) => self.fail(link, Failure::Body(error)),
             Some(SupplyFailure::Panicked) => {
                 self.disarm(key);
                 self.end_metering(key);
+                self.end_tunnel(key);
+                self.chains[key].marks.clear(Marks::PAUSED);
                 self.close(link);
                 self.complete(key, Completion::Over);
             }

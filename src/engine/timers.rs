@@ -216,8 +216,11 @@ impl<N: Net> Core<N> {
             return;
         };
         match deadline.until {
-            // The server may be waiting until the program reads again.
-            Until::Accepts if is_paused => self.arm_tunnel(key, Until::Accepts),
+            // The server may be waiting until the program reads again, and what it has sent by then
+            // is not read.
+            until if is_paused => self.arm_tunnel(key, until),
+            // Another source has taken the place of the one that has ended.
+            Until::Closes if self.chains.outbox(key).is_some_and(|it| it.has_source()) => {}
             until if !deadline.has_passed => {
                 self.put_off_tunnel(key, until);
                 let readiness = &mut self.links[link].readiness;

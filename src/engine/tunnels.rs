@@ -3,7 +3,6 @@
 //! A tunnel that is only written to has no deadline of its own. One with a source may wait for the
 //! server to accept bytes, and at its end for the server to close the connection.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::engine::chain::ChainKey;
 use crate::engine::clock::Since;
 use crate::engine::core::{Core, Timer};
 use crate::engine::outbox::{Deadline, Until};
+use crate::engine::supplies::SupplyFailure;
 use crate::net::Net;
 use crate::policy::Waits;
 use crate::timeouts::Timeout;
@@ -22,17 +22,10 @@ const PIECE: usize = 32 << 10;
 /// How long the server may take to close a tunnel whose source has ended.
 const CLOSES_WITHIN_MILLIS: u64 = 10_000;
 
-/// A tunnel's source is of no use any more.
-pub(super) enum Broken {
-    Failed(io::Error),
-    /// The panic reaches the host at the end of the turn.
-    Panicked,
-}
-
 impl<N: Net> Core<N> {
     /// Reads a piece of a tunnel's source, if it has one with something to send and everything else
     /// is written. A piece is to be [given back](Self::give_back_piece).
-    pub(super) fn pull_tunnel(&mut self, key: ChainKey) -> Result<Option<Vec<u8>>, Broken> {
+    pub(super) fn pull_tunnel(&mut self, key: ChainKey) -> Result<Option<Vec<u8>>, SupplyFailure> {
         let id = self.chains.id(key);
         let Some(outbox) = self.chains.outbox(key).filter(|it| it.is_hungry()) else {
             return Ok(None);
@@ -59,10 +52,10 @@ impl<N: Net> Core<N> {
                 self.arm_tunnel(key, Until::Closes);
                 Ok(None)
             }
-            Ok(Err(error)) => Err(Broken::Failed(error)),
+            Ok(Err(error)) => Err(SupplyFailure::Error(error)),
             Err(panic) => {
                 self.panic.get_or_insert(panic);
-                Err(Broken::Panicked)
+                Err(SupplyFailure::Panicked)
             }
         };
         self.buffers.piece = piece;

@@ -48,26 +48,27 @@ pub(crate) struct Exchange<T> {
 /// enum, so that others are told apart by one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upload {
+    // First those in which there is something to write.
     /// The whole request is being written.
     Whole,
-    /// The whole request has been written.
-    Sent,
     /// The head is being written. The body waits for a 100 (Continue) (RFC 9110 §10.1.1).
     Head,
-    /// The head has been written, and the body is waiting.
-    AwaitingContinue,
-    /// Nothing more will be written: the peer has refused the rest.
-    Cut,
     /// As [`Head`](Self::Head), of a request whose body has a source.
     SuppliedHead,
-    /// As [`AwaitingContinue`](Self::AwaitingContinue), of such a request.
-    SupplyAwaitsContinue,
     /// It is being written, and its source has more bytes, or may have.
     SupplyOpen,
-    /// Everything has been written, and its source has nothing yet.
-    SupplyWaiting,
     /// Its source has no more bytes. The last ones may still have to be written.
     SupplyEnded,
+    /// The whole request has been written.
+    Sent,
+    /// The head has been written, and the body is waiting.
+    AwaitingContinue,
+    /// As [`AwaitingContinue`](Self::AwaitingContinue), of a request whose body has a source.
+    SupplyAwaitsContinue,
+    /// Everything has been written, and its source has nothing yet.
+    SupplyWaiting,
+    /// Nothing more will be written: the peer has refused the rest.
+    Cut,
 }
 
 /// The part of a request that can be written now.
@@ -274,7 +275,14 @@ impl<T> Exchange<T> {
     /// Returns whether part of the request can be written now.
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
-        matches!(self.upload, Upload::Whole | Upload::Head) || self.is_supplied()
+        matches!(
+            self.upload,
+            Upload::Whole
+                | Upload::Head
+                | Upload::SuppliedHead
+                | Upload::SupplyOpen
+                | Upload::SupplyEnded
+        )
     }
 
     #[inline]

@@ -162,6 +162,19 @@ impl BodySource for OneByOne {
     }
 }
 
+/// Says that it has written so many bytes.
+struct Says(usize);
+
+impl BodySource for Says {
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
+    fn read(&mut self, _: &mut [u8], _: &Waker) -> io::Result<Supply> {
+        Ok(Supply::Bytes(self.0))
+    }
+}
+
 fn one_by_one(bytes: &[u8], size: Option<u64>) -> OneByOne {
     OneByOne {
         bytes: bytes.to_vec(),
@@ -293,6 +306,11 @@ fn files_and_sources_that_are_not_as_they_said_fail_the_request() {
         (
             form().source("s", "s", "s", || Ok(one_by_one(b"content", Some(6)))),
             "more bytes",
+        ),
+        (form().source("s", "s", "s", || Ok(Says(0))), "said 0 bytes"),
+        (
+            form().source("s", "s", "s", || Ok(Says(usize::MAX))),
+            "for a room of",
         ),
         (
             form().file("f", shorter).source("s", "s", "s", shrink),
