@@ -1,7 +1,7 @@
 //! The kind `exchange`: requests that are sent one after the other in sessions.
 //!
 //! A job has the members `timeout_ms` and `requests`. Each request has `method`, `url`, `headers`,
-//! `body_b64` and `options`:
+//! `body_b64`, `body_stream` (its length is not announced) and `options`:
 //!
 //! | option | meaning |
 //! |---|---|
@@ -66,9 +66,6 @@ pub(crate) fn run(job: &Value) -> Result<Value, Unsupported> {
 
 /// Refuses a request with an option that the client has no setting for.
 fn check(request: &Value) -> Result<(), Unsupported> {
-    if request["body_stream"] == true {
-        return Err("a body of unknown length".into());
-    }
     let is_set = |value: &Value| !value.is_null() && value != false;
     let options = request["options"].as_object().into_iter().flatten();
     for (name, value) in options {

@@ -1,10 +1,12 @@
 //! Builds the requests of an exchange, each in a session with the request's options.
 
+use std::io::{self, Cursor, Read as _};
+use std::task::Waker;
 use std::time::Duration;
 
 use http::Method;
-use httpstream::Request;
 use httpstream::session::{Auth, Decode, Jar, Redirects, Retry, Session};
+use httpstream::{BodySource, Request, Supply};
 use serde_json::Value;
 
 use crate::wire::{self, Failure};
@@ -66,13 +68,35 @@ fn build(asked: &Value, jar: &Jar) -> Result<Request, Failure> {
             request = request.header(name, wire::bytes(&value));
         }
     }
-    if let Some(body) = asked["body_b64"].as_str() {
-        request = request.body(wire::from_base64(body)?);
+    let body = asked["body_b64"].as_str().map(wire::from_base64);
+    match body.transpose()? {
+        body if asked["body_stream"] == true => {
+            let bytes = body.unwrap_or_default();
+            request = request.body_with(move || Ok(Streamed(Cursor::new(bytes.clone()))));
+        }
+        Some(bytes) => request = request.body(bytes),
+        None => {}
     }
     if let Some(most) = options["max_body"].as_u64() {
         request = request.limits(|limits| limits.max_body_bytes = most);
     }
     Ok(request.build()?)
+}
+
+/// A body whose length is not announced.
+struct Streamed(Cursor<Vec<u8>>);
+
+impl BodySource for Streamed {
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
+    fn read(&mut self, room: &mut [u8], _: &Waker) -> io::Result<Supply> {
+        Ok(match self.0.read(room)? {
+            0 => Supply::End,
+            n => Supply::Bytes(n),
+        })
+    }
 }
 
 fn in_session(

@@ -78,7 +78,7 @@ pub struct BodyReceiver(Arc<Shared>);
 
 struct Shared {
     pipe: Mutex<Pipe>,
-    /// Notified when there is room again, or nobody reads any more.
+    /// Notified when there is room again, or the receiver is gone.
     has_room: Condvar,
 }
 
@@ -90,7 +90,7 @@ struct Pipe {
     is_abandoned: bool,
     /// Woken when there are bytes, or the end.
     reader: Option<Waker>,
-    /// Woken when there is room, or nobody reads any more.
+    /// Woken when there is room, or the receiver is gone.
     writer: Option<Waker>,
 }
 
@@ -108,7 +108,7 @@ impl Pipe {
             false => Ok(self.capacity - self.bytes.len()),
             true => Err(io::Error::new(
                 io::ErrorKind::BrokenPipe,
-                "the request has ended, so nobody reads its body any more",
+                "the request has ended, so its body is not read any more",
             )),
         }
     }
@@ -148,7 +148,7 @@ fn wake(waker: Option<Waker>) {
 
 impl BodySender {
     /// Sends all of `bytes`, and blocks while there is no room for them. For threads other than the
-    /// engine's: inside a turn, nobody would make room.
+    /// engine's: inside a turn, no room can be made.
     ///
     /// # Errors
     /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) if the request has ended.

@@ -209,7 +209,7 @@ impl fmt::Debug for Form {
     }
 }
 
-/// Returns a boundary that nobody can predict, so that no content can contain it on purpose (RFC
+/// Returns an unpredictable boundary, so that no content can contain it on purpose (RFC
 /// 2046 §5.1.1). The randomness is that which the standard library draws for its hash maps.
 pub(super) fn boundary() -> String {
     let keys = RandomState::new();

@@ -58,8 +58,8 @@ fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-/// Returns the length of a regular file. Opening a named pipe would block until somebody writes to
-/// it.
+/// Returns the length of a regular file. Opening a named pipe would block until it has a
+/// writer.
 pub(super) fn check_regular(path: &Path) -> io::Result<u64> {
     let metadata = path.metadata()?;
     match metadata.is_file() {

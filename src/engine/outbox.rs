@@ -45,7 +45,7 @@ enum SourceState {
     /// It may have something to send.
     Ready,
     /// It has nothing to send until its waker is woken.
-    Asleep,
+    Waiting,
     /// Nothing more is sent on the tunnel.
     Ended,
 }
@@ -99,20 +99,20 @@ impl Outbox {
     /// Returns whether there is a source, and it has not ended.
     pub(super) fn has_source(&self) -> bool {
         let state = self.source.as_ref().map(|source| source.state);
-        matches!(state, Some(SourceState::Ready | SourceState::Asleep))
+        matches!(state, Some(SourceState::Ready | SourceState::Waiting))
     }
 
     /// Records that the source may have something to send again.
     pub(super) fn wake(&mut self) {
         if let Some(source) = &mut self.source
-            && source.state == SourceState::Asleep
+            && source.state == SourceState::Waiting
         {
             source.state = SourceState::Ready;
         }
     }
 
-    /// Returns whether the source is to be read: everything else is written, and it does not sleep.
-    pub(super) fn is_hungry(&self) -> bool {
+    /// Returns whether the source is to be read: everything else is written, and it does not wait.
+    pub(super) fn wants_source(&self) -> bool {
         let state = self.source.as_ref().map(|source| source.state);
         state == Some(SourceState::Ready) && self.waiting().is_empty()
     }
@@ -142,7 +142,7 @@ impl Outbox {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
             Supply::Bytes(_) => {}
-            Supply::Wait => source.state = SourceState::Asleep,
+            Supply::Wait => source.state = SourceState::Waiting,
             Supply::End => source.state = SourceState::Ended,
         }
         Ok(supply)

@@ -27,7 +27,7 @@ impl<N: Net> Core<N> {
     /// is written. A piece is to be [given back](Self::give_back_piece).
     pub(super) fn pull_tunnel(&mut self, key: ChainKey) -> Result<Option<Vec<u8>>, SupplyFailure> {
         let id = self.chains.id(key);
-        let Some(outbox) = self.chains.outbox(key).filter(|it| it.is_hungry()) else {
+        let Some(outbox) = self.chains.outbox(key).filter(|it| it.wants_source()) else {
             return Ok(None);
         };
         let mut piece = std::mem::take(&mut self.buffers.piece);

@@ -108,7 +108,7 @@ type Progress = Box<dyn FnMut(u64, Option<u64>) + Send>;
 /// The body of a response with status 200 (OK) or 203 (Non-Authoritative Information), after
 /// redirects if the request is in a [session](crate::session) that follows them. If the session
 /// decodes the body, the decoded one is saved. A body that has neither a length nor chunks lasts
-/// until the connection ends, so nobody can tell whether it is complete. All other responses are
+/// until the connection ends, so it is unknown whether it is complete. All other responses are
 /// errors of the kind
 /// [`Status`](ErrorKind::Status) with that [status](Error::status), among them:
 ///
@@ -267,7 +267,7 @@ impl Save {
         self
     }
 
-    /// Sets a function that is told of progress: how many bytes are here, and how many the file
+    /// Sets a function that is called with the progress: how many bytes are here, and how many the file
     /// has, if that is known. It is called when a response begins and after each piece.
     ///
     /// The first number only grows, unless the download starts from the beginning.
@@ -652,7 +652,7 @@ fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, why)
 }
 
-/// Whether an exchange ended because its connection did, rather than because somebody ended it.
+/// Whether an exchange ended because its connection did, rather than because it was ended here.
 fn is_break(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -711,7 +711,7 @@ where
         match self.save.0.take_end(reply, cx) {
             Step::Ask(request, wait) => Next::instead(request).after(wait),
             Step::End(saved) => {
-                // Drops the temporary file, if there still is one, before anybody is told.
+                // Drops the temporary file, if there still is one, before the outcome is delivered.
                 self.save.0.download = Download::default();
                 (self.then)(state, saved, cx)
             }

@@ -337,7 +337,7 @@ impl Inner {
         former
     }
 
-    /// Ends the WebSocket, and returns what its program is told.
+    /// Ends the WebSocket, and returns the outcome for the program.
     fn end<'r, S>(&mut self, reply: Reply<'r>, cx: &mut Context<'_, S>) -> Reply<'r> {
         self.shared.end();
         self.rest = None;

@@ -511,7 +511,7 @@ impl Shared {
         self.lock().stage == Stage::Over
     }
 
-    /// Records that nobody reads any more. The WebSocket is closed with its last sender.
+    /// Records that messages are not read any more. The WebSocket is closed with its last sender.
     pub(super) fn on_unread(&self) {
         let mut queue = self.lock();
         queue.is_unread = true;
@@ -771,7 +771,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_sender_closes_only_what_nobody_reads() {
+    fn the_last_sender_closes_only_what_is_not_read() {
         let shared = Shared::new(100);
         let (one, other) = (WebSocketSender::new(&shared), WebSocketSender::new(&shared));
         drop(one.clone());
