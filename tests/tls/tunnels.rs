@@ -141,15 +141,15 @@ impl Readback<Log> for FromSource {
     }
 }
 
-/// Encrypted bytes are waiting when the server sends something and begins to read. What the engine
-/// has read then leads to a write, in which the source fails.
+/// Encrypted bytes are waiting when the server sends something. What the engine has read then leads
+/// to a write, in which the source fails.
 #[test]
 fn a_source_that_fails_while_the_link_is_read_ends_its_tunnel_only() {
     for version in VERSIONS {
         for panics in [false, true] {
             let fails = Arc::new(AtomicBool::new(false));
-            let (failing, blocked) = (Arc::clone(&fails), Gate::new());
-            let at = blocked.clone();
+            let (blocked, over) = (Gate::new(), Gate::new());
+            let (failing, at, end) = (Arc::clone(&fails), blocked.clone(), over.clone());
             let world = World::with(
                 &[version],
                 |_| (),
@@ -160,8 +160,9 @@ fn a_source_that_fails_while_the_link_is_read_ends_its_tunnel_only() {
                     }
                     at.pass();
                     failing.store(true, Ordering::SeqCst);
-                    peer.send(&b"x".repeat(100_000));
-                    peer.hold();
+                    peer.send(b"x");
+                    // Nothing is read, so the socket stays full.
+                    end.pass();
                 },
             );
             let mut bench = world.bench();
@@ -177,6 +178,9 @@ fn a_source_that_fails_while_the_link_is_read_ends_its_tunnel_only() {
                 std::mem::replace(&mut last, sent) == sent && sent > 100_000
             });
             blocked.open(1);
+            while !fails.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
             let ran = catch_unwind(AssertUnwindSafe(|| bench.engine.run(&mut bench.log)));
             match panics {
                 true => assert!(ran.is_err() && bench.log.notes.is_empty()),
@@ -186,6 +190,7 @@ fn a_source_that_fails_while_the_link_is_read_ends_its_tunnel_only() {
                     assert!(notes.contains("the source has failed"), "{notes}");
                 }
             }
+            over.open(1);
             bench.engine.run(&mut bench.log).unwrap();
             assert_eq!(bench.engine.stats().links_open, 0);
         }
