@@ -98,7 +98,8 @@ impl WebSocketSender {
     ///
     /// The usual code is 1000; 3000 to 4999 are for applications (RFC 6455 §7.4). A code that must
     /// not be sent, such as 1005, is left out, with the reason. A reason longer than 123 bytes is
-    /// cut off. Has no effect if the WebSocket is over or is being closed.
+    /// cut off. Has no effect if the WebSocket is being closed. If it is over, and its chain opens it
+    /// again, it is closed then.
     pub fn close(&self, code: u16, reason: &str) {
         let _ = self.0.close(code, reason);
     }
@@ -171,6 +172,8 @@ pub(super) struct Shared(Mutex<Queue>);
 
 pub(super) struct Queue {
     stage: Stage,
+    /// How to close it as soon as it is open again: it was closed in between.
+    closes_next: Option<Box<(u16, String)>>,
     /// What is to be sent. `None` if there is nothing.
     outgoing: Option<Box<Frames>>,
     /// The bytes of all data frames, pings included, as far as they have not been written.
@@ -403,6 +406,7 @@ impl Shared {
             engine: None,
             waiting: Vec::new(),
             protocol: None,
+            closes_next: None,
             senders: 0,
             is_unread: false,
         })))
@@ -440,6 +444,9 @@ impl Shared {
     fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         let mut queue = self.lock();
         if queue.stage != Stage::Open {
+            if queue.stage == Stage::Over {
+                queue.closes_next = Some(Box::new((code, reason.to_owned())));
+            }
             return Err(SendError::Gone);
         }
         queue.push_close(code, reason);
@@ -455,6 +462,9 @@ impl Shared {
         let mut queue = self.lock();
         if queue.stage == Stage::Over {
             queue.stage = Stage::Open;
+            if let Some(close) = queue.closes_next.take() {
+                queue.push_close(close.0, &close.1);
+            }
         }
         queue.masks = Masks { keys, drawn: 0 };
         queue.protocol = protocol.map(Box::from);
@@ -706,6 +716,22 @@ mod tests {
         expected.extend([text("a"), text("b")]);
         assert_eq!(seen(&shared), expected);
         assert_eq!(sender.queued(), 0);
+    }
+
+    #[test]
+    fn a_close_between_two_connections_closes_the_next_one() {
+        let shared = Shared::new(1000);
+        let sender = WebSocketSender::new(&shared);
+        shared.end();
+        sender.close(1000, "bye");
+        assert_eq!(sender.send("x"), Err(SendError::Gone));
+        shared.open([1, 2], None);
+        assert_eq!(seen(&shared), [(8, vec![3, 232, b'b', b'y', b'e'])]);
+        assert_eq!(sender.send("x"), Err(SendError::Gone));
+        // The one after that is open.
+        shared.end();
+        shared.open([1, 2], None);
+        assert_eq!(sender.send("x"), Ok(()));
     }
 
     #[test]
