@@ -20,8 +20,9 @@ use crate::response::{Reply, Response};
 ///
 /// A line ends with LF or CRLF, which are not part of it. Empty lines are passed on, too. If the
 /// body does not end with a line end, its last line is what follows the last one; if the body is
-/// cut off, that is dropped, because it may be incomplete. A response whose status is not 2xx has
-/// no lines: it goes to [`then`](Self::then), with its body.
+/// cut off, that is dropped, because it may be incomplete, and so are lines that a pause holds back
+/// then. A response whose status is not 2xx has no lines: it goes to [`then`](Self::then), with its
+/// body.
 ///
 /// What the function that is called with each line returns says how the body goes on:
 ///

@@ -67,8 +67,9 @@
 //! # Which events are delivered
 //! Every event that has data and whose end has arrived, in order. The id of an event without data
 //! counts nevertheless, and stays until the server sets another one, also when the stream is opened
-//! again. What is incomplete when the stream ends is dropped. It is not lost if the server sets
-//! ids: it sends the event again. A server that sets no ids cannot know what was missed.
+//! again. What is incomplete when the stream ends is dropped, and so are the events that a pause
+//! holds back when the stream breaks. They are not lost if the server sets ids: it sends them again.
+//! A server that sets no ids cannot know what was missed.
 //!
 //! [§9.2]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
@@ -627,7 +628,7 @@ where
             }
             _ => reply,
         };
-        // A chain that is ended from outside is told that, and does not go on.
+        // A chain that is ended from outside does not go on.
         let is_finished = matches!(self.reader.reading, Reading::Finished);
         let wait = match cx.is_cancelled() || is_aborted || is_finished {
             true => None,
