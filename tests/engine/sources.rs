@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::{Bench, Server, ok};
 use httpstream::policy::Fields;
+use httpstream::session::Auth;
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{
     BodySource, Config, Engine, Error, ErrorKind, Next, Phase, Request, RequestBuilder, Sent,
@@ -423,6 +424,38 @@ fn a_redirect_that_keeps_the_body_opens_another_source() {
         reply.map_or_else(|error| error.kind().to_string(), |it| it.0.to_string()),
         "307"
     );
+}
+
+#[test]
+fn a_challenge_is_answered_with_another_source() {
+    let network = serve(|request| match request.header("authorization") {
+        Some(_) => told(request),
+        None => Answer::status(401).header(
+            "WWW-Authenticate",
+            "Digest realm=\"r\", nonce=\"n\", qop=\"auth\", algorithm=SHA-256",
+        ),
+    });
+    let mut engine = engine(&network);
+    let auth = Auth::digest("user", "password").at("http://10.0.0.1");
+    let session = Session::builder().auth(auth).build().unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    let make = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(steps(None, [Step::Bytes("hello")]))
+    };
+    let request = put("/").body_with(make).session(&session).build().unwrap();
+    let (_, text) = run(&mut engine, &request).unwrap();
+    assert_eq!(text, "None Some(\"chunked\") \"hello\" 0");
+    assert_eq!(made.load(Ordering::Relaxed), 2);
+    // A source for one use has been sent, so the challenge is delivered.
+    let once = put("/").body_from(steps(None, [Step::Bytes("hello")]));
+    let session = Session::builder()
+        .auth(Auth::digest("other", "password").at("http://10.0.0.1"))
+        .build()
+        .unwrap();
+    let request = once.session(&session).build().unwrap();
+    assert_eq!(run(&mut engine, &request).unwrap().0, 401);
 }
 
 #[test]
