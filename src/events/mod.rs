@@ -68,8 +68,8 @@
 //! Every event that has data and whose end has arrived, in order. The id of an event without data
 //! counts nevertheless, and stays until the server sets another one, also when the stream is opened
 //! again. What is incomplete when the stream ends is dropped, and so are the events that a pause
-//! holds back when the stream breaks. They are not lost if the server sets ids: it sends them again.
-//! A server that sets no ids cannot know what was missed.
+//! holds back when the stream breaks. They are not lost if the server sets ids: it sends them
+//! again. A server that sets no ids cannot know what was missed.
 //!
 //! [§9.2]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 

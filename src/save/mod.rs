@@ -267,8 +267,8 @@ impl Save {
         self
     }
 
-    /// Sets a function that is called with the progress: how many bytes are here, and how many the file
-    /// has, if that is known. It is called when a response begins and after each piece.
+    /// Sets a function that is called with the progress: how many bytes are here, and how many the
+    /// file has, if that is known. It is called when a response begins and after each piece.
     ///
     /// The first number only grows, unless the download starts from the beginning.
     ///

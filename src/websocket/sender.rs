@@ -98,8 +98,8 @@ impl WebSocketSender {
     ///
     /// The usual code is 1000; 3000 to 4999 are for applications (RFC 6455 §7.4). A code that must
     /// not be sent, such as 1005, is left out, with the reason. A reason longer than 123 bytes is
-    /// cut off. Has no effect if the WebSocket is being closed. If it is over, and its chain opens it
-    /// again, it is closed then.
+    /// cut off. Has no effect if the WebSocket is being closed. If it is over, and its chain opens
+    /// it again, it is closed then.
     pub fn close(&self, code: u16, reason: &str) {
         let _ = self.0.close(code, reason);
     }
