@@ -201,7 +201,7 @@ impl<'a> Tree<'a> {
             path,
             shown,
             makes_dirs: true,
-            // Among many files, nobody would notice one that is not complete, unless -C continues
+            // Among many files, one that is not complete would go unnoticed, unless -C continues
             // it.
             keeps_part: self.keeps_parts,
         }))

@@ -147,7 +147,7 @@ impl Pipe {
                 let (told, failure) = mpsc::channel();
                 let path = self.path.take();
                 thread::Builder::new().spawn(move || match copy(path.as_deref(), &mut body) {
-                    // If the request has ended, nobody wants to know.
+                    // If the request has ended, its body is not needed.
                     Ok(_) => drop(body.finish()),
                     // Told before the body breaks off, which dropping it does.
                     Err(error) => drop((told.send(error), body)),

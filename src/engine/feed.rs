@@ -441,8 +441,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.take(key, chain, taking, reading, limits)
     }
 
-    /// Does what a readback has returned for a head after which it wants nothing, for now or for
-    /// good.
+    /// Acts on the flow of a readback that pauses, finishes or aborts the response at its head.
     #[cold]
     #[inline(never)]
     fn stop_at_head(
