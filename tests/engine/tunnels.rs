@@ -688,23 +688,24 @@ mod sources {
     }
 
     #[test]
-    fn the_server_may_close_after_the_end_of_a_source() {
+    fn what_comes_after_the_end_of_a_source_is_passed_on() {
         let (server, told, say) = telling();
-        let source = Source::of(vec![Step::Bytes(b"only\n".to_vec())]);
+        let source = Source::of(vec![Step::Bytes(b"first\nlast\n".to_vec())]);
         source.end();
         let mut bench = Bench::new();
         open(&mut bench, &server, &source);
         let thread = std::thread::spawn(move || {
-            assert_eq!(told.recv_timeout(common::PATIENCE).unwrap(), "only\n");
-            // What is sent after the end is still passed on.
+            assert_eq!(told.recv_timeout(common::PATIENCE).unwrap(), "first\n");
             say.send("late\n").unwrap();
-            say.send("finish\n")
+            assert_eq!(told.recv_timeout(common::PATIENCE).unwrap(), "last\n");
+            say.send("finish\n").unwrap();
         });
-        while bench.log.notes.is_empty() {
-            bench.engine.turn(&mut bench.log, None).unwrap();
-        }
-        assert_eq!(bench.log.notes, ["late\n"]);
-        drop(thread);
+        bench.engine.run(&mut bench.log).unwrap();
+        thread.join().unwrap();
+        assert_eq!(bench.log.notes.concat(), "late\nfinish\n");
+        assert_eq!(bench.log.replies.len(), 1);
+        assert_eq!(bench.log.replies[0].as_ref().unwrap().status, 101);
+        bench.assert_empty();
         drop(server);
     }
 
